@@ -1,0 +1,121 @@
+# SPDX-License-Identifier: Apache-2.0
+#
+# Finds LibTorch and makes the target lawn::torch of it. Included by lawn's own build and by the installed lawnConfig.cmake.
+# LibTorch is looked for in
+#   1. Torch_DIR, Torch_ROOT and CMAKE_PREFIX_PATH;
+#   2. the Python on the path (a `pip install torch` there is a LibTorch too);
+#   3. the per-user cache, which only lawn's own top-level build fills (InstallLibTorch.cmake).
+# A file, not a function: a CUDA build of LibTorch enables the CUDA language, which CMake allows at file scope only.
+
+if(TARGET lawn::torch)
+  return()
+endif()
+
+# --- Where LibTorch is: sets Torch_DIR --------------------------------------------------------------------------------
+
+if(NOT Torch_DIR)
+  find_path(
+    LAWN_TORCH_CONFIG TorchConfig.cmake
+    PATHS ${Torch_ROOT} $ENV{Torch_ROOT} ${CMAKE_PREFIX_PATH} $ENV{CMAKE_PREFIX_PATH} /usr/local /usr
+    PATH_SUFFIXES share/cmake/Torch torch/share/cmake/Torch Torch
+    NO_DEFAULT_PATH NO_CACHE)
+  if(LAWN_TORCH_CONFIG)
+    set(Torch_DIR "${LAWN_TORCH_CONFIG}" CACHE PATH "Folder of TorchConfig.cmake")
+  endif()
+endif()
+
+if(NOT Torch_DIR)
+  execute_process(
+    COMMAND python3 -c "import torch; print(torch.utils.cmake_prefix_path)"
+    OUTPUT_VARIABLE LAWN_TORCH_CONFIG OUTPUT_STRIP_TRAILING_WHITESPACE ERROR_QUIET)
+  if(EXISTS "${LAWN_TORCH_CONFIG}/Torch/TorchConfig.cmake")
+    set(Torch_DIR "${LAWN_TORCH_CONFIG}/Torch" CACHE PATH "Folder of TorchConfig.cmake" FORCE)
+  endif()
+endif()
+
+if(NOT Torch_DIR)
+  if(NOT LAWN_LIBTORCH_VERSION)
+    set(LAWN_LIBTORCH_VERSION 2.11.0)
+  endif()
+  set(LAWN_TORCH_CACHE "$ENV{XDG_CACHE_HOME}")
+  if(LAWN_TORCH_CACHE STREQUAL "")
+    set(LAWN_TORCH_CACHE "$ENV{HOME}/.cache")
+  endif()
+  set(LAWN_TORCH_CACHE "${LAWN_TORCH_CACHE}/lawn/libtorch-${LAWN_LIBTORCH_VERSION}")
+  set(LAWN_TORCH_CONFIG "${LAWN_TORCH_CACHE}/torch/share/cmake/Torch")
+  if(LAWN_INSTALL_LIBTORCH AND NOT EXISTS "${LAWN_TORCH_CONFIG}/TorchConfig.cmake")
+    lawn_install_libtorch("${LAWN_TORCH_CACHE}" ${LAWN_LIBTORCH_VERSION})
+  endif()
+  if(NOT EXISTS "${LAWN_TORCH_CONFIG}/TorchConfig.cmake")
+    message(
+      FATAL_ERROR
+        "lawn: LibTorch was not found in Torch_DIR, CMAKE_PREFIX_PATH, python3's torch or ${LAWN_TORCH_CACHE}. "
+        "Install it (python3 -m pip install torch==${LAWN_LIBTORCH_VERSION}) or unpack it from pytorch.org, and pass "
+        "-DCMAKE_PREFIX_PATH=/path/to/libtorch")
+  endif()
+  set(Torch_DIR "${LAWN_TORCH_CONFIG}" CACHE PATH "Folder of TorchConfig.cmake" FORCE)
+endif()
+
+# --- What it needs: sets LAWN_TORCH_LIBRARIES -------------------------------------------------------------------------
+
+# Targets are made global: a consumer links lawn::lawn in other folders than the one that adds lawn.
+set(LAWN_SAVED_GLOBAL "${CMAKE_FIND_PACKAGE_TARGETS_GLOBAL}")
+set(CMAKE_FIND_PACKAGE_TARGETS_GLOBAL ON)
+
+get_filename_component(LAWN_TORCH_ROOT "${Torch_DIR}/../../.." ABSOLUTE)
+find_program(LAWN_NVCC nvcc HINTS ENV CUDACXX ENV CUDA_HOME ENV CUDA_PATH PATHS /usr/local/cuda PATH_SUFFIXES bin)
+
+if(EXISTS "${LAWN_TORCH_ROOT}/lib/libtorch_cuda.so" AND NOT LAWN_NVCC)
+  # LibTorch's own CMake files refuse to go on without the CUDA toolkit, even for a program that has no CUDA code of its
+  # own. Such a program compiles against the headers and links against the libraries, which bring their CUDA along.
+  message(STATUS "lawn: ${LAWN_TORCH_ROOT} is a CUDA build, but there is no nvcc: linking its libraries directly")
+  add_library(lawn_torch_without_nvcc INTERFACE IMPORTED GLOBAL)
+  target_include_directories(
+    lawn_torch_without_nvcc SYSTEM INTERFACE "${LAWN_TORCH_ROOT}/include"
+                                             "${LAWN_TORCH_ROOT}/include/torch/csrc/api/include")
+  target_link_directories(lawn_torch_without_nvcc INTERFACE "${LAWN_TORCH_ROOT}/lib")
+  target_link_options(lawn_torch_without_nvcc INTERFACE "LINKER:-rpath,${LAWN_TORCH_ROOT}/lib")
+  # Nothing refers to libtorch_cuda by name (it registers itself when loaded): the linker must not drop it.
+  target_link_libraries(
+    lawn_torch_without_nvcc INTERFACE -Wl,--no-as-needed torch torch_cuda c10_cuda -Wl,--as-needed torch_cpu c10)
+  set(LAWN_TORCH_LIBRARIES lawn_torch_without_nvcc)
+  file(STRINGS "${LAWN_TORCH_ROOT}/include/torch/version.h" LAWN_TORCH_VERSION_LINE REGEX "TORCH_VERSION \"")
+  string(REGEX MATCH "[0-9]+\\.[0-9]+\\.[0-9]+" Torch_VERSION "${LAWN_TORCH_VERSION_LINE}")
+else()
+  if(NOT TORCH_CUDA_ARCH_LIST AND NOT DEFINED ENV{TORCH_CUDA_ARCH_LIST})
+    # Without a GPU LibTorch would pick every architecture it ever knew, some of which today's nvcc refuses.
+    set(TORCH_CUDA_ARCH_LIST "8.0;9.0;10.0")
+  endif()
+  # Messages below errors are dropped: thirty lines about CUDA, and a warning that kineto, a profiler, is not in the wheel.
+  set(LAWN_SAVED_LOG_LEVEL "${CMAKE_MESSAGE_LOG_LEVEL}")
+  set(CMAKE_MESSAGE_LOG_LEVEL ERROR)
+  find_package(Torch REQUIRED)
+  set(CMAKE_MESSAGE_LOG_LEVEL "${LAWN_SAVED_LOG_LEVEL}")
+  set(LAWN_TORCH_LIBRARIES ${TORCH_LIBRARIES})
+  list(FILTER LAWN_TORCH_LIBRARIES EXCLUDE REGEX "NOTFOUND") # kineto
+endif()
+message(STATUS "lawn: LibTorch ${Torch_VERSION} in ${LAWN_TORCH_ROOT}")
+
+# --- lawn::torch ------------------------------------------------------------------------------------------------------
+
+add_library(lawn::torch INTERFACE IMPORTED GLOBAL)
+target_link_libraries(lawn::torch INTERFACE ${LAWN_TORCH_LIBRARIES})
+if(Torch_VERSION VERSION_GREATER_EQUAL 2.15)
+  target_compile_features(lawn::torch INTERFACE cxx_std_20)
+endif()
+
+# at::parallel_for is a template: in a translation unit compiled without OpenMP it is serial, without a word.
+find_package(OpenMP QUIET COMPONENTS CXX)
+if(OpenMP_CXX_FOUND)
+  target_link_libraries(lawn::torch INTERFACE OpenMP::OpenMP_CXX)
+endif()
+set(CMAKE_FIND_PACKAGE_TARGETS_GLOBAL "${LAWN_SAVED_GLOBAL}")
+
+# The wheels keep CUDA's libraries in folders of their own beside torch. The linker, which looks through the libraries that
+# LibTorch needs, would take an older NCCL of the toolkit on the rpath instead, and miss symbols (torch 2.15).
+foreach(LAWN_FOLDER nccl cu13 cudnn nvshmem cusparselt)
+  if(EXISTS "${LAWN_TORCH_ROOT}/../nvidia/${LAWN_FOLDER}/lib")
+    target_link_options(lawn::torch INTERFACE
+                        "LINKER:-rpath-link,${LAWN_TORCH_ROOT}/../nvidia/${LAWN_FOLDER}/lib")
+  endif()
+endforeach()

@@ -1,0 +1,5 @@
+# SPDX-License-Identifier: Apache-2.0
+
+include("${CMAKE_CURRENT_LIST_DIR}/LawnTorch.cmake") # LibTorch and OpenMP, as the target lawn::torch
+include("${CMAKE_CURRENT_LIST_DIR}/lawnTargets.cmake")
+set(lawn_FOUND TRUE)
