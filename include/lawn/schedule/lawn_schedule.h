@@ -1,0 +1,110 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstdint>
+#include <locale>
+#include <sstream>
+#include <string>
+#include <vector>
+
+#include <c10/util/Exception.h>
+#include <torch/arg.h>
+#include <torch/optim/optimizer.h>
+
+#include "lawn/schedule/option_checks.h"
+#include "lawn/schedule/segment.h"
+#include "lawn/schedule/segment_schedule.h"
+
+namespace lawn {
+
+struct LAWNScheduleOptions {
+  /// Steps of the free phase, >= 0: the same number as LAWNOptions::free_steps.
+  TORCH_ARG(int64_t, free_steps) = 0;
+  /// Steps of both phases together, > free_steps + second_warmup_steps. Has to be given.
+  TORCH_ARG(int64_t, total_steps) = 0;
+  /// Steps of linear warm-up at the start, in [0, free_steps].
+  TORCH_ARG(int64_t, warmup_steps) = 0;
+  /// Steps of linear warm-up after the switch, >= 0.
+  TORCH_ARG(int64_t, second_warmup_steps) = 0;
+  /// Shape of the rest of the free phase; Decay::kNone holds the base learning rate up to the
+  /// switch.
+  TORCH_ARG(Decay, free_decay) = Decay::kNone;
+  /// Multiple of the base learning rate that the free phase ends at, in [0, 1]; Decay::kNone leaves
+  /// it unread.
+  TORCH_ARG(double, free_final_factor) = 0;
+  /// Shape from the end of the second warm-up to total_steps.
+  TORCH_ARG(Decay, decay) = Decay::kLinear;
+  /// Exponent of Decay::kPolynomial in both phases, > 0; the other shapes leave it unread.
+  TORCH_ARG(double, power) = 1;
+  /// Multiple of the base learning rate that the schedule ends at, in [0, 1]; Decay::kNone leaves
+  /// it unread.
+  TORCH_ARG(double, final_factor) = 0;
+};
+
+/// LAWN's two-part schedule: a warm-up and a hold or decay in each phase. With F free steps, T
+/// steps in all, W and V steps of warm-up at the start and after the switch, e = free_final_factor
+/// and f = final_factor,
+///   lr(t) = base_lr (t + 1) / (W + 1)                t < W
+///   lr(t) = base_lr (e + (1 - e) r(p))               W <= t < F, p = (t - W) / (F - W)
+///   lr(t) = base_lr (u + 1) / (V + 1)                F <= t < F + V, u = t - F
+///   lr(t) = base_lr (f + (1 - f) r(p))               F + V <= t < T, p = (u - V) / (T - F - V)
+///   lr(t) = base_lr f                                t >= T
+/// where r(p) is 1 - p (linear), (1 + cos(pi p)) / 2 (cosine), (1 - p)^power (polynomial) or 1
+/// (none; then e or f is 1). Step F, the first of the constrained phase, is the first of the second
+/// warm-up. The schedule does not look at the optimizer's phase: with `constrain()` called by hand
+/// at another step the two do not meet.
+///
+///     lawn::LAWNSchedule schedule(optimizer, lawn::LAWNScheduleOptions()
+///                                                .free_steps(2000).total_steps(10000)
+///                                                .warmup_steps(200).second_warmup_steps(200));
+///
+/// @throws c10::Error at construction, the optimizer unchanged, if an option is out of its range
+/// @source Gupta et al. 2021, arXiv 2108.05839: warm-up in both phases, decay to zero at the end
+class LAWNSchedule : public detail::SegmentSchedule {
+ public:
+  LAWNSchedule(torch::optim::Optimizer& optimizer, const LAWNScheduleOptions& options)
+      : SegmentSchedule(optimizer, kWhere, written_out(options), segments(options)) {}
+
+ private:
+  static constexpr const char* kWhere = "lawn::LAWNSchedule";
+
+  static std::vector<detail::Segment> segments(const LAWNScheduleOptions& options) {
+    const int64_t free = options.free_steps();
+    const int64_t total = options.total_steps();
+    const int64_t first = options.warmup_steps();
+    const int64_t second = options.second_warmup_steps();
+    detail::check_steps(kWhere, "free_steps", free);
+    detail::check_steps(kWhere, "second_warmup_steps", second);
+    TORCH_CHECK(first >= 0 && first <= free, kWhere,
+                ": warmup_steps must be in [0, free_steps = ", free, "], got ", first);
+    TORCH_CHECK(total > free && total - free > second, kWhere,
+                ": total_steps must be > free_steps + second_warmup_steps = ", free, " + ", second,
+                ", got ", total);
+    detail::check_total_steps(kWhere, total);
+    detail::check_power(kWhere, options.power());
+    detail::check_factor(kWhere, "free_final_factor", options.free_final_factor());
+    detail::check_factor(kWhere, "final_factor", options.final_factor());
+    return {detail::warmup(first),
+            detail::decay(free - first, options.free_decay(), options.free_final_factor(),
+                          options.power()),
+            detail::warmup(second),
+            detail::decay(total - free - second, options.decay(), options.final_factor(),
+                          options.power())};
+  }
+
+  static std::string written_out(const LAWNScheduleOptions& options) {
+    std::ostringstream text;
+    text.imbue(std::locale::classic());
+    text << "free_steps = " << options.free_steps() << ", total_steps = " << options.total_steps()
+         << ", warmup_steps = " << options.warmup_steps()
+         << ", second_warmup_steps = " << options.second_warmup_steps()
+         << ", free_decay = " << options.free_decay()
+         << ", free_final_factor = " << detail::shortest_decimal(options.free_final_factor())
+         << ", decay = " << options.decay()
+         << ", power = " << detail::shortest_decimal(options.power())
+         << ", final_factor = " << detail::shortest_decimal(options.final_factor());
+    return text.str();
+  }
+};
+
+}  // namespace lawn

@@ -1,0 +1,165 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+#include <ostream>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include <ATen/core/ivalue.h>
+#include <c10/util/Exception.h>
+#include <torch/optim/optimizer.h>
+#include <torch/optim/schedulers/lr_scheduler.h>
+#include <torch/serialize/archive.h>
+
+#include "lawn/schedule/segment.h"
+
+namespace lawn::detail {
+
+/// What every schedule of this library is: a list of segments that multiplies each group's base
+/// learning rate.
+///   lr(group, t) = base_lr(group) factor(t),   t = number of calls of step()
+/// The base learning rates are those of the optimizer at construction, which already sets the rates
+/// of step 0. So that each optimizer step has its own, call `schedule.step()` once after each
+/// `optimizer.step()`. A rate that is set by hand in between lasts until the next call.
+///
+/// A group that joins later by `add_param_group` brings its own base: it keeps its rate until the
+/// next step(), and from then on that rate is multiplied as the others are.
+///
+/// The optimizer must outlive the schedule, and one schedule at a time may drive it. Nothing here
+/// touches the device.
+class SegmentSchedule : public torch::optim::LRScheduler {
+ public:
+  /// Factor that multiplies the base learning rates at a step: the value to plot.
+  /// @param step  >= 0; past the end of the schedule the factor stays at the last value
+  /// @throws c10::Error if `step` is negative
+  double factor(int64_t step) const {
+    TORCH_CHECK(step >= 0, name_, ": factor needs a step >= 0, got ", step);
+    return factor_at(segments_, step);
+  }
+
+  /// Factor in force now.
+  double factor() const { return factor(steps()); }
+
+  /// Number of calls of step() so far, those before a checkpoint included.
+  int64_t steps() const {
+    return static_cast<int64_t>(step_count_) - 1;
+  }  // one was the constructor's
+
+  /// Base learning rate of each parameter group, without the groups that joined since the last
+  /// step().
+  const std::vector<double>& base_lrs() const { return base_lrs_; }
+
+  /// The name and the options, as the checkpoint holds them.
+  const std::string& description() const { return description_; }
+
+  /// Writes the options, the step and the base learning rates; `torch::save(schedule, path)` calls
+  /// it.
+  void save(torch::serialize::OutputArchive& archive) const {
+    std::vector<double> rates = group_lrs();
+    std::copy(base_lrs_.begin(), base_lrs_.end(), rates.begin());
+    archive.write("schedule", c10::IValue(description_));
+    archive.write("steps", c10::IValue(steps()));
+    archive.write("scheduled_groups", c10::IValue(static_cast<int64_t>(base_lrs_.size())));
+    archive.write("base_lrs", c10::IValue(std::move(rates)));
+  }
+
+  /// Takes step and base learning rates from the archive and gives the optimizer the learning rates
+  /// of that step; `torch::load(schedule, path)` calls it. Before or after the optimizer's own
+  /// load: the result is the same.
+  /// @throws c10::Error, with nothing changed, if the archive holds no schedule, one with other
+  /// options, or one for
+  ///         another number of parameter groups
+  void load(torch::serialize::InputArchive& archive) {
+    c10::IValue description;
+    c10::IValue steps;
+    c10::IValue scheduled;
+    c10::IValue rates;
+    TORCH_CHECK(archive.try_read("schedule", description) && archive.try_read("steps", steps) &&
+                    archive.try_read("scheduled_groups", scheduled) &&
+                    archive.try_read("base_lrs", rates),
+                name_,
+                ": the archive holds no learning-rate schedule; load the one that was saved "
+                "with torch::save(schedule, path)");
+    TORCH_CHECK(description.toStringRef() == description_, name_, ": the checkpoint is of ",
+                description.toStringRef(), ", this schedule is ", description_,
+                "; construct it with the options of the checkpoint");
+    std::vector<double> base_lrs = rates.toDoubleVector();
+    auto& groups = optimizer_.param_groups();
+    TORCH_CHECK(base_lrs.size() == groups.size(), name_, ": the checkpoint has ", base_lrs.size(),
+                " parameter groups, the optimizer ", groups.size());
+    const auto scheduled_groups = static_cast<size_t>(scheduled.toInt());
+    step_count_ = static_cast<unsigned>(steps.toInt() + 1);
+    for (size_t i = 0; i < groups.size(); ++i) {
+      groups[i].options().set_lr(i < scheduled_groups ? base_lrs[i] * factor() : base_lrs[i]);
+    }
+    base_lrs.resize(scheduled_groups);
+    base_lrs_ = std::move(base_lrs);
+  }
+
+ protected:
+  /// @param name         how messages name the class: "lawn::WarmupDecay"
+  /// @param options      the options, written out: "warmup_steps = 10, total_steps = 100"
+  /// @param segments     at least one
+  SegmentSchedule(torch::optim::Optimizer& optimizer, std::string name, const std::string& options,
+                  std::vector<Segment> segments)
+      : LRScheduler(optimizer),
+        optimizer_(optimizer),
+        name_(std::move(name)),
+        description_(name_ + "(" + options + ")"),
+        segments_(std::move(segments)),
+        base_lrs_(get_current_lrs()) {
+    step();
+  }
+
+ private:
+  /// LRScheduler::step() asks for the learning rates of step `step_count_`, sets them, and then
+  /// counts.
+  std::vector<double> get_lrs() final {
+    const std::vector<double> current = group_lrs();
+    for (size_t i = base_lrs_.size(); i < current.size(); ++i) {
+      base_lrs_.push_back(current[i]);
+    }
+    std::vector<double> lrs = base_lrs_;
+    for (double& lr : lrs) {
+      lr *= factor(step_count_);
+    }
+    return lrs;
+  }
+
+  /// Learning rates of all groups, of which the first ones are those of `base_lrs_`.
+  std::vector<double> group_lrs() const {
+    std::vector<double> lrs = get_current_lrs();
+    TORCH_CHECK(lrs.size() >= base_lrs_.size(), name_, ": the optimizer has ", lrs.size(),
+                " parameter groups, it had ", base_lrs_.size(),
+                "; groups may be added, not removed, while a schedule drives them");
+    return lrs;
+  }
+
+  torch::optim::Optimizer& optimizer_;
+  std::string name_;
+  std::string description_;
+  std::vector<Segment> segments_;
+  std::vector<double> base_lrs_;
+};
+
+inline torch::serialize::OutputArchive& operator<<(torch::serialize::OutputArchive& archive,
+                                                   const SegmentSchedule& schedule) {
+  schedule.save(archive);
+  return archive;
+}
+
+inline torch::serialize::InputArchive& operator>>(torch::serialize::InputArchive& archive,
+                                                  SegmentSchedule& schedule) {
+  schedule.load(archive);
+  return archive;
+}
+
+/// Prints the name and the options.
+inline std::ostream& operator<<(std::ostream& stream, const SegmentSchedule& schedule) {
+  return stream << schedule.description();
+}
+
+}  // namespace lawn::detail
