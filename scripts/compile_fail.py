@@ -1,0 +1,43 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+"""Checks that a program does not compile, and that the compiler gives the reason that the program's first line names.
+
+usage: compile_fail.py BUILD SOURCE PROGRAM
+  BUILD, SOURCE  a build folder and a source in it whose flags are used
+  PROGRAM        begins with `// expect: <regular expression>`, to be found in one of the compiler's errors, or with
+                 `// compiles`: the control, which shows that the others are not refused for another reason
+"""
+
+import pathlib
+import re
+import subprocess
+import sys
+
+from compile_command import compile_command
+
+
+def main():
+    build, source, program = sys.argv[1:]
+    first_line = pathlib.Path(program).read_text().splitlines()[0]
+    command = compile_command(build, source) + ["-fsyntax-only", program]
+    run = subprocess.run(command, capture_output=True, text=True)
+    errors = "\n".join(line for line in run.stderr.splitlines() if "error:" in line)
+    if first_line == "// compiles":
+        print(run.stderr)
+        return run.returncode != 0
+    match = re.fullmatch(r"// expect: (.+)", first_line)
+    if not match:
+        print(f"{program}: the first line must be `// expect: <regular expression>` or `// compiles`")
+        return 1
+    if run.returncode == 0:
+        print(f"{program} compiles, but must not")
+        return 1
+    print(errors)
+    if not re.search(match.group(1), errors):
+        print(f"{program}: none of these errors matches `{match.group(1)}`")
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
