@@ -20,7 +20,8 @@ import pathlib
 import re
 import sys
 
-BLOCK = re.compile(r"(?:<!-- snippet: (?P<name>\w+)(?P<setup>[^>]*?)-->\n)?```cpp\n(?P<code>.*?)^```$", re.DOTALL | re.MULTILINE)
+BLOCK = re.compile(
+    r"(?:^<!-- snippet: (?P<name>\w+)(?P<setup>(?:(?!-->).)*)-->\n)?^```cpp\n(?P<code>.*?)^```$", re.DOTALL | re.MULTILINE)
 
 
 def program(page, name, setup, code):

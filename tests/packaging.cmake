@@ -1,0 +1,70 @@
+# SPDX-License-Identifier: Apache-2.0
+#
+# Tests of what surrounds the library: the package, programs that must not compile, the README's snippets, the time that a
+# compile takes, the formatting.
+
+find_package(Python3 REQUIRED COMPONENTS Interpreter)
+set(scripts "${PROJECT_SOURCE_DIR}/scripts")
+set(main "${CMAKE_CURRENT_SOURCE_DIR}/support/main.cpp")
+
+# --- Projects that use lawn: installed, or from source ---------------------------------------------------------------
+
+set(prefix "${CMAKE_CURRENT_BINARY_DIR}/prefix")
+add_test(NAME install COMMAND "${CMAKE_COMMAND}" --install "${PROJECT_BINARY_DIR}" --prefix "${prefix}")
+set_tests_properties(install PROPERTIES FIXTURES_SETUP installed)
+
+# Configures, builds and runs the project in `folder`; further arguments go to its configuration, those after RUN to it.
+function(lawn_add_consumer_test name folder program)
+  cmake_parse_arguments(PARSE_ARGV 3 argument "" "" "CONFIGURE;RUN")
+  add_test(
+    NAME consumer_${name}
+    COMMAND
+      "${CMAKE_CTEST_COMMAND}" --build-and-test "${folder}" "${CMAKE_CURRENT_BINARY_DIR}/consumer/${name}"
+      --build-generator "${CMAKE_GENERATOR}" --build-options "-DCMAKE_CXX_COMPILER=${CMAKE_CXX_COMPILER}"
+      "-DCMAKE_CXX_COMPILER_LAUNCHER=${LAWN_CCACHE}" "-DTorch_DIR=${Torch_DIR}" ${argument_CONFIGURE} --test-command
+      "${program}" ${argument_RUN})
+  set_tests_properties(consumer_${name} PROPERTIES PROCESSORS 2 TIMEOUT 900)
+endfunction()
+
+lawn_add_consumer_test(fetch_content "${CMAKE_CURRENT_SOURCE_DIR}/consumer" consumer
+                       CONFIGURE "-DLAWN_SOURCE_DIR=${PROJECT_SOURCE_DIR}")
+lawn_add_consumer_test(find_package "${CMAKE_CURRENT_SOURCE_DIR}/consumer" consumer CONFIGURE "-Dlawn_ROOT=${prefix}")
+lawn_add_consumer_test(quickstart "${PROJECT_SOURCE_DIR}/examples/quickstart" quickstart
+                       CONFIGURE "-Dlawn_ROOT=${prefix}")
+lawn_add_consumer_test(cifar10 "${PROJECT_SOURCE_DIR}/examples/cifar10" cifar10 CONFIGURE "-Dlawn_ROOT=${prefix}"
+                       RUN --help)
+set_tests_properties(consumer_find_package consumer_quickstart consumer_cifar10 PROPERTIES FIXTURES_REQUIRED installed)
+
+# --- Programs that must not compile -----------------------------------------------------------------------------------
+
+# Each begins with `// expect: <what the compiler says>`; the control begins with `// compiles`.
+file(GLOB programs CONFIGURE_DEPENDS compile_fail/*.cpp)
+foreach(program IN LISTS programs)
+  get_filename_component(name "${program}" NAME_WE)
+  add_test(NAME compile_fail_${name} COMMAND "${Python3_EXECUTABLE}" "${scripts}/compile_fail.py"
+                                             "${PROJECT_BINARY_DIR}" "${main}" "${program}")
+endforeach()
+
+# --- The README's snippets --------------------------------------------------------------------------------------------
+
+set(readme "${PROJECT_SOURCE_DIR}/README.md")
+if(EXISTS "${readme}")
+  set_property(DIRECTORY APPEND PROPERTY CMAKE_CONFIGURE_DEPENDS "${readme}" "${scripts}/readme_snippets.py")
+  set(folder "${PROJECT_BINARY_DIR}/snippets")
+  execute_process(
+    COMMAND "${Python3_EXECUTABLE}" "${scripts}/readme_snippets.py" "${readme}" "${folder}"
+    OUTPUT_VARIABLE snippets COMMAND_ERROR_IS_FATAL ANY)
+  foreach(snippet IN LISTS snippets)
+    # Without the tests' precompiled header: a reader's program has only what the snippet includes.
+    add_executable(snippet_${snippet} "${folder}/${snippet}.cpp")
+    target_link_libraries(snippet_${snippet} PRIVATE lawn::lawn)
+    add_test(NAME snippet_${snippet} COMMAND snippet_${snippet} WORKING_DIRECTORY "${folder}")
+  endforeach()
+endif()
+
+# --- What a compile costs, and formatting -----------------------------------------------------------------------------
+
+add_test(NAME compile_time COMMAND "${Python3_EXECUTABLE}" "${scripts}/compile_time.py" "${PROJECT_BINARY_DIR}" "${main}")
+set_tests_properties(compile_time PROPERTIES PROCESSORS 2)
+
+add_test(NAME formatting COMMAND "${scripts}/format.sh")
