@@ -1,0 +1,94 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <memory>
+#include <optional>
+#include <unordered_set>
+#include <vector>
+
+#include <ATen/core/Tensor.h>
+#include <ATen/ops/full_like.h>
+#include <torch/optim/adagrad.h>
+#include <torch/optim/adam.h>
+#include <torch/optim/adamw.h>
+#include <torch/optim/lbfgs.h>
+#include <torch/optim/optimizer.h>
+#include <torch/optim/rmsprop.h>
+#include <torch/optim/sgd.h>
+
+/// What the decorators have to know of LibTorch's own optimizers, in one place. Options and state
+/// of a class derived from one of them are recognised too.
+namespace lawn::detail {
+
+/// The lambda of `g + lambda w` that a group's optimizer computes before its moments; 0 where decay
+/// is decoupled or absent; nullopt for options of an unknown type.
+inline std::optional<double> coupled_weight_decay(const torch::optim::OptimizerOptions& options) {
+  namespace optim = torch::optim;
+  if (const auto* sgd = dynamic_cast<const optim::SGDOptions*>(&options)) {
+    return sgd->weight_decay();
+  }
+  if (const auto* adam = dynamic_cast<const optim::AdamOptions*>(&options)) {
+    return adam->weight_decay();
+  }
+  if (const auto* rmsprop = dynamic_cast<const optim::RMSpropOptions*>(&options)) {
+    return rmsprop->weight_decay();
+  }
+  if (const auto* adagrad = dynamic_cast<const optim::AdagradOptions*>(&options)) {
+    return adagrad->weight_decay();
+  }
+  if (dynamic_cast<const optim::AdamWOptions*>(&options) != nullptr ||
+      dynamic_cast<const optim::LBFGSOptions*>(&options) != nullptr) {
+    return 0.0;
+  }
+  return std::nullopt;
+}
+
+/// The tensors of a parameter's state that are running sums or means of its gradients; nullopt for
+/// state of an unknown type.
+inline std::optional<std::vector<at::Tensor>> first_moments(
+    torch::optim::OptimizerParamState& state) {
+  namespace optim = torch::optim;
+  std::vector<at::Tensor> moments;
+  if (auto* sgd = dynamic_cast<optim::SGDParamState*>(&state)) {
+    moments = {sgd->momentum_buffer()};
+  } else if (auto* adam = dynamic_cast<optim::AdamParamState*>(&state)) {
+    moments = {adam->exp_avg()};
+  } else if (auto* adamw = dynamic_cast<optim::AdamWParamState*>(&state)) {
+    moments = {adamw->exp_avg()};
+  } else if (auto* rmsprop = dynamic_cast<optim::RMSpropParamState*>(&state)) {
+    moments = {rmsprop->momentum_buffer()};
+  } else if (dynamic_cast<optim::AdagradParamState*>(&state) == nullptr &&
+             dynamic_cast<optim::LBFGSParamState*>(&state) == nullptr) {
+    return std::nullopt;
+  }
+  if (!moments.empty() && !moments.front().defined()) moments.clear();
+  return moments;
+}
+
+/// Forgets the state of `parameters`, so that the optimizer starts on them anew.
+inline void reset_state(torch::optim::Optimizer& optimizer,
+                        const std::vector<at::Tensor>& parameters) {
+  std::unordered_set<const void*> chosen;
+  for (const auto& parameter : parameters) chosen.insert(parameter.unsafeGetTensorImpl());
+  for (const auto& group : optimizer.param_groups()) {
+    for (const auto& parameter : group.params()) {
+      void* key = parameter.unsafeGetTensorImpl();
+      const auto found = optimizer.state().find(key);
+      if (found == optimizer.state().end()) continue;
+      // L-BFGS keeps one state for all parameters, under the first one's key.
+      const bool shared =
+          dynamic_cast<torch::optim::LBFGSParamState*>(found->second.get()) != nullptr;
+      if (!shared && chosen.count(key) == 0) continue;
+      auto* adagrad = dynamic_cast<torch::optim::AdagradParamState*>(found->second.get());
+      if (adagrad != nullptr) {  // made by its constructor and not made again by its step
+        const auto& options = dynamic_cast<const torch::optim::AdagradOptions&>(group.options());
+        adagrad->step(0);
+        adagrad->sum(at::full_like(parameter, options.initial_accumulator_value()).detach());
+      } else {
+        optimizer.state().erase(found);
+      }
+    }
+  }
+}
+
+}  // namespace lawn::detail

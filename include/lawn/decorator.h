@@ -1,0 +1,118 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <string>
+#include <type_traits>
+#include <utility>
+
+#include <ATen/core/Tensor.h>
+#include <ATen/core/ivalue.h>
+#include <c10/util/Exception.h>
+#include <torch/optim/optimizer.h>
+#include <torch/serialize/input-archive.h>
+#include <torch/serialize/output-archive.h>
+
+#include <lawn/checkpoint.h>
+
+namespace lawn {
+
+namespace detail {
+template <class Opt, class = void>
+struct DecoratorDepth : std::integral_constant<int, 0> {};
+template <class Opt>
+struct DecoratorDepth<Opt, std::void_t<decltype(Opt::kDecorators)>>
+    : std::integral_constant<int, Opt::kDecorators> {};
+}  // namespace detail
+
+/// An optimizer that is-a `Opt` and lets `Rule` act around each of its steps.
+///
+///   with a closure:    evaluation: closure(), rule.before_step(optimizer)    as often as Opt asks
+///   without:           rule.before_step(optimizer)
+///   then:              Opt's update, rule.after_step(optimizer)
+///
+/// `before_step` finds gradients that are there and weights that have not moved since they were
+/// computed; `after_step` finds the weights moved. Decorators nest: the outer rule sees the
+/// gradients first and the weights last.
+///
+/// @tparam Opt   any class derived from torch::optim::Optimizer that can be moved
+/// @tparam Rule  copyable, with
+///   static constexpr const char* kName                    in messages and checkpoints
+///   void before_step(torch::optim::Optimizer&)            may throw, before it changes anything
+///   void after_step(torch::optim::Optimizer&)
+///   void save(torch::serialize::OutputArchive&) const
+///   void load(torch::serialize::InputArchive&, const torch::optim::Optimizer&)
+///                                                         replaces tensors, never writes into them
+template <class Opt, class Rule>
+class Decorator : public Opt {
+  static_assert(std::is_base_of_v<torch::optim::Optimizer, Opt>,
+                "lawn: a decorator wraps a class derived from torch::optim::Optimizer");
+
+ public:
+  /// How many decorators there are from the plain optimizer up to this one.
+  static constexpr int kDecorators = detail::DecoratorDepth<Opt>::value + 1;
+
+  /// One step of the base optimizer, with the rule around it.
+  /// @return what the base optimizer returns: the loss of the closure, or an undefined tensor
+  at::Tensor step(torch::optim::Optimizer::LossClosure closure = nullptr) override {
+    at::Tensor loss;
+    if (closure) {
+      loss = Opt::step([this, &closure] {
+        auto evaluated = closure();
+        rule_.before_step(*this);
+        return evaluated;
+      });
+    } else {
+      rule_.before_step(*this);
+      loss = Opt::step(nullptr);
+    }
+    rule_.after_step(*this);
+    return loss;
+  }
+
+  /// Writes what `Opt` writes, in its layout, and the rule's state beside it: a plain `Opt` can
+  /// load the same checkpoint.
+  void save(torch::serialize::OutputArchive& archive) const override {
+    Opt::save(archive);
+    if constexpr (kDecorators == 1) {
+      archive.write(detail::kParametersKey, c10::IValue(detail::describe_parameters(*this)));
+    }
+    torch::serialize::OutputArchive state(archive.compilation_unit());
+    state.write("name", c10::IValue(std::string(Rule::kName)));
+    rule_.save(state);
+    archive.write(key(), state);
+  }
+
+  /// Reads what `save` wrote, or what a plain `Opt` wrote (with a warning: the rule then stays as
+  /// it is). A checkpoint of other parameters or another decorator is refused before anything
+  /// changes.
+  /// @throws c10::Error
+  void load(torch::serialize::InputArchive& archive) override {
+    detail::refuse_other_parameters(Rule::kName, archive, *this);
+    Rule loaded = rule_;
+    torch::serialize::InputArchive state;
+    if (archive.try_read(key(), state)) {
+      c10::IValue name;
+      state.read("name", name);
+      TORCH_CHECK(name.toStringRef() == Rule::kName, Rule::kName, ": expected a checkpoint of ",
+                  Rule::kName, " in place ", kDecorators, " of the decorators, got one of ",
+                  name.toStringRef(), ": nest them as they were saved; nothing was changed");
+      loaded.load(state, *this);
+    } else {
+      TORCH_WARN(Rule::kName,
+                 ": the checkpoint was written by an optimizer without this decorator; the base "
+                 "optimizer's state is loaded, the decorator's own stays as it is");
+    }
+    detail::load_or_restore(*this, [&] { Opt::load(archive); });
+    rule_ = std::move(loaded);
+  }
+
+ protected:
+  Decorator(Opt&& optimizer, Rule rule) : Opt(std::move(optimizer)), rule_(std::move(rule)) {}
+
+  Rule rule_;
+
+ private:
+  static std::string key() { return "lawn/decorator/" + std::to_string(kDecorators); }
+};
+
+}  // namespace lawn

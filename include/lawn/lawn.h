@@ -1,0 +1,12 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+/// The whole of lawn: Logit Attenuating Weight Normalization for LibTorch.
+
+#include <lawn/decorator.h>
+#include <lawn/optimizer.h>
+#include <lawn/options.h>
+#include <lawn/report.h>
+#include <lawn/subnetwork/selection.h>
+#include <lawn/subnetwork/subnetwork.h>
+#include <lawn/version.h>

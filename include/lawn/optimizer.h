@@ -1,0 +1,75 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include <c10/util/Exception.h>
+
+#include <lawn/decorator.h>
+#include <lawn/options.h>
+#include <lawn/report.h>
+#include <lawn/rule.h>
+#include <lawn/subnetwork/subnetwork.h>
+
+namespace lawn {
+
+/// Logit Attenuating Weight Normalization around any optimizer.
+///
+///   free phase, t < T_free:        O.step()                       bit for bit what O alone does
+///   at t = T_free:                 R_l = ||w_l||
+///   constrained phase, t >= T_free:
+///     g_l <- g_l - (<g_l, w_l> / <w_l, w_l>) w_l                  onto the tangent space
+///     O.step()
+///     w_l <- R_l w_l / ||w_l||                                    back to the sphere
+///
+/// `LAWN<Opt>` is-a `Opt`: parameter groups, schedulers, closures, `torch::save` and `torch::load`
+/// work as before. Make schedulers of the `LAWN` object, not of the optimizer that was moved into
+/// it.
+///
+/// In the constrained phase weight decay does not act on a constrained tensor: what a coupled decay
+/// adds to the gradient is subtracted beforehand, and what a decoupled decay takes off the norm is
+/// restored by the rescaling. The options of the optimizer are never changed.
+///
+/// The gradients of the constrained tensors are changed in place by `step()`. They may be missing,
+/// but not sparse. A gradient that is not finite affects its own layer alone (with L-BFGS, whose
+/// direction mixes all layers, also the others). `step()` does not wait for the device, but for the
+/// one that switches with `ZeroNorm::kError`.
+///
+/// @source  Gupta, Ramanath, Shi, Ramachandran, Zhou, Zhou, Keerthi 2021, arXiv 2108.05839
+template <class Opt>
+class LAWN : public Decorator<Opt, detail::LAWNRule> {
+  using Base = Decorator<Opt, detail::LAWNRule>;
+
+ public:
+  /// @param optimizer  moved in, with its groups, options and state
+  /// @param selection  of `final_homogeneous_subnetwork`, or by hand; every constrained tensor must
+  ///                   be held by `optimizer`, once, and be floating point
+  /// @throws c10::Error  that names the option or the parameter; with `Radius::kInitial` the
+  ///                   constructor waits for the device
+  LAWN(Opt&& optimizer, const Subnetwork& selection, LAWNOptions options = {})
+      : Base(std::move(optimizer), detail::LAWNRule(optimizer, selection, std::move(options))) {}
+
+  /// Switches to the constrained phase now, without regard to `free_steps`. No effect in it.
+  /// @throws c10::Error  that names a layer whose norm cannot be a radius; nothing is changed then
+  /// @note   waits for the device with `ZeroNorm::kError`
+  void constrain() { this->rule_.constrain(*this); }
+
+  Phase phase() const { return this->rule_.phase(); }
+
+  /// Steps done in both phases.
+  int64_t steps() const { return this->rule_.steps(); }
+
+  /// Dotted names of the constrained tensors.
+  const std::vector<std::string>& constrained() const { return this->rule_.names(); }
+
+  const LAWNOptions& lawn_options() const { return this->rule_.options(); }
+
+  /// Radius, norm and its error, cosine of weight and gradient and angular step of each layer: the
+  /// thing to look at when training misbehaves. Waits for the device.
+  Report report() const { return this->rule_.report(); }
+};
+
+}  // namespace lawn

@@ -1,0 +1,87 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cmath>
+#include <cstdint>
+#include <functional>
+#include <limits>
+#include <vector>
+
+#include <ATen/core/Tensor.h>
+#include <c10/util/Exception.h>
+#include <torch/arg.h>
+#include <torch/optim/optimizer.h>
+
+namespace lawn {
+
+/// What one radius holds: the whole weight tensor, or one output unit of it.
+enum class Granularity { kLayer, kOutputUnit };
+
+/// What happens where a norm is zero when its radius is taken.
+enum class ZeroNorm {
+  kError,     ///< an error that names the tensor; the step that switches waits for the device once
+  kLeaveFree  ///< the sphere stays unconstrained for good
+};
+
+/// What happens to the base optimizer's state of the constrained tensors at the switch.
+enum class StateAtSwitch {
+  kKeep,    ///< nothing
+  kReset,   ///< moments and step counts start anew
+  kProject  ///< first moments go onto the tangent space; no effect where there are none (Adagrad,
+            ///< L-BFGS)
+};
+
+/// Where the radii come from.
+enum class Radius {
+  kCaptured,  ///< the norms at the switch
+  kInitial,   ///< the norms when the optimizer was wrapped
+  kGiven      ///< `LAWNOptions::radii`
+};
+
+/// Options of `LAWN`. Checked when the optimizer is wrapped, never in a step.
+struct LAWNOptions {
+  /// `free_steps` for a switch that comes by `LAWN::constrain()` alone.
+  static constexpr int64_t kNever = std::numeric_limits<int64_t>::max();
+
+  /// T_free, in steps, >= 0: that many steps are the base optimizer's alone, bit for bit.
+  TORCH_ARG(int64_t, free_steps) = 0;
+  /// One radius per layer, or one per output unit of each layer.
+  TORCH_ARG(Granularity, granularity) = Granularity::kLayer;
+  /// Whether the biases of the sub-network are constrained too, each on one sphere as a whole.
+  TORCH_ARG(bool, biases) = false;
+  TORCH_ARG(ZeroNorm, zero_norm) = ZeroNorm::kError;
+  TORCH_ARG(StateAtSwitch, state_at_switch) = StateAtSwitch::kKeep;
+  /// With `kInitial` and `kGiven` the weights jump to their radii at the switch.
+  TORCH_ARG(Radius, radius) = Radius::kCaptured;
+  /// With `Radius::kGiven`: one per constrained tensor, in the selection's order, finite and > 0.
+  /// With `Granularity::kOutputUnit` every unit of the tensor gets it.
+  TORCH_ARG(std::vector<double>, radii);
+  /// Whether each step measures the angle by which it turned each weight, for `LAWN::report()`.
+  /// Costs a copy of the constrained weights.
+  TORCH_ARG(bool, angular_steps) = false;
+
+  using WeightDecayOf = std::function<double(const torch::optim::OptimizerOptions&)>;
+  using FirstMomentsOf = std::function<std::vector<at::Tensor>(torch::optim::OptimizerParamState&)>;
+  /// For an optimizer of your own that adds `lambda * weight` to the gradient: lambda, out of a
+  /// group's options. LibTorch's own optimizers are known; others count as 0.
+  TORCH_ARG(WeightDecayOf, coupled_weight_decay);
+  /// For an optimizer of your own, with `StateAtSwitch::kProject`: the tensors of a parameter's
+  /// state that are sums of gradients, in the shape of the parameter.
+  TORCH_ARG(FirstMomentsOf, first_moments);
+
+ public:
+  /// @throws c10::Error that names the option, what was expected and what came
+  void validate() const {
+    TORCH_CHECK(free_steps() >= 0, "lawn::LAWN: free_steps must be >= 0, got ", free_steps(),
+                "; use LAWNOptions::kNever to switch by hand");
+    TORCH_CHECK(radii().empty() || radius() == Radius::kGiven,
+                "lawn::LAWN: radii are used with radius(Radius::kGiven) alone, got ",
+                radii().size(), " of them with another radius option");
+    for (const double value : radii()) {
+      TORCH_CHECK(std::isfinite(value) && value > 0,
+                  "lawn::LAWN: radii must be finite and > 0, got ", value);
+    }
+  }
+};
+
+}  // namespace lawn

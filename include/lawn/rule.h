@@ -1,0 +1,310 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cmath>
+#include <cstddef>
+#include <cstdint>
+#include <string>
+#include <unordered_map>
+#include <utility>
+#include <vector>
+
+#include <ATen/core/Tensor.h>
+#include <ATen/core/grad_mode.h>
+#include <ATen/core/ivalue.h>
+#include <ATen/ops/full_like.h>
+#include <ATen/ops/isfinite.h>
+#include <ATen/ops/where.h>
+#include <c10/util/Exception.h>
+#include <torch/optim/optimizer.h>
+#include <torch/serialize/input-archive.h>
+#include <torch/serialize/output-archive.h>
+
+#include <lawn/base_optimizer.h>
+#include <lawn/measure.h>
+#include <lawn/options.h>
+#include <lawn/report.h>
+#include <lawn/sphere/sphere.h>
+#include <lawn/subnetwork/subnetwork.h>
+
+namespace lawn::detail {
+
+/// Where an optimizer holds a parameter.
+struct Position {
+  int64_t group = 0;
+  int64_t index = 0;
+};
+
+/// The rule of LAWN: phase, radii, and what happens around a step. `LAWN` documents the behaviour.
+class LAWNRule {
+ public:
+  static constexpr const char* kName = "lawn::LAWN";
+
+  LAWNRule(const torch::optim::Optimizer& optimizer, const Subnetwork& selection,
+           LAWNOptions options)
+      : options_(std::move(options)) {
+    options_.validate();
+    for (const auto& parameter : selection.all()) {
+      const bool bias = options_.biases() && parameter.inside && parameter.role == Role::kBias;
+      if (parameter.constrained() || bias) add(parameter);
+    }
+    locate(optimizer);
+    TORCH_CHECK(options_.radius() != Radius::kGiven || options_.radii().size() == layers_.size(),
+                kName, ": expected one of radii for each of ", layers_.size(),
+                " constrained tensors, got ", options_.radii().size());
+    for (const auto& group : optimizer.param_groups()) {
+      const bool known = !group.has_options() || coupled_weight_decay(group.options());
+      TORCH_CHECK(
+          known || options_.first_moments() ||
+              options_.state_at_switch() != StateAtSwitch::kProject,
+          kName,
+          ": StateAtSwitch::kProject needs LAWNOptions().first_moments(...) for an optimizer ",
+          "that is not LibTorch's");
+    }
+    if (options_.radius() == Radius::kInitial) set_radii(usable_norms("when it was wrapped"));
+  }
+
+  void before_step(torch::optim::Optimizer& optimizer) {
+    attach_gradients(optimizer);
+    if (options_.angular_steps()) remember_weights();
+    if (phase_ == Phase::kFree && steps_ >= options_.free_steps()) constrain(optimizer);
+    if (phase_ == Phase::kConstrained) sphere::project_to_tangent_(layers_);
+  }
+
+  void after_step(torch::optim::Optimizer& /*optimizer*/) {
+    if (phase_ == Phase::kConstrained) sphere::rescale_(layers_);
+    if (options_.angular_steps()) measure_angles();
+    for (auto& layer : layers_) layer.gradient.reset();
+    ++steps_;
+  }
+
+  void constrain(torch::optim::Optimizer& optimizer) {
+    if (phase_ == Phase::kConstrained) return;
+    if (options_.radius() == Radius::kCaptured) {
+      set_radii(usable_norms("at the switch"));
+    } else if (options_.radius() == Radius::kGiven) {
+      auto radii = usable_norms("at the switch");
+      for (std::size_t i = 0; i < radii.size(); ++i) {
+        radii[i] = at::where(radii[i] > 0, at::full_like(radii[i], options_.radii()[i]), 0.0);
+      }
+      set_radii(std::move(radii));
+    }
+    if (options_.state_at_switch() == StateAtSwitch::kReset) reset_state(optimizer, weights());
+    if (options_.state_at_switch() == StateAtSwitch::kProject) project_state(optimizer);
+    if (options_.radius() != Radius::kCaptured) sphere::rescale_(layers_);
+    phase_ = Phase::kConstrained;
+  }
+
+  void save(torch::serialize::OutputArchive& archive) const {
+    archive.write("phase", c10::IValue(static_cast<int64_t>(phase_)));
+    archive.write("steps", c10::IValue(steps_));
+    archive.write("names", c10::IValue(names_));
+    archive.write("positions", c10::IValue(flat_positions()));
+    for (std::size_t i = 0; i < layers_.size(); ++i) {
+      if (layers_[i].radius.defined()) {
+        archive.write("radius/" + std::to_string(i), layers_[i].radius, /*is_buffer=*/true);
+      }
+    }
+  }
+
+  void load(torch::serialize::InputArchive& archive, const torch::optim::Optimizer& /*optimizer*/) {
+    c10::IValue phase;
+    c10::IValue steps;
+    c10::IValue names;
+    c10::IValue positions;
+    archive.read("phase", phase);
+    archive.read("steps", steps);
+    archive.read("names", names);
+    archive.read("positions", positions);
+    TORCH_CHECK(positions.toIntVector() == flat_positions(), kName,
+                ": expected a checkpoint that constrains ", names_, ", got one that constrains ",
+                names.to<std::vector<std::string>>(), "; nothing was changed");
+    auto layers = layers_;
+    for (std::size_t i = 0; i < layers.size(); ++i) {
+      at::Tensor radius;
+      const bool saved = archive.try_read("radius/" + std::to_string(i), radius, true);
+      TORCH_CHECK(saved || phase.toInt() == static_cast<int64_t>(Phase::kFree), kName,
+                  ": the checkpoint of a constrained phase lacks the radius of ", names_[i]);
+      TORCH_CHECK(!saved || radius.sizes() == radius_shape(layers[i]), kName,
+                  ": expected the radius of ", names_[i], " to have shape ",
+                  at::IntArrayRef(radius_shape(layers[i])), ", got ", radius.sizes(),
+                  ": the checkpoint was written with another granularity; nothing was changed");
+      layers[i].radius = saved ? radius.to(layers[i].weight.device()) : at::Tensor();
+    }
+    layers_ = std::move(layers);
+    phase_ = static_cast<Phase>(phase.toInt());
+    steps_ = steps.toInt();
+    angles_.clear();
+  }
+
+  Report report() const {
+    Report result{phase_, steps_, {}};
+    for (std::size_t i = 0; i < layers_.size(); ++i) {
+      result.layers.push_back(measure(names_[i], layers_[i], phase_));
+      if (!angles_.empty()) result.layers.back().angular_step = angles_[i].item<double>();
+    }
+    return result;
+  }
+
+  Phase phase() const { return phase_; }
+  int64_t steps() const { return steps_; }
+  const LAWNOptions& options() const { return options_; }
+  const std::vector<std::string>& names() const { return names_; }
+  const std::vector<sphere::Layer>& layers() const { return layers_; }
+
+ private:
+  void add(const SubnetworkParameter& parameter) {
+    const auto& tensor = parameter.tensor;
+    sphere::Layer layer;
+    layer.weight = tensor;
+    if (options_.granularity() == Granularity::kOutputUnit && parameter.role != Role::kBias &&
+        tensor.dim() > 1) {
+      layer.unit_dim = parameter.unit_dim;
+    }
+    layers_.push_back(std::move(layer));
+    names_.push_back(parameter.name);
+  }
+
+  void locate(const torch::optim::Optimizer& optimizer) {
+    std::unordered_map<const void*, Position> held;
+    std::vector<const void*> twice;
+    const auto& groups = optimizer.param_groups();
+    for (std::size_t g = 0; g < groups.size(); ++g) {
+      const auto& parameters = groups[g].params();
+      for (std::size_t p = 0; p < parameters.size(); ++p) {
+        const void* key = parameters[p].unsafeGetTensorImpl();
+        const Position position{static_cast<int64_t>(g), static_cast<int64_t>(p)};
+        if (!held.emplace(key, position).second) twice.push_back(key);
+      }
+    }
+    for (std::size_t i = 0; i < layers_.size(); ++i) {
+      const void* key = layers_[i].weight.unsafeGetTensorImpl();
+      const auto found = held.find(key);
+      TORCH_CHECK(found != held.end(), kName, ": expected the optimizer to hold every selected ",
+                  "parameter, got ", names_[i],
+                  " which it does not hold; give it to the optimizer ",
+                  "or leave it out of the selection");
+      for (const void* other : twice) {
+        TORCH_CHECK(other != key, kName,
+                    ": expected the optimizer to hold every selected parameter ", "once, got ",
+                    names_[i], " twice");
+      }
+      positions_.push_back(found->second);
+    }
+  }
+
+  void attach_gradients(const torch::optim::Optimizer& optimizer) {
+    for (std::size_t i = 0; i < layers_.size(); ++i) {
+      auto& layer = layers_[i];
+      layer.gradient = layer.weight.grad();
+      TORCH_CHECK(!layer.gradient.defined() || layer.gradient.layout() == at::kStrided, kName,
+                  ": expected a dense gradient for ", names_[i], ", got one of layout ",
+                  layer.gradient.layout(),
+                  ": make its embedding with sparse(false), or leave it out ",
+                  "of the selection (parameters outside it may have sparse gradients)");
+      const auto& group = optimizer.param_groups()[static_cast<std::size_t>(positions_[i].group)];
+      layer.weight_decay = group.has_options() ? weight_decay_of(group.options()) : 0;
+      if (layer.radius.defined() && layer.radius.device() != layer.weight.device()) {
+        layer.radius = layer.radius.to(layer.weight.device());  // the model has been moved
+      }
+    }
+  }
+
+  double weight_decay_of(const torch::optim::OptimizerOptions& options) const {
+    if (options_.coupled_weight_decay()) return options_.coupled_weight_decay()(options);
+    return coupled_weight_decay(options).value_or(0);
+  }
+
+  /// Norms that can be radii: a bad one is an error, or 0 (a free sphere), as the options say.
+  std::vector<at::Tensor> usable_norms(const char* when) const {
+    auto norms = sphere::norms(layers_);
+    for (std::size_t i = 0; i < norms.size(); ++i) {
+      if (options_.zero_norm() == ZeroNorm::kLeaveFree) {
+        norms[i] = at::where(at::isfinite(norms[i]), norms[i], 0.0);
+        continue;
+      }
+      const auto host = norms[i].to(at::kCPU, at::kDouble).reshape({-1});
+      for (int64_t unit = 0; unit < host.numel() && layers_[i].weight.numel() > 0; ++unit) {
+        const double norm = host.data_ptr<double>()[unit];
+        TORCH_CHECK(std::isfinite(norm) && norm > 0, kName, ": expected ", names_[i],
+                    " to have a finite norm > 0 ", when, ", got ", norm,
+                    layers_[i].unit_dim == sphere::kWholeTensor
+                        ? std::string()
+                        : " in output unit " + std::to_string(unit),
+                    "; initialise it otherwise, leave it out of the selection, or use ",
+                    "LAWNOptions().zero_norm(ZeroNorm::kLeaveFree)");
+      }
+    }
+    return norms;
+  }
+
+  void set_radii(std::vector<at::Tensor> radii) {
+    for (std::size_t i = 0; i < layers_.size(); ++i) layers_[i].radius = std::move(radii[i]);
+  }
+
+  void project_state(torch::optim::Optimizer& optimizer) {
+    std::vector<sphere::Layer> moments;
+    for (const auto& layer : layers_) {
+      const auto found = optimizer.state().find(layer.weight.unsafeGetTensorImpl());
+      if (found == optimizer.state().end()) continue;
+      const auto tensors = options_.first_moments()
+                               ? options_.first_moments()(*found->second)
+                               : first_moments(*found->second).value_or(std::vector<at::Tensor>());
+      for (const auto& tensor : tensors) {
+        moments.push_back({layer.weight, tensor, layer.radius, layer.unit_dim, 0});
+      }
+    }
+    sphere::project_to_tangent_(moments);
+  }
+
+  void remember_weights() {
+    if (!previous_.empty()) return;  // a later evaluation of the same step
+    const at::NoGradGuard no_grad;
+    for (const auto& layer : layers_) previous_.push_back(layer.weight.detach().clone());
+  }
+
+  void measure_angles() {
+    const at::NoGradGuard no_grad;
+    angles_.clear();
+    for (std::size_t i = 0; i < layers_.size(); ++i) {
+      const auto dtype = sphere::accumulation_dtype(layers_[i].weight);
+      const auto before = previous_[i].to(dtype);
+      const auto after = layers_[i].weight.detach().to(dtype);
+      // 2 asin(|a - b| / 2) keeps the small angles that acos(<a,b>) rounds away.
+      const auto chord = (after / after.norm() - before / before.norm()).norm();
+      angles_.push_back(2 * (chord / 2).clamp_max(1).asin());
+    }
+    previous_.clear();
+  }
+
+  std::vector<at::Tensor> weights() const {
+    std::vector<at::Tensor> all;
+    for (const auto& layer : layers_) all.push_back(layer.weight);
+    return all;
+  }
+
+  std::vector<int64_t> flat_positions() const {
+    std::vector<int64_t> flat;
+    for (const auto& position : positions_) {
+      flat.push_back(position.group);
+      flat.push_back(position.index);
+    }
+    return flat;
+  }
+
+  static std::vector<int64_t> radius_shape(const sphere::Layer& layer) {
+    if (layer.unit_dim == sphere::kWholeTensor) return {};
+    return {layer.weight.size(layer.unit_dim)};
+  }
+
+  LAWNOptions options_;
+  std::vector<std::string> names_;
+  std::vector<sphere::Layer> layers_;
+  std::vector<Position> positions_;
+  Phase phase_ = Phase::kFree;
+  int64_t steps_ = 0;
+  std::vector<at::Tensor> previous_;
+  std::vector<at::Tensor> angles_;
+};
+
+}  // namespace lawn::detail

@@ -1,0 +1,85 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include <ATen/core/Tensor.h>
+#include <ATen/ops/isfinite.h>
+#include <ATen/ops/mul.h>
+#include <ATen/ops/where.h>
+#include <c10/util/ArrayRef.h>
+
+#include <lawn/sphere/layer.h>
+
+/// The functions of the table written with ATen calls: any device, dtype and stride. They are what
+/// faster tables are tested against, so they stay plain.
+namespace lawn::sphere::aten {
+
+namespace detail {
+
+/// The dimensions that one sphere extends over: all of them, or all but `unit_dim`.
+inline std::vector<int64_t> sphere_dims(const at::Tensor& weight, int64_t unit_dim) {
+  std::vector<int64_t> dims;
+  for (int64_t dim = 0; dim < weight.dim(); ++dim) {
+    if (dim != unit_dim) dims.push_back(dim);
+  }
+  return dims;
+}
+
+/// Sum of the products over each sphere, shaped to broadcast against `weight`. `at::sum` adds
+/// pairwise, so that millions of elements lose nothing visible in float32.
+inline at::Tensor inner_product(const at::Tensor& a, const at::Tensor& b, int64_t unit_dim) {
+  const auto dims = sphere_dims(a, unit_dim);
+  const auto products = at::mul(a, b);
+  // An empty list of dimensions means all of them to ATen; a vector cut into units has none.
+  return dims.empty() && a.dim() > 0 ? products : products.sum(dims, /*keepdim=*/true);
+}
+
+/// `radius`, stored flat, shaped to broadcast against `weight`.
+inline at::Tensor broadcast_radius(const Layer& layer) {
+  if (layer.unit_dim == kWholeTensor) return layer.radius;
+  std::vector<int64_t> shape(static_cast<size_t>(layer.weight.dim()), 1);
+  shape[static_cast<size_t>(layer.unit_dim)] = layer.radius.numel();
+  return layer.radius.view(shape);
+}
+
+}  // namespace detail
+
+/// Norm of each sphere, `[]` or `[units]`, in `accumulation_dtype(weight)`.
+inline at::Tensor norm(const Layer& layer) {
+  const auto weight = layer.weight.to(accumulation_dtype(layer.weight));
+  const auto norms = detail::inner_product(weight, weight, layer.unit_dim).sqrt();
+  return layer.unit_dim == kWholeTensor ? norms.reshape({}) : norms.reshape({-1});
+}
+
+/// g <- g - (<g,w> / <w,w> + weight_decay) w, and g as it was on a free sphere. A quotient that is
+/// not finite (a zero weight, a gradient with an infinity in it) counts as 0.
+inline void project_to_tangent_(const Layer& layer) {
+  if (!layer.gradient.defined()) return;
+  const auto dtype = accumulation_dtype(layer.weight);
+  const auto weight = layer.weight.to(dtype);
+  auto gradient = layer.gradient.to(dtype);  // the gradient itself where the dtype is the same
+  const auto quotient = detail::inner_product(gradient, weight, layer.unit_dim) /
+                        detail::inner_product(weight, weight, layer.unit_dim);
+  auto coefficient = at::where(at::isfinite(quotient), quotient, 0.0) + layer.weight_decay;
+  if (layer.radius.defined()) {
+    coefficient = at::where(detail::broadcast_radius(layer) > 0, coefficient, 0.0);
+  }
+  gradient.addcmul_(weight, coefficient, -1);
+  if (!gradient.is_same(layer.gradient)) layer.gradient.copy_(gradient);
+}
+
+/// w <- R w / ||w||. A sphere that is free, or whose norm is zero or not finite, stays as it is.
+inline void rescale_(const Layer& layer) {
+  const auto dtype = accumulation_dtype(layer.weight);
+  auto weight = layer.weight.to(dtype);
+  const auto norm = detail::inner_product(weight, weight, layer.unit_dim).sqrt();
+  const auto radius = detail::broadcast_radius(layer);
+  const auto scale = radius / norm;
+  const auto factor = at::where((radius > 0) & at::isfinite(scale) & (scale > 0), scale, 1.0);
+  weight.mul_(factor);
+  if (!weight.is_same(layer.weight)) layer.weight.copy_(weight);
+}
+
+}  // namespace lawn::sphere::aten

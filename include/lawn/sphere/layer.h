@@ -1,0 +1,37 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstdint>
+
+#include <ATen/core/Tensor.h>
+#include <c10/core/ScalarType.h>
+
+namespace lawn::sphere {
+
+/// `Layer::unit_dim` of a tensor that lies on one sphere as a whole.
+constexpr int64_t kWholeTensor = -1;
+
+/// One constrained tensor in one step: what the functions of this folder work on, a list at a time.
+///
+/// With `unit_dim == kWholeTensor` the tensor lies on one sphere. Otherwise it is cut along
+/// `unit_dim` into output units, and each unit lies on a sphere of its own.
+struct Layer {
+  /// Any shape and stride; float64, float32, bfloat16 or half.
+  at::Tensor weight;
+  /// Shape and device of `weight`, any floating-point dtype; undefined where a step has none.
+  at::Tensor gradient;
+  /// `[]`, or `[units]`; device of `weight`, dtype `accumulation_dtype(weight)`. A sphere of radius
+  /// 0 is free: neither projected nor rescaled. Undefined: every sphere counts as constrained.
+  at::Tensor radius;
+  int64_t unit_dim = kWholeTensor;
+  /// The multiple of `weight` that the base optimizer is going to add to `gradient`.
+  double weight_decay = 0;
+};
+
+/// The dtype in which sums over `tensor` are taken and radii are kept: float64 for float64, else
+/// float32.
+inline at::ScalarType accumulation_dtype(const at::Tensor& tensor) {
+  return tensor.scalar_type() == at::kDouble ? at::kDouble : at::kFloat;
+}
+
+}  // namespace lawn::sphere

@@ -1,0 +1,30 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <c10/core/ScalarType.h>
+#include <c10/util/Exception.h>
+
+namespace lawn::testing {
+
+/// The one table of tolerances.
+struct Tolerance {
+  double step;  ///< relative difference of one step from its float64 twin
+  double norm;  ///< | ||w|| / R - 1 | after any number of steps
+};
+
+inline Tolerance tolerance(at::ScalarType dtype) {
+  switch (dtype) {
+    case at::kDouble:
+      return {1e-12, 1e-14};
+    case at::kFloat:
+      return {1e-5, 1e-6};
+    case at::kHalf:
+      return {4e-3, 1.0 / 2048};  // 10 bits of mantissa
+    case at::kBFloat16:
+      return {3e-2, 1.0 / 256};  // 7 bits of mantissa
+    default:
+      TORCH_CHECK(false, "no tolerance for dtype ", dtype);
+  }
+}
+
+}  // namespace lawn::testing
