@@ -11,8 +11,8 @@
 #include <utility>
 #include <vector>
 
-#include "lawn/schedule/lawn_schedule.h"
-#include "lawn/schedule/warmup_decay.h"
+#include <lawn/schedule/lawn_schedule.h>
+#include <lawn/schedule/warmup_decay.h>
 
 namespace {
 

@@ -14,7 +14,7 @@
 #include <torch/optim/schedulers/lr_scheduler.h>
 #include <torch/serialize/archive.h>
 
-#include "lawn/schedule/segment.h"
+#include <lawn/schedule/segment.h>
 
 namespace lawn::detail {
 

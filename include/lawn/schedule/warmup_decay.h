@@ -11,9 +11,9 @@
 #include <torch/arg.h>
 #include <torch/optim/optimizer.h>
 
-#include "lawn/schedule/option_checks.h"
-#include "lawn/schedule/segment.h"
-#include "lawn/schedule/segment_schedule.h"
+#include <lawn/schedule/option_checks.h>
+#include <lawn/schedule/segment.h>
+#include <lawn/schedule/segment_schedule.h>
 
 namespace lawn {
 
