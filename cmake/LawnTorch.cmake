@@ -106,7 +106,12 @@ endif()
 
 # at::parallel_for is a template: in a translation unit compiled without OpenMP it is serial, without a word.
 find_package(OpenMP QUIET COMPONENTS CXX)
-if(OpenMP_CXX_FOUND)
+file(GLOB LAWN_LIBGOMP "${LAWN_TORCH_ROOT}/lib/libgomp*.so*")
+if(OpenMP_CXX_FOUND AND LAWN_LIBGOMP AND CMAKE_CXX_COMPILER_ID STREQUAL "GNU")
+  # The wheels bring their own runtime: linking the compiler's as well would put two into one program.
+  target_compile_options(lawn::torch INTERFACE "$<$<COMPILE_LANGUAGE:CXX>:${OpenMP_CXX_FLAGS}>")
+  target_link_libraries(lawn::torch INTERFACE ${LAWN_LIBGOMP})
+elseif(OpenMP_CXX_FOUND)
   target_link_libraries(lawn::torch INTERFACE OpenMP::OpenMP_CXX)
 endif()
 set(CMAKE_FIND_PACKAGE_TARGETS_GLOBAL "${LAWN_SAVED_GLOBAL}")
