@@ -37,3 +37,6 @@ endif()
 # Warnings are errors here and nowhere else; `cmake --compile-no-warning-as-error` lets one build on regardless.
 add_compile_options(-Wall -Wextra -Wpedantic -Wshadow -Wconversion)
 set(CMAKE_COMPILE_WARNING_AS_ERROR ON)
+
+# The target all_verify_interface_header_sets compiles each header alone; the preset `test` builds it.
+set_target_properties(lawn PROPERTIES VERIFY_INTERFACE_HEADER_SETS ON)

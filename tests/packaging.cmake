@@ -20,7 +20,7 @@ function(lawn_add_consumer_test name folder program)
     NAME consumer_${name}
     COMMAND
       "${CMAKE_CTEST_COMMAND}" --build-and-test "${folder}" "${CMAKE_CURRENT_BINARY_DIR}/consumer/${name}"
-      --build-generator "${CMAKE_GENERATOR}" --build-options "-DCMAKE_CXX_COMPILER=${CMAKE_CXX_COMPILER}"
+      --build-noclean --build-generator "${CMAKE_GENERATOR}" --build-options "-DCMAKE_CXX_COMPILER=${CMAKE_CXX_COMPILER}"
       "-DCMAKE_CXX_COMPILER_LAUNCHER=${LAWN_CCACHE}" "-DTorch_DIR=${Torch_DIR}" ${argument_CONFIGURE} --test-command
       "${program}" ${argument_RUN})
   set_tests_properties(consumer_${name} PROPERTIES PROCESSORS 2 TIMEOUT 900)

@@ -12,7 +12,8 @@
 
 namespace {
 
-/// How many threads at::parallel_for uses in this file: one, without a word, unless the target lawn::lawn brings OpenMP.
+/// How many threads at::parallel_for uses in this file: one, without a word, unless the target
+/// lawn::lawn brings OpenMP.
 size_t threads_of_parallel_for() {
   at::set_num_threads(2);
   std::mutex mutex;
@@ -29,7 +30,7 @@ size_t threads_of_parallel_for() {
 int main() {
   const double drift = largest_drift_of_a_norm();
   const size_t threads = threads_of_parallel_for();
-  std::cout << "lawn " << LAWN_VERSION << ": largest drift of a norm " << drift << ", "
-            << threads << " threads\n";
+  std::cout << "lawn " << LAWN_VERSION << ": largest drift of a norm " << drift << ", " << threads
+            << " threads\n";
   return drift < 1e-6 && threads == 2 ? 0 : 1;
 }

@@ -10,8 +10,8 @@
 
 double largest_drift_of_a_norm() {
   torch::manual_seed(0);
-  const torch::nn::Sequential model(torch::nn::Linear(8, 16), torch::nn::ReLU(),
-                                    torch::nn::Linear(16, 4));
+  torch::nn::Sequential model(torch::nn::Linear(8, 16), torch::nn::ReLU(),
+                              torch::nn::Linear(16, 4));
   const auto inputs = torch::randn({32, 8});
   const auto labels = torch::randint(4, {32});
   const auto selection = lawn::select_all_weights(*model);
@@ -32,8 +32,8 @@ double largest_drift_of_a_norm() {
   train(20);
   double drift = 0;
   for (size_t i = 0; i < norms.size(); ++i) {
-    drift = std::max(
-        drift, std::abs(selection.parameters()[i].norm().item<double>() / norms[i] - 1));
+    drift =
+        std::max(drift, std::abs(selection.parameters()[i].norm().item<double>() / norms[i] - 1));
   }
   return drift;
 }

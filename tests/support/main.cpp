@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <gtest/gtest.h>
 
-/// What ctest takes for "skipped": a test program of which everything was skipped (no GPU, say) must not count as passed.
+/// What ctest takes for "skipped": a test program of which everything was skipped (no GPU, say)
+/// must not count as passed.
 constexpr int kSkipped = 77;
 
 int main(int argc, char** argv) {
