@@ -2,28 +2,58 @@
 #pragma once
 
 #include <string>
+#include <unordered_map>
 #include <unordered_set>
 #include <utility>
 #include <vector>
 
 #include <torch/nn/module.h>
+#include <torch/nn/modules/conv.h>
+#include <torch/nn/modules/embedding.h>
 
 #include <lawn/subnetwork/subnetwork.h>
 
 namespace lawn::detail {
 
-/// Lists the parameters of a module in module order. LibTorch lists a tensor that is registered
-/// twice under both names; here it comes once, under the first.
+inline bool is_transposed_convolution(const torch::nn::Module& module) {
+  return dynamic_cast<const torch::nn::ConvTranspose1dImpl*>(&module) != nullptr ||
+         dynamic_cast<const torch::nn::ConvTranspose2dImpl*>(&module) != nullptr ||
+         dynamic_cast<const torch::nn::ConvTranspose3dImpl*>(&module) != nullptr;
+}
+
+inline bool is_embedding(const torch::nn::Module& module) {
+  return dynamic_cast<const torch::nn::EmbeddingImpl*>(&module) != nullptr ||
+         dynamic_cast<const torch::nn::EmbeddingBagImpl*>(&module) != nullptr;
+}
+
+/// Whether a dotted name ends in a component such as "bias" or "bias_ih_l0".
+inline bool is_named_bias(const std::string& name) {
+  return name.compare(name.rfind('.') + 1, 4, "bias") == 0;
+}
+
+/// Lists the parameters of a module in module order, with the role and the unit dimension that
+/// their owner and their name suggest; reading the graph may know better. LibTorch lists a tensor
+/// that is registered twice under both names; here it comes once, under the first.
 inline std::vector<SubnetworkParameter> module_parameters(const torch::nn::Module& module) {
   std::vector<SubnetworkParameter> parameters;
-  std::unordered_set<const c10::TensorImpl*> seen;
+  std::unordered_map<const c10::TensorImpl*, size_t> index;
   for (const auto& item : module.named_parameters()) {
-    if (!seen.insert(item.value().unsafeGetTensorImpl()).second) continue;
+    if (!index.emplace(item.value().unsafeGetTensorImpl(), parameters.size()).second) continue;
     SubnetworkParameter parameter;
     parameter.name = item.key();
     parameter.tensor = item.value();
+    if (is_named_bias(item.key())) parameter.role = Role::kBias;
     parameters.push_back(std::move(parameter));
   }
+  module.apply([&](const torch::nn::Module& owner) {
+    const bool transposed = is_transposed_convolution(owner);
+    if (!transposed && !is_embedding(owner)) return;
+    for (const auto& item : owner.named_parameters(/*recurse=*/false)) {
+      SubnetworkParameter& parameter = parameters[index.at(item.value().unsafeGetTensorImpl())];
+      if (!transposed) parameter.role = Role::kEmbedding;
+      if (transposed && item.value().dim() > 1) parameter.unit_dim = 1;
+    }
+  });
   return parameters;
 }
 

@@ -44,7 +44,7 @@ struct SubnetworkParameter {
 /// An autograd node at which the walk from the logits stopped.
 struct Boundary {
   std::string node;    ///< for example "NativeLayerNormBackward0"
-  std::string reason;  ///< for example "layer norm: its output does not scale with its input"
+  std::string reason;  ///< for example "layer norm does not scale with its input"
 };
 
 /// How far f(a w) = a^k f(w) holds, w being all constrained parameters together.

@@ -1,0 +1,225 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <unordered_map>
+#include <unordered_set>
+#include <utility>
+#include <vector>
+
+#include <ATen/core/Tensor.h>
+#include <torch/nn/module.h>
+
+#include <lawn/subnetwork/degree.h>
+#include <lawn/subnetwork/graph.h>
+#include <lawn/subnetwork/module_parameters.h>
+#include <lawn/subnetwork/operators.h>
+#include <lawn/subnetwork/paths.h>
+#include <lawn/subnetwork/print.h>
+#include <lawn/subnetwork/subnetwork.h>
+
+namespace lawn {
+namespace detail {
+
+/// Refuses what has been taken past the logits: probabilities, their logarithms, losses.
+inline void refuse_past_logits(const std::vector<GraphNode>& graph) {
+  size_t root = 0;
+  while (graph[root].op.layout && graph[root].target(0) != kNowhere) root = graph[root].targets[0];
+  const GraphNode& node = graph[root];
+  if (node.is_leaf() || node.op.edge(0) != Edge::kStop) return;
+  const std::string_view name = operator_name(node.name);
+  const char* got = nullptr;
+  if (name == "LogSoftmax" || name == "LogSigmoid" || name == "SparseLogSoftmax") {
+    got = "log-probabilities";
+  } else if (name == "Softmax" || name == "SafeSoftmax" || name == "Sigmoid") {
+    got = "probabilities";
+  } else if (node.op.reason == "a loss") {
+    got = "a loss";
+  }
+  TORCH_CHECK(got == nullptr,
+              "lawn::final_homogeneous_subnetwork: expected logits, got the output of ", node.name,
+              ": this looks like ", got, ": pass the logits");
+}
+
+/// The dimension of a matrix that counts output units, from the side on which it stands in the
+/// product and the transpositions on the way there.
+inline int64_t matrix_unit_dim(const GraphNode& product, const Use& use, const at::Tensor& matrix) {
+  if (matrix.dim() < 2) return 0;
+  const int64_t rows = matrix.dim() - 2;
+  const int64_t columns = matrix.dim() - 1;
+  const bool right = use.edge == Edge::kRight;
+  // A permutation may swap or not (einsum makes two of each operand): the size of the product
+  // tells, unless the matrix is square.
+  const auto& result = product.node->input_metadata(0);
+  if (use.permuted && !result.is_nested_tensor() && matrix.size(rows) != matrix.size(columns)) {
+    const auto shape = result.shape_as_dim_vector();
+    const size_t from_end = right || shape.size() < 2 ? 1 : 2;
+    if (shape.size() >= from_end) {
+      const int64_t units = shape[shape.size() - from_end].expect_int();
+      if (matrix.size(rows) == units) return rows;
+      if (matrix.size(columns) == units) return columns;
+    }
+  }
+  return right == (use.swaps % 2 == 0) ? columns : rows;
+}
+
+/// Writes into `parameter` what its use in the graph says of it.
+inline void describe_use(const std::vector<GraphNode>& graph, const Use& use,
+                         SubnetworkParameter& parameter) {
+  const GraphNode& node = graph[use.node];
+  parameter.node = node.name;
+  switch (use.edge) {
+    case Edge::kStop:
+      return;  // the role that its name suggests stands
+    case Edge::kTerm:
+    case Edge::kBias:
+      parameter.role = Role::kBias;
+      return;
+    case Edge::kLookup:
+      parameter.role = Role::kEmbedding;
+      return;
+    case Edge::kLeft:
+    case Edge::kRight:
+      parameter.role = Role::kWeight;
+      parameter.unit_dim = matrix_unit_dim(node, use, parameter.tensor);
+      return;
+    default:
+      parameter.role = Role::kWeight;
+  }
+}
+
+/// Why a parameter that every path keeps inside is left out all the same; empty if it is not.
+inline std::string unfit(const SubnetworkParameter& parameter) {
+  if (!at::isFloatingType(parameter.tensor.scalar_type())) {
+    return "not of a real floating-point type";
+  }
+  if (parameter.role != Role::kBias && parameter.tensor.numel() < 2) {
+    return "a single element: there is no direction to train in once its norm is held";
+  }
+  return "";
+}
+
+/// A frozen bias of a layer leaves no trace in the graph: looks for it beside the weights.
+inline bool has_frozen_bias(const std::vector<SubnetworkParameter>& parameters) {
+  const auto owner = [](const std::string& name) { return name.substr(0, name.rfind('.') + 1); };
+  std::unordered_set<std::string> owners;
+  for (const SubnetworkParameter& parameter : parameters) {
+    if (parameter.constrained()) owners.insert(owner(parameter.name));
+  }
+  for (const SubnetworkParameter& parameter : parameters) {
+    if (!parameter.tensor.requires_grad() && parameter.role == Role::kBias &&
+        owners.count(owner(parameter.name)) != 0) {
+      return true;
+    }
+  }
+  return false;
+}
+
+[[noreturn]] inline void refuse_empty(const std::vector<Boundary>& boundaries) {
+  std::string ends;
+  for (const Boundary& boundary : boundaries) {
+    ends += (ends.empty() ? "" : "; ") + boundary.node + " (" + boundary.reason + ")";
+  }
+  if (ends.empty()) ends = "the leaves of the graph, none of which is a weight of the module";
+  TORCH_CHECK(false,
+              "lawn::final_homogeneous_subnetwork: expected a weight from which every path to the "
+              "logits is homogeneous, got none: the walk from the logits ended at ",
+              ends, "; pass what comes before that operator, classify it, or select by hand");
+}
+
+}  // namespace detail
+
+/// Finds the final homogeneous sub-network: the weights w for which the logits are positively
+/// homogeneous,
+///   f(a w) = a^k f(w)   for a > 0,
+/// up to biases and up to adds of branches of different degree.
+///
+/// Reads the autograd graph from the logits. A weight belongs to the sub-network when every path
+/// from it to the logits stays within operators that are homogeneous; one that is also used behind
+/// a boundary (a norm, a softmax, a gate) is outside. A parameter that is added is a bias, one that
+/// is read by index an embedding, every other a weight; one that is used in several ways is what
+/// multiplies, if any of its uses does. A weight of a single element stays outside, and so does the
+/// scale of a normalisation.
+///
+/// @param logits  output of the network on any batch, before softmax and loss, with its graph
+/// @param module  the network, whose parameters are reported in module order, each once; leaves of
+///                the graph that are not among them follow as "(not in the module)"
+/// @param table   operators that the library does not know, or that the user knows better
+/// @return names, roles and reasons; the tensors are aliases
+/// @throws c10::Error if the logits have no graph, if they are probabilities, log-probabilities or
+///         a loss, or if there is no such weight (the message says where the walk ended)
+/// @note   does not wait for the device; call it in the mode that is trained in, before backward()
+/// @source Gupta et al. 2021, arXiv 2108.05839
+inline Subnetwork final_homogeneous_subnetwork(const at::Tensor& logits,
+                                               const torch::nn::Module& module,
+                                               const OperatorTable& table = OperatorTable()) {
+  TORCH_CHECK(logits.defined(),
+              "lawn::final_homogeneous_subnetwork: expected logits, got an undefined tensor; pass "
+              "the output of forward()");
+  TORCH_CHECK(!logits.is_complex(),
+              "lawn::final_homogeneous_subnetwork: expected real logits, got ",
+              logits.scalar_type(), "; complex outputs are not supported");
+  const auto root = logits.grad_fn();
+  TORCH_CHECK(root != nullptr,
+              "lawn::final_homogeneous_subnetwork: expected logits with an autograd graph, got a ",
+              logits.scalar_type(),
+              " tensor without one; compute them from parameters that require gradients, outside "
+              "NoGradGuard and InferenceMode, and do not detach or round them");
+
+  const std::vector<detail::GraphNode> graph = detail::read_graph(*root, table);
+  detail::refuse_past_logits(graph);
+
+  std::vector<SubnetworkParameter> parameters = detail::module_parameters(module);
+  std::unordered_map<const c10::TensorImpl*, size_t> index;
+  for (size_t i = 0; i < parameters.size(); ++i) {
+    index.emplace(parameters[i].tensor.unsafeGetTensorImpl(), i);
+    parameters[i].reason = parameters[i].tensor.requires_grad()
+                               ? "not used by these logits, or detached from them"
+                               : "frozen (requires_grad is false)";
+  }
+  std::vector<bool> in_module(graph.size(), false);
+  for (size_t i = 0; i < graph.size(); ++i) {
+    in_module[i] = graph[i].is_leaf() && index.count(graph[i].leaf.unsafeGetTensorImpl()) == 1;
+  }
+  detail::PathAnalysis analysis = detail::follow_paths(graph, in_module);
+
+  std::vector<detail::Degree> leaves(graph.size());
+  bool found = false;
+  for (size_t i = 0; i < graph.size(); ++i) {
+    if (!graph[i].is_leaf()) continue;
+    if (!in_module[i]) {
+      parameters.emplace_back();
+      parameters.back().name = "(not in the module)";
+      parameters.back().tensor = graph[i].leaf;
+    }
+    SubnetworkParameter& parameter = in_module[i]
+                                         ? parameters[index.at(graph[i].leaf.unsafeGetTensorImpl())]
+                                         : parameters.back();
+    const detail::Paths& paths = analysis.paths[i];
+    detail::describe_use(graph, paths.use, parameter);
+    if (!in_module[i]) {
+      parameter.reason = "not a parameter of the module";
+    } else if (!paths.inside) {
+      parameter.reason =
+          (paths.touched ? "also used behind " : "behind ") + analysis.causes[paths.cause];
+    } else {
+      parameter.reason = detail::unfit(parameter);
+      parameter.inside = parameter.reason.empty();
+    }
+    leaves[i].value = parameter.constrained() ? 1 : 0;
+    leaves[i].bias = in_module[i] && parameter.role == Role::kBias;
+    found = found || parameter.constrained();
+  }
+  if (!found) detail::refuse_empty(analysis.boundaries);
+
+  detail::DegreeAnalysis degree = detail::find_degree(graph, analysis.paths, leaves);
+  if (degree.homogeneity == Homogeneity::kStrict && detail::has_frozen_bias(parameters)) {
+    degree.homogeneity = Homogeneity::kUpToBiases;
+  }
+  return Subnetwork(std::move(parameters), std::move(analysis.boundaries), degree.homogeneity,
+                    degree.degree);
+}
+
+}  // namespace lawn
