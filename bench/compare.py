@@ -39,6 +39,7 @@ class Benchmark:
 
     def __init__(self):
         self.times = []  # microseconds
+        self.elements = 0.0
         self.floor_bytes = 0.0
 
     def median(self):
@@ -63,14 +64,16 @@ def read(document):
                  if part not in SUFFIXES and not part.startswith("repeats:")]
         benchmark = found["/".join(parts)]
         benchmark.times.append(entry["real_time"] * MICROSECONDS[entry["time_unit"]])
+        benchmark.elements = entry.get("elements", 0.0)
         benchmark.floor_bytes = entry.get("floor_bytes", 0.0)
     return found
 
 
 def rows(benchmarks):
-    """One list of cells for each optimizer and list of shapes, in the order of the file."""
-    keys = dict.fromkeys(tuple(name.split("/")[1:]) for name in benchmarks if name.count("/") == 2)
-    for optimizer, shapes in sorted(keys, key=lambda key: key[0] == "sphere"):
+    """One list of cells for each optimizer and list of shapes, small networks first."""
+    keys = {tuple(name.split("/")[1:]): benchmark.elements
+            for name, benchmark in benchmarks.items() if name.count("/") == 2}
+    for optimizer, shapes in sorted(keys, key=lambda key: (key[0] == "sphere", key[0], keys[key])):
         variants = {variant: benchmarks[f"{variant}/{optimizer}/{shapes}"]
                     for variant in ("base", "free", "lawn", "aten")
                     if f"{variant}/{optimizer}/{shapes}" in benchmarks}
