@@ -1,0 +1,94 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <ATen/Functions.h>
+#include <ATen/core/grad_mode.h>
+
+#include <algorithm>
+#include <cmath>
+#include <vector>
+
+#include "examples/support/augment.h"
+#include "examples/support/classifier.h"
+#include "examples/support/dataset.h"
+
+namespace examples {
+
+/// Below this norm of d loss / d logits = softmax(logits) - one_hot(label) an example counts as one
+/// whose gradient has vanished: it moves no weight any more. (The norm is at most sqrt(2).)
+constexpr double kVanishedGradient = 1e-4;
+
+/// What a network makes of a data set, as means over its examples.
+struct Evaluation {
+  double loss = 0;        ///< cross-entropy, in nats
+  double accuracy = 0;    ///< share of examples whose largest logit is the label's
+  double logit_norm = 0;  ///< Euclidean norm of an example's logits
+  double vanished = 0;    ///< share of examples with a gradient below kVanishedGradient
+};
+
+/// How a batch is fed to a network.
+struct Feeding {
+  ChannelStatistics statistics;
+  at::Device device = at::kCPU;
+  at::ScalarType precision = at::kFloat;  ///< kFloat, or what autocast computes in
+  bool channels_last = true;
+
+  /// The network's float32 logits for a batch of bytes.
+  at::Tensor logits(Classifier& network, const at::Tensor& images) const {
+    const auto format =
+        channels_last ? at::MemoryFormat::ChannelsLast : at::MemoryFormat::Contiguous;
+    const at::Tensor input = normalise(images.contiguous(format), statistics);
+    const Autocast autocast(device, precision);
+    return network.forward(input).to(at::kFloat);
+  }
+};
+
+/// Sums over examples of what Evaluation holds: float64 [4], on the logits' device.
+inline at::Tensor metric_sums(const at::Tensor& logits, const at::Tensor& labels) {
+  const at::Tensor log_probabilities = logits.to(at::kDouble).log_softmax(1);
+  const at::Tensor loss = -log_probabilities.gather(1, labels.unsqueeze(1)).squeeze(1);
+  // 1 - p of the label as -expm1(log p): with p next to 1 the subtraction would leave rounding.
+  const at::Tensor gradient =
+      log_probabilities.exp().scatter(1, labels.unsqueeze(1), loss.neg().expm1().unsqueeze(1));
+  return at::stack({loss.sum(), logits.argmax(1).eq(labels).sum().to(at::kDouble),
+                    logits.to(at::kDouble).norm(2, {1}).sum(),
+                    gradient.norm(2, {1}).lt(kVanishedGradient).sum().to(at::kDouble)});
+}
+
+/// Runs a network over a data set in evaluation mode, without graph, in batches.
+/// @note waits for the device; leaves the network in the mode in which it was
+inline Evaluation evaluate(Classifier& network, const Dataset& data, const Feeding& feeding,
+                           int64_t batch_size = 500) {
+  const at::NoGradGuard no_grad;
+  const bool was_training = network.is_training();
+  network.eval();
+  at::Tensor sums = at::zeros({4}, data.images.options().dtype(at::kDouble));
+  for (int64_t begin = 0; begin < data.size(); begin += batch_size) {
+    const int64_t end = std::min(begin + batch_size, data.size());
+    sums += metric_sums(feeding.logits(network, data.images.slice(0, begin, end)),
+                        data.labels.slice(0, begin, end));
+  }
+  network.train(was_training);
+  const at::Tensor means = (sums / static_cast<double>(data.size())).cpu();
+  const auto* mean = means.const_data_ptr<double>();
+  return {mean[0], mean[1], mean[2], mean[3]};
+}
+
+/// Euclidean norm of each tensor, in one read from the device.
+inline std::vector<double> norms(const std::vector<at::Tensor>& tensors) {
+  const at::NoGradGuard no_grad;
+  std::vector<at::Tensor> each;
+  for (const at::Tensor& tensor : tensors) each.push_back(tensor.to(at::kDouble).norm());
+  const at::Tensor host = at::stack(each).cpu();
+  const auto* values = host.const_data_ptr<double>();
+  return std::vector<double>(values, values + host.numel());
+}
+
+/// Euclidean norm of several tensors as one vector, from the norm of each.
+inline double joint_norm(const std::vector<double>& norms) {
+  double squares = 0;
+  for (const double norm : norms) squares += norm * norm;
+  return std::sqrt(squares);
+}
+
+}  // namespace examples

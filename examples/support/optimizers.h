@@ -1,0 +1,152 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <lawn/lawn.h>
+#include <lawn/schedule/lawn_schedule.h>
+#include <lawn/schedule/warmup_decay.h>
+#include <torch/optim/adam.h>
+#include <torch/optim/adamw.h>
+#include <torch/optim/sgd.h>
+
+#include <algorithm>
+#include <memory>
+#include <ostream>
+#include <string>
+#include <type_traits>
+#include <utility>
+#include <vector>
+
+namespace examples {
+
+/// An optimizer with its learning-rate schedule, whatever their types.
+class Stepper {
+ public:
+  virtual ~Stepper() = default;
+
+  virtual torch::optim::Optimizer& optimizer() = 0;
+  /// The learning rate of the next step; call it once after each optimizer().step().
+  virtual void advance_schedule() = 0;
+  /// Whether LAWN holds the norms by now; always false without LAWN.
+  virtual bool constrained() const = 0;
+  /// LAWN's report on each layer; nothing without LAWN.
+  virtual void print_report(std::ostream& out) const = 0;
+  virtual void save(torch::serialize::OutputArchive& archive) const = 0;
+  virtual void load(torch::serialize::InputArchive& archive) = 0;
+
+  double learning_rate() { return optimizer().param_groups().front().options().get_lr(); }
+};
+
+template <class Optimizer>
+struct IsLAWN : std::false_type {};
+template <class Base>
+struct IsLAWN<lawn::LAWN<Base>> : std::true_type {};
+
+template <class Optimizer, class Schedule>
+class TypedStepper : public Stepper {
+ public:
+  /// @param optimizer_arguments  what the optimizer is constructed of, in place
+  template <class ScheduleOptions, class... OptimizerArguments>
+  explicit TypedStepper(const ScheduleOptions& schedule,
+                        OptimizerArguments&&... optimizer_arguments)
+      : optimizer_(std::forward<OptimizerArguments>(optimizer_arguments)...),
+        schedule_(optimizer_, schedule) {}
+
+  torch::optim::Optimizer& optimizer() override { return optimizer_; }
+  void advance_schedule() override { schedule_.step(); }
+
+  bool constrained() const override {
+    if constexpr (IsLAWN<Optimizer>::value) return optimizer_.phase() == lawn::Phase::kConstrained;
+    return false;
+  }
+
+  void print_report(std::ostream& out) const override {
+    if constexpr (IsLAWN<Optimizer>::value) out << optimizer_.report();
+  }
+
+  void save(torch::serialize::OutputArchive& archive) const override {
+    torch::serialize::OutputArchive optimizer;
+    torch::serialize::OutputArchive schedule;
+    optimizer_.save(optimizer);
+    schedule_.save(schedule);
+    archive.write("optimizer", optimizer);
+    archive.write("schedule", schedule);
+  }
+
+  void load(torch::serialize::InputArchive& archive) override {
+    torch::serialize::InputArchive optimizer;
+    torch::serialize::InputArchive schedule;
+    archive.read("optimizer", optimizer);
+    archive.read("schedule", schedule);
+    optimizer_.load(optimizer);
+    schedule_.load(schedule);
+  }
+
+ private:
+  Optimizer optimizer_;
+  Schedule schedule_;
+};
+
+/// What the optimizer of a run is.
+struct StepperOptions {
+  std::string optimizer = "adam";  ///< sgd (momentum 0.9), adam or adamw
+  double learning_rate = 1e-3;
+  double weight_decay = 0;
+  bool lawn = false;
+  int64_t free_steps = 0;  ///< LAWN's free phase; not read without LAWN
+  int64_t warmup_steps =
+      0;  ///< of linear warm-up: at the start, and with LAWN after the switch too
+  int64_t total_steps = 0;
+};
+
+namespace detail {
+
+template <class Base>
+std::unique_ptr<Stepper> make_stepper(Base&& base, const lawn::Subnetwork& constrained,
+                                      const StepperOptions& options) {
+  if (!options.lawn) {
+    return std::make_unique<TypedStepper<Base, lawn::WarmupDecay>>(
+        lawn::WarmupDecayOptions()
+            .warmup_steps(options.warmup_steps)
+            .total_steps(options.total_steps)
+            .decay(lawn::Decay::kCosine),
+        std::move(base));
+  }
+  return std::make_unique<TypedStepper<lawn::LAWN<Base>, lawn::LAWNSchedule>>(
+      lawn::LAWNScheduleOptions()
+          .free_steps(options.free_steps)
+          .total_steps(options.total_steps)
+          .warmup_steps(std::min(options.warmup_steps, options.free_steps))
+          .second_warmup_steps(options.warmup_steps)
+          .decay(lawn::Decay::kCosine),
+      std::move(base), constrained, lawn::LAWNOptions().free_steps(options.free_steps));
+}
+
+}  // namespace detail
+
+/// The optimizer of a run and its schedule: warm-up and cosine decay to zero without LAWN; with it,
+/// warm-up and hold up to the switch, then warm-up and cosine decay to zero.
+/// @throws c10::Error for an unknown name, and what the optimizer, LAWN and the schedule refuse
+inline std::unique_ptr<Stepper> make_stepper(const std::vector<at::Tensor>& parameters,
+                                             const lawn::Subnetwork& constrained,
+                                             const StepperOptions& options) {
+  const double lr = options.learning_rate;
+  const double decay = options.weight_decay;
+  if (options.optimizer == "sgd") {
+    return detail::make_stepper(
+        torch::optim::SGD(parameters,
+                          torch::optim::SGDOptions(lr).momentum(0.9).weight_decay(decay)),
+        constrained, options);
+  }
+  if (options.optimizer == "adam") {
+    return detail::make_stepper(
+        torch::optim::Adam(parameters, torch::optim::AdamOptions(lr).weight_decay(decay)),
+        constrained, options);
+  }
+  TORCH_CHECK(options.optimizer == "adamw", "unknown optimizer '", options.optimizer,
+              "'; expected sgd, adam or adamw");
+  return detail::make_stepper(
+      torch::optim::AdamW(parameters, torch::optim::AdamWOptions(lr).weight_decay(decay)),
+      constrained, options);
+}
+
+}  // namespace examples

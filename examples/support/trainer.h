@@ -1,0 +1,326 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <ATen/CPUGeneratorImpl.h>
+#include <ATen/Context.h>
+#include <lawn/subnetwork/subnetwork.h>
+#include <torch/cuda.h>
+
+#include <chrono>
+#include <filesystem>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "examples/support/checkpoint.h"
+#include "examples/support/history.h"
+#include "examples/support/metrics.h"
+#include "examples/support/optimizers.h"
+#include "examples/support/progress.h"
+
+namespace examples {
+
+/// How a network is trained.
+struct TrainerOptions {
+  int64_t epochs = 1;
+  int64_t batch_size = 128;      ///< a last, smaller batch of an epoch is left out
+  bool augment = false;          ///< random crops with 4 pixels of padding, and flips
+  uint64_t seed = 0;             ///< of the order of the images, and of crops and flips
+  int64_t probe_size = 1000;     ///< images of each half of the data that are measured every epoch
+  int64_t checkpoint_every = 0;  ///< epochs between checkpoints; 0 saves only at the end or a stop
+  std::filesystem::path checkpoint;  ///< empty: nothing is saved
+  std::filesystem::path csv;         ///< empty: nothing is written
+};
+
+/// Seconds that training took, without the measuring of each epoch.
+struct StepTimes {
+  double whole = 0;      ///< of all steps
+  double optimizer = 0;  ///< of those calls of optimizer.step() that were timed
+  int64_t timed = 0;     ///< how many were
+
+  double optimizer_per_step() const {
+    return timed > 0 ? optimizer / static_cast<double>(timed) : 0;
+  }
+};
+
+/// Trains a classifier, and can stop between any two steps and go on in another process to the same
+/// bits: a checkpoint holds the network, the optimizer with its schedule, the order of the images
+/// and where in it the run is, and all generators.
+class Trainer {
+ public:
+  /// @param network   trained in place; must stay on feeding.device
+  /// @param stepper   steps the network's parameters
+  /// @param data      on feeding.device
+  /// @param measured  its constrained weights are measured every epoch, constrained or not
+  /// @param settings  what a checkpoint must agree with to be resumed
+  Trainer(std::shared_ptr<Classifier> network, Stepper& stepper, Split data, Feeding feeding,
+          const lawn::Subnetwork& measured, TrainerOptions options, Settings settings)
+      : network_(std::move(network)),
+        stepper_(stepper),
+        data_(std::move(data)),
+        feeding_(std::move(feeding)),
+        measured_(measured.parameters()),
+        options_(std::move(options)),
+        settings_(std::move(settings)),
+        probe_{subset(data_.train, std::min(options_.probe_size, data_.train.size()), 1),
+               subset(data_.test, std::min(options_.probe_size, data_.test.size()), 2)},
+        generator_(at::make_generator<at::CPUGeneratorImpl>(options_.seed)),
+        sums_(at::zeros({4}, data_.train.images.options().dtype(at::kDouble))),
+        history_(columns(measured)) {
+    for (const at::Tensor& parameter : network_->parameters()) {
+      if (parameter.dim() >= 2) all_weights_.push_back(parameter);
+    }
+    initial_norm_ = joint_norm(norms(measured_));
+  }
+
+  /// Batches in an epoch.
+  static int64_t steps_per_epoch(int64_t images, int64_t batch_size) {
+    return std::max<int64_t>(1, images / batch_size);
+  }
+  int64_t total_steps() const {
+    return options_.epochs * steps_per_epoch(data_.train.size(), options_.batch_size);
+  }
+  int64_t steps() const { return step_; }
+  bool finished() const { return step_ == total_steps(); }
+
+  const History& history() const { return history_; }
+  const StepTimes& times() const { return times_; }
+  /// Norm of the measured weights before the first step.
+  double initial_norm() const { return initial_norm_; }
+  double best_accuracy() const { return best_accuracy_; }
+  int64_t best_epoch() const { return best_epoch_; }
+
+  /// Trains on until the last epoch is done or `stop` holds after a step, and saves a checkpoint.
+  /// @return whether training is finished
+  bool run(Progress& progress, const std::function<bool()>& stop) {
+    network_->train();
+    clock_ = Clock::now();
+    while (!finished()) {
+      train_step();
+      if (progress.due()) progress.show(step_ * options_.batch_size, running_loss());
+      if (position_ == 0) end_epoch(progress);
+      if (!finished() && stop()) break;
+    }
+    take_time();
+    if (!options_.checkpoint.empty()) save(options_.checkpoint);
+    return finished();
+  }
+
+  void save(const std::filesystem::path& path) const {
+    save_checkpoint(path, settings_, [this](torch::serialize::OutputArchive& archive) {
+      torch::serialize::OutputArchive network;
+      torch::serialize::OutputArchive stepper;
+      network_->save(network);
+      stepper_.save(stepper);
+      archive.write("network", network);
+      archive.write("stepper", stepper);
+      archive.write("history", history_.to_tensor());
+      archive.write("order", order_);
+      archive.write("sums", sums_);
+      archive.write("generator", generator_.get_state());
+      archive.write("default_generator", default_generator(at::kCPU).get_state());
+      archive.write("device_generator", default_generator(feeding_.device).get_state());
+      archive.write("counters",
+                    c10::IValue(std::vector<int64_t>{step_, position_, best_epoch_, times_.timed}));
+      archive.write("figures", c10::IValue(std::vector<double>{initial_norm_, best_accuracy_,
+                                                               times_.whole, times_.optimizer}));
+    });
+  }
+
+  /// Takes over the state of a checkpoint; run() then goes on from there.
+  /// @throws c10::Error as open_checkpoint() does
+  void load(const std::filesystem::path& path) {
+    torch::serialize::InputArchive archive = open_checkpoint(path, settings_, feeding_.device);
+    torch::serialize::InputArchive network;
+    torch::serialize::InputArchive stepper;
+    at::Tensor history, generator, default_state, device_state;
+    c10::IValue counters, figures;
+    archive.read("network", network);
+    archive.read("stepper", stepper);
+    archive.read("history", history);
+    archive.read("order", order_);
+    archive.read("sums", sums_);
+    archive.read("generator", generator);
+    archive.read("default_generator", default_state);
+    archive.read("device_generator", device_state);
+    archive.read("counters", counters);
+    archive.read("figures", figures);
+    network_->load(network);
+    stepper_.load(stepper);
+    history_.from_tensor(history.cpu());
+    generator_.set_state(generator.cpu());
+    default_generator(feeding_.device).set_state(device_state.cpu());
+    default_generator(at::kCPU).set_state(default_state.cpu());
+    order_ = order_.cpu();
+    step_ = counters.toIntVector().at(0);
+    position_ = counters.toIntVector().at(1);
+    best_epoch_ = counters.toIntVector().at(2);
+    initial_norm_ = figures.toDoubleVector().at(0);
+    best_accuracy_ = figures.toDoubleVector().at(1);
+    times_ = {figures.toDoubleVector().at(2), figures.toDoubleVector().at(3),
+              counters.toIntVector().at(3)};
+  }
+
+ private:
+  using Clock = std::chrono::steady_clock;
+
+  static at::Generator default_generator(at::Device device) {
+    return at::globalContext().defaultGenerator(device);
+  }
+
+  static double seconds_since(Clock::time_point begin) {
+    return std::chrono::duration<double>(Clock::now() - begin).count();
+  }
+
+  static std::vector<std::string> columns(const lawn::Subnetwork& measured) {
+    std::vector<std::string> names = {"epoch",
+                                      "step",
+                                      "constrained",
+                                      "learning_rate",
+                                      "batch_loss",
+                                      "batch_accuracy",
+                                      "train_loss",
+                                      "train_accuracy",
+                                      "train_logit_norm",
+                                      "train_vanished",
+                                      "test_loss",
+                                      "test_accuracy",
+                                      "test_logit_norm",
+                                      "weight_norm",
+                                      "all_weights_norm",
+                                      "seconds",
+                                      "images_per_second"};
+    for (const std::string& name : measured.names()) names.push_back("norm:" + name);
+    return names;
+  }
+
+  void train_step() {
+    const int64_t batch = std::min(options_.batch_size, data_.train.size());
+    if (position_ == 0) {
+      order_ = at::randperm(data_.train.size(), generator_, at::TensorOptions(at::kLong));
+      sums_.zero_();
+    }
+    const at::Tensor chosen = order_.slice(0, position_, position_ + batch).to(feeding_.device);
+    at::Tensor images = data_.train.images.index_select(0, chosen);
+    const at::Tensor labels = data_.train.labels.index_select(0, chosen);
+    if (options_.augment) {
+      images = crop_and_flip(images, draw_crop_and_flip(batch, kPadding, generator_), kPadding);
+    }
+    stepper_.optimizer().zero_grad();
+    const at::Tensor logits = feeding_.logits(*network_, images);
+    at::cross_entropy_loss(logits, labels).backward();
+    timed_optimizer_step();
+    stepper_.advance_schedule();
+    {
+      const at::NoGradGuard no_grad;
+      sums_ += metric_sums(logits, labels);
+    }
+    ++step_;
+    position_ += batch;
+    if (position_ + batch > data_.train.size()) position_ = 0;
+  }
+
+  /// Times each step on a CPU. A step on another device is over only when the device says so: there
+  /// one in 16 is timed, so that the waiting does not slow training down.
+  void timed_optimizer_step() {
+    const bool on_cpu = feeding_.device.is_cpu();
+    const bool timed = on_cpu || step_ % 16 == 0;
+    if (timed && !on_cpu) torch::cuda::synchronize();
+    const Clock::time_point begin = Clock::now();
+    stepper_.optimizer().step();
+    if (timed && !on_cpu) torch::cuda::synchronize();
+    if (timed) {
+      times_.optimizer += seconds_since(begin);
+      ++times_.timed;
+    }
+  }
+
+  /// Adds the time since the clock was set to the time of training.
+  void take_time() {
+    if (!feeding_.device.is_cpu()) torch::cuda::synchronize();
+    times_.whole += seconds_since(clock_);
+    clock_ = Clock::now();
+  }
+
+  /// Images of this epoch that were trained on so far.
+  double seen() const {
+    const int64_t per_epoch = steps_per_epoch(data_.train.size(), options_.batch_size);
+    const int64_t steps = (step_ - 1) % per_epoch + 1;
+    return static_cast<double>(steps * std::min(options_.batch_size, data_.train.size()));
+  }
+
+  double running_loss() const { return sums_[0].item<double>() / seen(); }
+
+  void end_epoch(Progress& progress) {
+    take_time();
+    const int64_t epoch = step_ / steps_per_epoch(data_.train.size(), options_.batch_size);
+    const Evaluation train = evaluate(*network_, probe_.train, feeding_);
+    const Evaluation test = evaluate(*network_, probe_.test, feeding_);
+    const std::vector<double> layer_norms = norms(measured_);
+    const double images = static_cast<double>(step_ * options_.batch_size);
+    std::vector<double> row = {static_cast<double>(epoch),
+                               static_cast<double>(step_),
+                               stepper_.constrained() ? 1.0 : 0.0,
+                               stepper_.learning_rate(),
+                               running_loss(),
+                               sums_[1].item<double>() / seen(),
+                               train.loss,
+                               train.accuracy,
+                               train.logit_norm,
+                               train.vanished,
+                               test.loss,
+                               test.accuracy,
+                               test.logit_norm,
+                               joint_norm(layer_norms),
+                               joint_norm(norms(all_weights_)),
+                               times_.whole,
+                               images / times_.whole};
+    row.insert(row.end(), layer_norms.begin(), layer_norms.end());
+    history_.add(std::move(row));
+    if (test.accuracy > best_accuracy_) {
+      best_accuracy_ = test.accuracy;
+      best_epoch_ = epoch;
+    }
+    progress.print("epoch " + std::to_string(epoch) + "/" + std::to_string(options_.epochs) +
+                   (stepper_.constrained() ? " (constrained)" : "") + "  train loss " +
+                   fixed(train.loss, 4) + " accuracy " + percent(train.accuracy) + "  test loss " +
+                   fixed(test.loss, 4) + " accuracy " + percent(test.accuracy) + "  logit norm " +
+                   fixed(train.logit_norm, 2) + "  weight norm " +
+                   fixed(joint_norm(layer_norms), 3));
+    if (!options_.csv.empty()) history_.write_csv(options_.csv);
+    if (!options_.checkpoint.empty() && options_.checkpoint_every > 0 && !finished() &&
+        epoch % options_.checkpoint_every == 0) {
+      save(options_.checkpoint);
+    }
+    clock_ = Clock::now();
+  }
+
+  static constexpr int64_t kPadding = 4;
+
+  std::shared_ptr<Classifier> network_;
+  Stepper& stepper_;
+  Split data_;
+  Feeding feeding_;
+  std::vector<at::Tensor> measured_;
+  std::vector<at::Tensor> all_weights_;
+  TrainerOptions options_;
+  Settings settings_;
+  Split probe_;
+
+  at::Generator generator_;                       ///< orders the images, crops and flips them
+  at::Tensor order_ = at::empty({0}, at::kLong);  ///< of the images in this epoch
+  at::Tensor sums_;                               ///< metric_sums() over this epoch's batches
+  int64_t step_ = 0;
+  int64_t position_ = 0;  ///< in order_; 0 between epochs
+  History history_;
+  double initial_norm_ = 0;
+  double best_accuracy_ = 0;
+  int64_t best_epoch_ = 0;
+  StepTimes times_;
+  Clock::time_point clock_;
+};
+
+}  // namespace examples
