@@ -7,6 +7,12 @@
 #include <lawn/optimizer.h>
 #include <lawn/options.h>
 #include <lawn/report.h>
+#include <lawn/schedule/lawn_schedule.h>
+#include <lawn/schedule/warmup_decay.h>
+#include <lawn/subnetwork/graph_walk.h>
+#include <lawn/subnetwork/homogeneity.h>
+#include <lawn/subnetwork/operators.h>
+#include <lawn/subnetwork/print.h>
 #include <lawn/subnetwork/selection.h>
 #include <lawn/subnetwork/subnetwork.h>
 #include <lawn/version.h>

@@ -169,14 +169,10 @@ TEST_P(Sphere, ProjectionLeavesNothingAlongTheWeight) {
   }
 }
 
-std::string dtype_name(const ::testing::TestParamInfo<torch::ScalarType>& info) {
-  return c10::toString(info.param);
-}
-
 INSTANTIATE_TEST_SUITE_P(Dtypes, Sphere,
                          ::testing::Values(torch::kDouble, torch::kFloat, torch::kBFloat16,
                                            torch::kHalf),
-                         dtype_name);
+                         lawn::testing::dtype_name);
 
 TEST(SphereMixedDtypes, ProjectAFloatGradientOfABFloat16Weight) {
   torch::manual_seed(1);
