@@ -79,8 +79,8 @@ if(EXISTS "${LAWN_TORCH_ROOT}/lib/libtorch_cuda.so" AND NOT LAWN_NVCC)
   target_link_libraries(
     lawn_torch_without_nvcc INTERFACE -Wl,--no-as-needed torch torch_cuda c10_cuda -Wl,--as-needed torch_cpu c10)
   set(LAWN_TORCH_LIBRARIES lawn_torch_without_nvcc)
-  file(STRINGS "${LAWN_TORCH_ROOT}/include/torch/version.h" LAWN_TORCH_VERSION_LINE REGEX "TORCH_VERSION \"")
-  string(REGEX MATCH "[0-9]+\\.[0-9]+\\.[0-9]+" Torch_VERSION "${LAWN_TORCH_VERSION_LINE}")
+  include("${Torch_DIR}/TorchConfigVersion.cmake")
+  set(Torch_VERSION "${PACKAGE_VERSION}")
 else()
   if(NOT TORCH_CUDA_ARCH_LIST AND NOT DEFINED ENV{TORCH_CUDA_ARCH_LIST})
     # Without a GPU LibTorch would pick every architecture it ever knew, some of which today's nvcc refuses.

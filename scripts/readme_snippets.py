@@ -50,7 +50,7 @@ def main():
         if name in programs:
             sys.exit(f"{page}:{line}: a second snippet named {name}")
         programs[name] = program(page.name, name, block["setup"], block["code"])
-    if len(programs) != len(re.findall(r"^\s*(?:```|~~~)\s*(?:cpp|c\+\+|cc|cxx)\b", text, re.MULTILINE | re.IGNORECASE)):
+    if len(programs) != len(re.findall(r"^\s*(?:```|~~~)\s*(?:cpp|c\+\+|cc|cxx)(?!\w)", text, re.MULTILINE | re.IGNORECASE)):
         sys.exit(f"{page}: a C++ block is written otherwise than ```cpp at the start of its line")
     if not programs:
         sys.exit(f"{page}: no snippet found")
