@@ -69,10 +69,10 @@ class Flags {
       if (is_switch()) {
         *std::get<bool*>(target_) = parse_switch(text);
       } else if (auto** integer = std::get_if<int64_t*>(&target_)) {
-        **integer = static_cast<int64_t>(
+        **integer =
             parse_number(text, "a whole number", [](const std::string& digits, size_t* used) {
-              return static_cast<double>(std::stoll(digits, used));
-            }));
+              return int64_t{std::stoll(digits, used)};
+            });
       } else if (auto** number = std::get_if<double*>(&target_)) {
         **number = parse_number(text, "a number", [](const std::string& digits, size_t* used) {
           return std::stod(digits, used);
@@ -109,9 +109,9 @@ class Flags {
     }
 
     template <class Convert>
-    double parse_number(const std::string& text, const char* kind, Convert convert) const {
-      double value = 0;
+    auto parse_number(const std::string& text, const char* kind, Convert convert) const {
       size_t used = 0;
+      decltype(convert(text, &used)) value = 0;
       try {
         value = convert(text, &used);
       } catch (const std::exception&) {  // no digits at all, or too many for the type
@@ -119,8 +119,9 @@ class Flags {
       }
       TORCH_CHECK(used == text.size() && used > 0, "--", name_, ": expected ", kind, "; got '",
                   text, "'");
-      TORCH_CHECK(value >= low_ && value <= high_, "--", name_, ": expected ", kind, " from ", low_,
-                  " to ", high_, "; got ", text);
+      const auto compared = static_cast<double>(value);
+      TORCH_CHECK(compared >= low_ && compared <= high_, "--", name_, ": expected ", kind, " from ",
+                  low_, " to ", high_, "; got ", text);
       return value;
     }
 

@@ -1,0 +1,414 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "examples/support/checkpoint.h"
+
+#include <gtest/gtest.h>
+#include <sys/resource.h>
+#include <torch/torch.h>
+
+#include <csignal>
+#include <filesystem>
+#include <fstream>
+#include <functional>
+#include <iterator>
+#include <memory>
+#include <sstream>
+#include <string>
+
+#include "examples/support/generated.h"
+#include "examples/support/resnet.h"
+#include "examples/support/trainer.h"
+
+namespace {
+
+namespace fs = std::filesystem;
+using examples::Settings;
+
+std::string refusal(const std::function<void()>& action) {
+  try {
+    action();
+  } catch (const c10::Error& error) {
+    return error.what_without_backtrace();
+  }
+  return "";
+}
+
+bool contains(const std::string& text, const std::string& part) {
+  return text.find(part) != std::string::npos;
+}
+
+std::string contents(const fs::path& path) {
+  std::ifstream file(path, std::ios::binary);
+  return {std::istreambuf_iterator<char>(file), {}};
+}
+
+/// While it lives, no file of this process can grow beyond `bytes`: what a full disk does to a
+/// write, also for a process that may write everywhere.
+class FileSizeLimit {
+ public:
+  explicit FileSizeLimit(rlim_t bytes) {
+    getrlimit(RLIMIT_FSIZE, &old_limit_);
+    old_handler_ = std::signal(SIGXFSZ, SIG_IGN);
+    const rlimit limit = {bytes, old_limit_.rlim_max};
+    setrlimit(RLIMIT_FSIZE, &limit);
+  }
+  ~FileSizeLimit() {
+    setrlimit(RLIMIT_FSIZE, &old_limit_);
+    std::signal(SIGXFSZ, old_handler_);
+  }
+  FileSizeLimit(const FileSizeLimit&) = delete;
+  FileSizeLimit& operator=(const FileSizeLimit&) = delete;
+
+ private:
+  rlimit old_limit_ = {};
+  void (*old_handler_)(int) = nullptr;
+};
+
+/// A folder of its own for each test.
+class FolderTest : public testing::Test {
+ protected:
+  FolderTest() {
+    const auto* info = testing::UnitTest::GetInstance()->current_test_info();
+    folder_ = fs::temp_directory_path() / ("lawn_checkpoint_test_" + std::to_string(::getpid()) +
+                                           "_" + std::string(info->name()));
+    fs::create_directories(folder_);
+  }
+  ~FolderTest() override { fs::remove_all(folder_); }
+
+  size_t files() const {
+    return static_cast<size_t>(std::distance(fs::directory_iterator(folder_), {}));
+  }
+
+  fs::path folder_;
+};
+
+using AtomicFile = FolderTest;
+using Checkpoint = FolderTest;
+using TrainerTest = FolderTest;
+
+TEST_F(AtomicFile, ReplacesTheOldContentsAndLeavesNoTemporary) {
+  examples::write_atomically(folder_ / "file", "old");
+  examples::write_atomically(folder_ / "file", std::string("new\0er", 6));
+  EXPECT_EQ(contents(folder_ / "file"), std::string("new\0er", 6));
+  EXPECT_EQ(files(), 1U);
+}
+
+TEST_F(AtomicFile, KeepsTheOldContentsWhenTheDiskIsFull) {
+  examples::write_atomically(folder_ / "file", "old");
+  std::string text;
+  {
+    const FileSizeLimit limit(1000);
+    text = refusal([&] { examples::write_atomically(folder_ / "file", std::string(5000, 'x')); });
+  }
+  EXPECT_TRUE(contains(text,
+                       "file: 5000 bytes could not be written: File too large; the file that "
+                       "was there is unchanged"))
+      << text;
+  EXPECT_EQ(contents(folder_ / "file"), "old");
+  EXPECT_EQ(files(), 1U);
+}
+
+TEST_F(AtomicFile, LeavesNothingWhereAFirstFileCannotBeWritten) {
+  const FileSizeLimit limit(1000);
+  const std::string text =
+      refusal([&] { examples::write_atomically(folder_ / "file", std::string(5000, 'x')); });
+  EXPECT_TRUE(contains(text, "could not be written: File too large")) << text;
+  EXPECT_FALSE(contains(text, "unchanged")) << text;
+  EXPECT_EQ(files(), 0U);
+}
+
+TEST_F(AtomicFile, RefusesAFolderThatDoesNotExist) {
+  EXPECT_TRUE(contains(refusal([&] { examples::write_atomically(folder_ / "no" / "file", "x"); }),
+                       "could not be written: No such file or directory"));
+}
+
+TEST_F(AtomicFile, WritesIntoTheWorkingFolderToo) {
+  const fs::path before = fs::current_path();
+  fs::current_path(folder_);
+  examples::write_atomically("file", "text");
+  fs::current_path(before);
+  EXPECT_EQ(contents(folder_ / "file"), "text");
+}
+
+const Settings kSettings = {{"network", "vgg"}, {"lr", "0.001"}};
+
+void save_number(const fs::path& path, const Settings& settings) {
+  examples::save_checkpoint(path, settings, [](torch::serialize::OutputArchive& archive) {
+    archive.write("number", torch::arange(1000));
+  });
+}
+
+TEST_F(Checkpoint, GivesBackWhatWasSaved) {
+  save_number(folder_ / "a.pt", kSettings);
+  auto archive = examples::open_checkpoint(folder_ / "a.pt", kSettings, at::kCPU);
+  at::Tensor number;
+  archive.read("number", number);
+  EXPECT_TRUE(torch::equal(number, torch::arange(1000)));
+}
+
+TEST_F(Checkpoint, RefusesAnotherRunAndNamesWhatDiffers) {
+  save_number(folder_ / "a.pt", kSettings);
+  const Settings here = {{"network", "resnet20"}, {"lr", "0.001"}, {"seed", "3"}};
+  const std::string text =
+      refusal([&] { examples::open_checkpoint(folder_ / "a.pt", here, at::kCPU); });
+  EXPECT_TRUE(contains(text,
+                       "a.pt: a checkpoint of another run: network is vgg there and resnet20 "
+                       "here; seed is not set there and 3 here"))
+      << text;
+  EXPECT_FALSE(contains(text, "lr is")) << text;
+}
+
+TEST_F(Checkpoint, RefusesAFileThatIsCutOffAtAnyLength) {
+  save_number(folder_ / "a.pt", kSettings);
+  const std::string whole = contents(folder_ / "a.pt");
+  for (const size_t length :
+       {size_t{0}, size_t{1}, size_t{100}, whole.size() / 2, whole.size() - 1}) {
+    std::ofstream(folder_ / "b.pt", std::ios::binary) << whole.substr(0, length);
+    const std::string text =
+        refusal([&] { examples::open_checkpoint(folder_ / "b.pt", kSettings, at::kCPU); });
+    EXPECT_TRUE(
+        contains(text, "b.pt: not a checkpoint, or cut off (" + std::to_string(length) + " bytes)"))
+        << text;
+  }
+}
+
+TEST_F(Checkpoint, RefusesAMissingFileAndAForeignArchive) {
+  EXPECT_TRUE(contains(
+      refusal([&] { examples::open_checkpoint(folder_ / "none.pt", kSettings, at::kCPU); }),
+      "none.pt: there is no such checkpoint"));
+  torch::save(torch::ones({3}), (folder_ / "tensor.pt").string());
+  EXPECT_TRUE(contains(
+      refusal([&] { examples::open_checkpoint(folder_ / "tensor.pt", kSettings, at::kCPU); }),
+      "tensor.pt: not a checkpoint of this program: it holds no settings"));
+}
+
+TEST_F(Checkpoint, SurvivesAFullDisk) {
+  save_number(folder_ / "a.pt", kSettings);
+  const std::string before = contents(folder_ / "a.pt");
+  {
+    const FileSizeLimit limit(2000);
+    EXPECT_TRUE(contains(
+        refusal([&] { save_number(folder_ / "a.pt", kSettings); }),
+        "a.pt: " + std::to_string(before.size()) + " bytes could not be written: File too large"));
+  }
+  EXPECT_EQ(contents(folder_ / "a.pt"), before);
+  EXPECT_EQ(files(), 1U);
+}
+
+/// A small residual network (batch norm has state of its own) with dropout, which draws from
+/// torch's default generator.
+class Small : public examples::Classifier {
+ public:
+  Small()
+      : resnet_(
+            register_module("resnet", examples::ResNet(examples::ResNetOptions{
+                                          {4, 8}, 1, examples::Shortcut::kConvolution, 3, 10}))) {}
+  at::Tensor forward(const at::Tensor& images) override {
+    return resnet_->forward(torch::dropout(images, 0.1, is_training()));
+  }
+
+ private:
+  examples::ResNet resnet_;
+};
+
+constexpr int64_t kEpochs = 3;
+constexpr int64_t kStepsPerEpoch = 5;  // of 16 images out of 90: the last ten are left out
+constexpr int64_t kFreeSteps = 7;      // the switch is in the second epoch
+
+/// All objects of one run, new: as another process would make them.
+struct Run {
+  Run(const std::string& optimizer, bool lawn, const examples::TrainerOptions& options) {
+    torch::manual_seed(11);
+    examples::GeneratedOptions generated;
+    generated.train_size = 90;
+    generated.test_size = 40;
+    generated.image_size = 12;
+    const examples::Split data = examples::generate_images(generated);
+    network = std::make_shared<Small>();
+    examples::to_channels_last(*network);
+    const lawn::Subnetwork weights = lawn::select_all_weights(*network);
+    examples::StepperOptions stepping;
+    stepping.optimizer = optimizer;
+    stepping.learning_rate = 0.01;
+    stepping.weight_decay = 0.01;
+    stepping.lawn = lawn;
+    stepping.free_steps = kFreeSteps;
+    stepping.warmup_steps = 2;
+    stepping.total_steps = kEpochs * kStepsPerEpoch;
+    stepper = examples::make_stepper(network->parameters(), weights, stepping);
+    const examples::Feeding feeding = {examples::channel_statistics(data.train), at::kCPU};
+    trainer = std::make_unique<examples::Trainer>(network, *stepper, data, feeding, weights,
+                                                  options, Settings{{"optimizer", optimizer}});
+  }
+
+  /// Trains until `steps` steps are done in all.
+  bool train_to(int64_t steps) {
+    examples::Progress progress(out, "run", 1, 0, false);
+    return trainer->run(progress, [&] { return trainer->steps() >= steps; });
+  }
+
+  std::ostringstream out;
+  std::shared_ptr<Small> network;
+  std::unique_ptr<examples::Stepper> stepper;
+  std::unique_ptr<examples::Trainer> trainer;
+};
+
+examples::TrainerOptions small_options() {
+  examples::TrainerOptions options;
+  options.epochs = kEpochs;
+  options.batch_size = 16;
+  options.augment = true;
+  options.probe_size = 30;
+  return options;
+}
+
+/// Without the columns that hold times.
+std::string figures(const examples::History& history) {
+  const auto& names = history.columns();
+  const at::Tensor rows = history.to_tensor();
+  std::ostringstream text;
+  text.precision(17);
+  for (size_t column = 0; column < names.size(); ++column) {
+    if (names[column] == "seconds" || names[column] == "images_per_second") continue;
+    for (int64_t row = 0; row < rows.size(0); ++row) {
+      text << names[column] << ' ' << rows[row][static_cast<int64_t>(column)].item<double>()
+           << '\n';
+    }
+  }
+  return text.str();
+}
+
+void expect_same_bits(const torch::nn::Module& a, const torch::nn::Module& b,
+                      const std::string& what) {
+  const auto other_parameters = b.named_parameters();
+  for (const auto& item : a.named_parameters()) {
+    EXPECT_TRUE(torch::equal(item.value(), other_parameters[item.key()]))
+        << what << ": " << item.key();
+  }
+  const auto other_buffers = b.named_buffers();
+  for (const auto& item : a.named_buffers()) {
+    EXPECT_TRUE(torch::equal(item.value(), other_buffers[item.key()]))
+        << what << ": " << item.key();
+  }
+}
+
+TEST_F(TrainerTest, ResumesToTheSameBitsFromAnyStepOnBothSidesOfTheSwitch) {
+  for (const std::string optimizer : {"sgd", "adam", "adamw"}) {
+    for (const bool lawn : {false, true}) {
+      const std::string run = (lawn ? "lawn-" : "") + optimizer;
+      Run whole(optimizer, lawn, small_options());
+      ASSERT_TRUE(whole.train_to(kEpochs * kStepsPerEpoch));
+      EXPECT_EQ(whole.stepper->constrained(), lawn);
+      // In the first epoch, at its end, at the switch and on either side of it, in the last epoch.
+      for (const int64_t stop : {3, 5, 6, 7, 8, 14}) {
+        const std::string what = run + " stopped after " + std::to_string(stop);
+        examples::TrainerOptions options = small_options();
+        options.checkpoint = folder_ / (what + ".pt");
+        {
+          Run first(optimizer, lawn, options);
+          ASSERT_FALSE(first.train_to(stop)) << what;
+          ASSERT_EQ(first.trainer->steps(), stop) << what;
+        }
+        Run second(optimizer, lawn, options);
+        torch::manual_seed(12345);  // a process of its own would not be at the same place
+        second.trainer->load(options.checkpoint);
+        EXPECT_EQ(second.trainer->steps(), stop) << what;
+        ASSERT_TRUE(second.train_to(kEpochs * kStepsPerEpoch)) << what;
+        expect_same_bits(*whole.network, *second.network, what);
+        EXPECT_EQ(figures(whole.trainer->history()), figures(second.trainer->history())) << what;
+        EXPECT_EQ(whole.trainer->best_accuracy(), second.trainer->best_accuracy()) << what;
+        EXPECT_EQ(whole.trainer->best_epoch(), second.trainer->best_epoch()) << what;
+        EXPECT_EQ(whole.trainer->initial_norm(), second.trainer->initial_norm()) << what;
+      }
+    }
+  }
+}
+
+TEST_F(TrainerTest, KeepsTheNormsUnderLAWNAndLetsThemGoWithout) {
+  for (const bool lawn : {false, true}) {
+    Run run("adam", lawn, small_options());
+    run.train_to(kFreeSteps);
+    const auto weights = lawn::select_all_weights(*run.network).parameters();
+    const auto at_switch = examples::norms(weights);
+    run.train_to(kEpochs * kStepsPerEpoch);
+    const auto at_end = examples::norms(weights);
+    double largest = 0;
+    for (size_t index = 0; index < weights.size(); ++index) {
+      largest = std::max(largest, std::abs(at_end[index] / at_switch[index] - 1));
+    }
+    if (lawn) {
+      EXPECT_LT(largest, 1e-6);
+    } else {
+      EXPECT_GT(largest, 1e-3);
+    }
+  }
+}
+
+TEST_F(TrainerTest, RestoresAFinishedRunWithoutTrainingOn) {
+  examples::TrainerOptions options = small_options();
+  options.checkpoint = folder_ / "done.pt";
+  Run whole("adam", true, options);
+  ASSERT_TRUE(whole.train_to(kEpochs * kStepsPerEpoch));
+  Run again("adam", true, options);
+  again.trainer->load(options.checkpoint);
+  EXPECT_TRUE(again.trainer->finished());
+  EXPECT_TRUE(again.train_to(0));
+  expect_same_bits(*whole.network, *again.network, "restored");
+  EXPECT_EQ(figures(whole.trainer->history()), figures(again.trainer->history()));
+}
+
+TEST_F(TrainerTest, SavesEverySoManyEpochsAndWritesTheCsvEachEpoch) {
+  examples::TrainerOptions options = small_options();
+  options.checkpoint = folder_ / "run.pt";
+  options.csv = folder_ / "run.csv";
+  options.checkpoint_every = 2;
+  Run first("adam", false, options);
+  EXPECT_EQ(files(), 0U);
+  bool seen_without = false;
+  examples::Progress progress(first.out, "run", 1, 0, false);
+  first.trainer->run(progress, [&] {
+    if (first.trainer->steps() == kStepsPerEpoch) {
+      seen_without = fs::exists(options.csv) && !fs::exists(options.checkpoint);
+    }
+    if (first.trainer->steps() == 2 * kStepsPerEpoch) {
+      EXPECT_TRUE(fs::exists(options.checkpoint));
+      fs::copy_file(options.checkpoint, folder_ / "second_epoch.pt");
+    }
+    return false;
+  });
+  EXPECT_TRUE(seen_without);
+  EXPECT_EQ(contents(options.csv), first.trainer->history().csv());
+  EXPECT_EQ(first.trainer->history().size(), static_cast<size_t>(kEpochs));
+  Run second("adam", false, options);
+  second.trainer->load(folder_ / "second_epoch.pt");
+  EXPECT_EQ(second.trainer->steps(), 2 * kStepsPerEpoch);
+}
+
+TEST_F(TrainerTest, RefusesACheckpointOfAnotherOptimizerBeforeItChangesAnything) {
+  examples::TrainerOptions options = small_options();
+  options.checkpoint = folder_ / "adam.pt";
+  Run adam("adam", true, options);
+  adam.train_to(8);
+  Run sgd("sgd", true, options);
+  Run untouched("sgd", true, options);
+  const std::string text = refusal([&] { sgd.trainer->load(options.checkpoint); });
+  EXPECT_TRUE(contains(text, "a checkpoint of another run: optimizer is adam there and sgd here"))
+      << text;
+  expect_same_bits(*sgd.network, *untouched.network, "after the refusal");
+  EXPECT_EQ(sgd.trainer->steps(), 0);
+}
+
+TEST_F(TrainerTest, StopsWithTheOldCheckpointInPlaceWhenTheDiskIsFull) {
+  examples::TrainerOptions options = small_options();
+  options.checkpoint = folder_ / "run.pt";
+  Run first("adam", true, options);
+  first.train_to(3);
+  const std::string before = contents(options.checkpoint);
+  {
+    const FileSizeLimit limit(4000);
+    EXPECT_TRUE(contains(refusal([&] { first.train_to(8); }), "could not be written"));
+  }
+  EXPECT_EQ(contents(options.checkpoint), before);
+  EXPECT_EQ(files(), 1U);
+}
+
+}  // namespace

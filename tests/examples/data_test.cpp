@@ -1,0 +1,338 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <gtest/gtest.h>
+#include <torch/torch.h>
+
+#include <filesystem>
+#include <fstream>
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "examples/support/cifar10.h"
+#include "examples/support/generated.h"
+#include "examples/support/idx.h"
+
+namespace {
+
+namespace fs = std::filesystem;
+
+/// A folder of its own for each test.
+class DataTest : public testing::Test {
+ protected:
+  DataTest() {
+    const auto* info = testing::UnitTest::GetInstance()->current_test_info();
+    folder_ = fs::temp_directory_path() /
+              ("lawn_data_test_" + std::to_string(::getpid()) + "_" + info->name());
+    fs::create_directories(folder_);
+  }
+  ~DataTest() override { fs::remove_all(folder_); }
+
+  fs::path write(const std::string& name, const std::string& bytes) const {
+    std::ofstream(folder_ / name, std::ios::binary) << bytes;
+    return folder_ / name;
+  }
+
+  fs::path folder_;
+};
+
+/// What an action is refused with; "" if it is not.
+std::string refusal(const std::function<void()>& action) {
+  try {
+    action();
+  } catch (const c10::Error& error) {
+    return error.what_without_backtrace();
+  }
+  return "";
+}
+
+bool contains(const std::string& text, const std::string& part) {
+  return text.find(part) != std::string::npos;
+}
+
+std::string cifar_record(char label, char first_byte) {
+  std::string record(1, label);
+  for (int64_t index = 0; index < examples::kCifarImageBytes; ++index) {
+    record += static_cast<char>(first_byte + static_cast<char>(index % 50));
+  }
+  return record;
+}
+
+std::string big_endian(uint32_t value) {
+  std::string bytes;
+  for (const int shift : {24, 16, 8, 0}) bytes += static_cast<char>((value >> shift) & 0xFFU);
+  return bytes;
+}
+
+/// An IDX file of bytes 0, 1, 2, ... (modulo `modulus`).
+std::string idx_file(const std::vector<uint32_t>& shape, int modulus = 256) {
+  std::string bytes = {0, 0, 8, static_cast<char>(shape.size())};
+  size_t elements = 1;
+  for (const uint32_t extent : shape) {
+    bytes += big_endian(extent);
+    elements *= extent;
+  }
+  for (size_t index = 0; index < elements; ++index) {
+    bytes += static_cast<char>(index % static_cast<size_t>(modulus));
+  }
+  return bytes;
+}
+
+using Cifar10 = DataTest;
+using Idx = DataTest;
+
+TEST_F(Cifar10, ReadsLabelsAndPlanesOfEachRecord) {
+  const auto path = write("batch.bin", cifar_record(3, 0) + cifar_record(9, 100));
+  const examples::Dataset data = examples::read_cifar10_file(path, 2);
+  EXPECT_EQ(data.images.sizes(), (std::vector<int64_t>{2, 3, 32, 32}));
+  EXPECT_TRUE(torch::equal(data.labels, torch::tensor({3, 9}, torch::kLong)));
+  EXPECT_EQ(data.images[0][0][0][7].item<int>(), 7);
+  EXPECT_EQ(data.images[0][1][0][0].item<int>(), 1024 % 50);  // green follows 1,024 bytes of red
+  EXPECT_EQ(data.images[1][0][1][0].item<int>(), 100 + 32);
+}
+
+TEST_F(Cifar10, FindsTheFolderItselfAndItsParent) {
+  fs::create_directories(folder_ / "cifar-10-batches-bin");
+  std::ofstream(folder_ / "cifar-10-batches-bin" / "data_batch_1.bin") << "x";
+  EXPECT_EQ(examples::find_cifar10(folder_), folder_ / "cifar-10-batches-bin");
+  EXPECT_EQ(examples::find_cifar10(folder_ / "cifar-10-batches-bin"),
+            folder_ / "cifar-10-batches-bin");
+}
+
+TEST_F(Cifar10, RefusesAWrongRootAndSaysWhereItLooked) {
+  const std::string text = refusal([&] { examples::load_cifar10(folder_ / "nowhere"); });
+  EXPECT_TRUE(contains(text, "no data_batch_1.bin in " + (folder_ / "nowhere").string())) << text;
+  EXPECT_TRUE(contains(text, "cifar-10-batches-bin")) << text;
+  EXPECT_TRUE(contains(text, "--root names the folder")) << text;
+}
+
+TEST_F(Cifar10, RefusesAMissingFile) {
+  write("data_batch_1.bin", std::string(30'730'000, '\0'));
+  const std::string text = refusal([&] { examples::load_cifar10(folder_); });
+  EXPECT_TRUE(contains(text, "data_batch_2.bin: cannot be read: No such file")) << text;
+}
+
+TEST_F(Cifar10, RefusesAShortAndALongFile) {
+  const auto cut = write("short.bin", cifar_record(3, 0).substr(0, 3000));
+  EXPECT_TRUE(contains(refusal([&] { examples::read_cifar10_file(cut, 1); }),
+                       "short.bin: too short: expected 3073 bytes (1 records of 3073), got 3000"));
+  const auto grown = write("long.bin", cifar_record(3, 0) + "x");
+  EXPECT_TRUE(contains(refusal([&] { examples::read_cifar10_file(grown, 1); }),
+                       "long.bin: too long: expected 3073 bytes (1 records of 3073), got 3074"));
+}
+
+TEST_F(Cifar10, RefusesALabelOutOfRange) {
+  const auto path = write("batch.bin", cifar_record(3, 0) + cifar_record(10, 0));
+  EXPECT_TRUE(contains(refusal([&] { examples::read_cifar10_file(path, 2); }),
+                       "batch.bin: label 10 of image 1 is out of range; expected 0 to 9"));
+}
+
+TEST_F(Cifar10, RefusesAFolderInPlaceOfAFile) {
+  fs::create_directories(folder_ / "batch.bin");
+  EXPECT_TRUE(contains(refusal([&] { examples::read_cifar10_file(folder_ / "batch.bin", 1); }),
+                       "batch.bin: cannot be read"));
+}
+
+TEST_F(Idx, ReadsShapeAndBytes) {
+  const at::Tensor array = examples::read_idx(write("images", idx_file({2, 3, 4})), 3);
+  EXPECT_TRUE(torch::equal(array, torch::arange(24, torch::kByte).view({2, 3, 4})));
+}
+
+TEST_F(Idx, LoadsBothHalvesWithAChannelDimension) {
+  write("train-images-idx3-ubyte", idx_file({20, 28, 28}));
+  write("train-labels-idx1-ubyte", idx_file({20}, 10));
+  write("t10k-images-idx3-ubyte", idx_file({10, 28, 28}));
+  write("t10k-labels-idx1-ubyte", idx_file({10}, 10));
+  const examples::Split data = examples::load_mnist(folder_, "MNIST");
+  EXPECT_EQ(data.train.images.sizes(), (std::vector<int64_t>{20, 1, 28, 28}));
+  EXPECT_EQ(data.train.labels.scalar_type(), torch::kLong);
+  EXPECT_EQ(data.test.size(), 10);
+  EXPECT_EQ(data.train.name, "MNIST");
+}
+
+TEST_F(Idx, RefusesMissingFilesAndNamesBothSpellings) {
+  const std::string text = refusal([&] { examples::load_mnist(folder_, "MNIST"); });
+  EXPECT_TRUE(contains(text, "neither ")) << text;
+  EXPECT_TRUE(contains(text, "train-images-idx3-ubyte.gz exists")) << text;
+  EXPECT_TRUE(contains(text, "--root names the folder")) << text;
+}
+
+TEST_F(Idx, RefusesAFileThatIsNotIdx) {
+  EXPECT_TRUE(
+      contains(refusal([&] { examples::read_idx(write("a", "\x1f\x8b\x08\x01zip"), 1); }),
+               "not an IDX file: expected it to begin with two zero bytes, got 31 and 139"));
+  EXPECT_TRUE(contains(refusal([&] { examples::read_idx(write("b", "ab"), 1); }),
+                       "too short for an IDX file: 2 bytes"));
+}
+
+TEST_F(Idx, RefusesAnotherElementType) {
+  std::string bytes = idx_file({4});
+  bytes[2] = 0x0D;  // float
+  EXPECT_TRUE(contains(refusal([&] { examples::read_idx(write("a", bytes), 1); }),
+                       "expected elements of IDX type 8 (unsigned byte), got 13"));
+}
+
+TEST_F(Idx, RefusesImagesInPlaceOfLabels) {
+  EXPECT_TRUE(contains(refusal([&] {
+                         examples::read_idx(write("a", idx_file({2, 2, 2})), 1);
+                       }),
+                       "expected 1 dimension(s), got 3; are images and labels swapped?"));
+}
+
+TEST_F(Idx, RefusesAShortAndALongFile) {
+  const std::string whole = idx_file({2, 3, 4});
+  EXPECT_TRUE(contains(
+      refusal([&] { examples::read_idx(write("a", whole.substr(0, whole.size() - 5)), 3); }),
+      "a: too short: expected 24 bytes after the header ([2, 3, 4]), got 19"));
+  EXPECT_TRUE(contains(refusal([&] { examples::read_idx(write("b", whole + "xy"), 3); }),
+                       "b: too long: expected 24 bytes after the header ([2, 3, 4]), got 26"));
+  EXPECT_TRUE(contains(refusal([&] { examples::read_idx(write("c", whole.substr(0, 9)), 3); }),
+                       "c: too short: the header is cut off"));
+}
+
+TEST_F(Idx, RefusesExtentsWhoseProductOverflows) {
+  const std::string bytes = std::string("\0\0\x08\x03", 4) + big_endian(0xFFFFFFFFU) +
+                            big_endian(0xFFFFFFFFU) + big_endian(0xFFFFFFFFU);
+  EXPECT_TRUE(contains(refusal([&] { examples::read_idx(write("a", bytes), 3); }),
+                       "a: too short for the extents in its header"));
+}
+
+TEST_F(Idx, RefusesAnotherNumberOfLabelsThanImages) {
+  write("train-images-idx3-ubyte", idx_file({20, 28, 28}));
+  write("train-labels-idx1-ubyte", idx_file({19}, 10));
+  EXPECT_TRUE(contains(refusal([&] { examples::load_idx_half(folder_, "train", "MNIST"); }),
+                       "20 images, but 19 labels"));
+}
+
+TEST_F(Idx, RefusesALabelOutOfRange) {
+  write("train-images-idx3-ubyte", idx_file({20, 28, 28}));
+  write("train-labels-idx1-ubyte", idx_file({20}, 12));
+  EXPECT_TRUE(contains(refusal([&] { examples::load_idx_half(folder_, "train", "MNIST"); }),
+                       "label 10 of image 10 is out of range; expected 0 to 9"));
+}
+
+TEST_F(Idx, RefusesAnEmptyDataSet) {
+  write("train-images-idx3-ubyte", idx_file({0, 28, 28}));
+  write("train-labels-idx1-ubyte", idx_file({0}));
+  EXPECT_TRUE(contains(refusal([&] { examples::load_idx_half(folder_, "train", "MNIST"); }),
+                       "holds no images"));
+}
+
+#ifdef LAWN_EXAMPLES_ZLIB
+
+TEST_F(Idx, ReadsAGzippedFile) {
+  const std::string bytes = idx_file({2, 3, 4});
+  gzFile file = gzopen((folder_ / "images.gz").c_str(), "wb");
+  ASSERT_EQ(gzwrite(file, bytes.data(), static_cast<unsigned>(bytes.size())),
+            static_cast<int>(bytes.size()));
+  gzclose(file);
+  const at::Tensor array = examples::read_idx(folder_ / "images.gz", 3);
+  EXPECT_TRUE(torch::equal(array, torch::arange(24, torch::kByte).view({2, 3, 4})));
+}
+
+TEST_F(Idx, RefusesAGzippedFileThatIsCutOff) {
+  const std::string bytes = idx_file({200, 28, 28});
+  gzFile file = gzopen((folder_ / "images.gz").c_str(), "wb");
+  gzwrite(file, bytes.data(), static_cast<unsigned>(bytes.size()));
+  gzclose(file);
+  fs::resize_file(folder_ / "images.gz", fs::file_size(folder_ / "images.gz") / 2);
+  EXPECT_TRUE(contains(refusal([&] { examples::read_idx(folder_ / "images.gz", 3); }),
+                       "images.gz: cannot be unpacked: "));
+}
+
+#else
+
+TEST_F(Idx, SaysHowToUnpackAGzippedFileWithoutZlib) {
+  const auto path = write("images.gz", "\x1f\x8b");
+  EXPECT_TRUE(
+      contains(refusal([&] { examples::read_idx(path, 3); }),
+               "built without zlib; unpack the file with\n  gunzip --keep " + path.string()));
+}
+
+#endif
+
+examples::Dataset numbered(int64_t count) {
+  return {"numbers", torch::arange(count, torch::kByte).view({count, 1, 1, 1}),
+          torch::arange(count, torch::kLong) % 4, 4};
+}
+
+TEST(Subset, HoldsEachClassInEqualShare) {
+  const examples::Dataset part = examples::subset(numbered(100), 40, 7);
+  EXPECT_EQ(part.size(), 40);
+  for (int64_t label = 0; label < 4; ++label) {
+    EXPECT_EQ(part.labels.eq(label).sum().item<int64_t>(), 10);
+  }
+  EXPECT_EQ(std::get<0>(torch::_unique(part.images)).numel(), 40);  // no image twice
+  EXPECT_TRUE(torch::equal(part.images.view(-1) % 4, part.labels.to(torch::kByte)));
+}
+
+TEST(Subset, DependsOnTheSeedAlone) {
+  const auto images = [](int64_t count, uint64_t seed) {
+    return examples::subset(numbered(100), count, seed).images;
+  };
+  EXPECT_TRUE(torch::equal(images(40, 7), images(40, 7)));
+  EXPECT_FALSE(torch::equal(images(40, 7), images(40, 8)));
+  EXPECT_TRUE(torch::equal(images(40, 7).slice(0, 0, 20), images(20, 7)));  // smaller ones nest
+}
+
+TEST(Subset, KeepsAllWithoutACountAndRefusesTooMany) {
+  EXPECT_TRUE(torch::equal(examples::subset(numbered(100), 0, 7).images, numbered(100).images));
+  EXPECT_TRUE(contains(refusal([] { examples::subset(numbered(100), 101, 7); }),
+                       "numbers: 101 images asked for, it holds 100"));
+}
+
+TEST(GeneratedImages, AreEqualForEqualSeeds) {
+  examples::GeneratedOptions options;
+  options.train_size = 30;
+  options.test_size = 20;
+  const auto first = examples::generate_images(options);
+  const auto again = examples::generate_images(options);
+  EXPECT_TRUE(torch::equal(first.train.images, again.train.images));
+  EXPECT_TRUE(torch::equal(first.test.labels, again.test.labels));
+  options.seed = 1;
+  EXPECT_FALSE(torch::equal(first.train.images, examples::generate_images(options).train.images));
+}
+
+TEST(GeneratedImages, HaveTheShapeThatWasAskedFor) {
+  examples::GeneratedOptions options;
+  options.train_size = 30;
+  options.test_size = 20;
+  options.channels = 1;
+  options.image_size = 28;
+  const auto data = examples::generate_images(options);
+  EXPECT_EQ(data.train.images.sizes(), (std::vector<int64_t>{30, 1, 28, 28}));
+  EXPECT_EQ(data.test.size(), 20);
+  examples::check_dataset(data.train);
+}
+
+TEST(GeneratedImages, OverlapSoThatTheBestAccuracyIsOneHalfPlusHalfOfLogTwo) {
+  // The best guess from m itself is the likelier of the two classes.
+  const at::Tensor m = torch::linspace(0, 1, 100'001, torch::kDouble);
+  const at::Tensor first = examples::ImageGenerator::probability_of_first(m);
+  const double best = torch::maximum(first, 1 - first).mean().item<double>();
+  EXPECT_NEAR(best, 0.5 + 0.5 * std::log(2.0), 1e-5);
+}
+
+TEST(GeneratedImages, FillTheRangeOfAByteWithoutSaturating) {
+  examples::GeneratedOptions options;
+  options.train_size = 200;
+  options.test_size = 1;
+  const at::Tensor images = examples::generate_images(options).train.images;
+  const auto share = [&](int value) {
+    return images.eq(value).to(torch::kDouble).mean().item<double>();
+  };
+  EXPECT_LT(share(0) + share(255), 0.05);
+  EXPECT_GT(images.to(torch::kDouble).std().item<double>(), 30);
+}
+
+TEST(GeneratedImages, AreRefusedForAbsurdOptions) {
+  examples::GeneratedOptions options;
+  options.classes = 1;
+  EXPECT_TRUE(contains(refusal([&] { examples::generate_images(options); }),
+                       "expected at least 2 classes, got 1"));
+  options.classes = 10;
+  options.train_size = 0;
+  EXPECT_TRUE(contains(refusal([&] { examples::generate_images(options); }),
+                       "sizes must be > 0, got 0 and 2000"));
+}
+
+}  // namespace

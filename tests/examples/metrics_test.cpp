@@ -1,0 +1,190 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "examples/support/metrics.h"
+
+#include <gtest/gtest.h>
+#include <torch/torch.h>
+
+#include <cmath>
+
+#include "examples/support/history.h"
+#include "examples/support/progress.h"
+#include "examples/support/resnet.h"
+#include "examples/support/table.h"
+#include "examples/support/vgg.h"
+
+namespace {
+
+examples::Dataset noise(int64_t count, int64_t channels, int64_t size) {
+  torch::manual_seed(5);
+  return {"noise", torch::randint(256, {count, channels, size, size}).to(torch::kByte),
+          torch::randint(10, {count}, torch::kLong)};
+}
+
+examples::Feeding feeding(const examples::Dataset& data) {
+  return {examples::channel_statistics(data), at::kCPU, at::kFloat, true};
+}
+
+TEST(MetricSums, EqualTorchsOwnLossAndAccuracy) {
+  torch::manual_seed(1);
+  const at::Tensor logits = 3 * torch::randn({50, 10});
+  const at::Tensor labels = torch::randint(10, {50}, torch::kLong);
+  const at::Tensor sums = examples::metric_sums(logits, labels);
+  const at::Tensor loss = torch::cross_entropy_loss(logits.to(torch::kDouble), labels);
+  EXPECT_NEAR(sums[0].item<double>() / 50, loss.item<double>(), 1e-12);
+  EXPECT_EQ(sums[1].item<double>(),
+            static_cast<double>(logits.argmax(1).eq(labels).sum().item<int64_t>()));
+  EXPECT_NEAR(sums[2].item<double>(), logits.to(torch::kDouble).norm(2, 1).sum().item<double>(),
+              1e-9);
+}
+
+TEST(MetricSums, CountAGradientAsVanishedWhereAutogradSaysSo) {
+  // Margins from 0 to 23.75 pass the threshold at some 9.5: log(sqrt(1 + 1/9) * 9 / 1e-4) - log(9).
+  at::Tensor logits = torch::zeros({20, 10}, torch::kDouble);
+  logits.select(1, 4) = 1.25 * torch::arange(20);
+  const at::Tensor labels = torch::full({20}, 4, torch::kLong);
+  at::Tensor leaf = logits.detach().clone().requires_grad_();
+  torch::cross_entropy_loss(leaf, labels, {}, at::Reduction::Sum).backward();
+  const auto expected =
+      leaf.grad().norm(2, 1).lt(examples::kVanishedGradient).sum().item<int64_t>();
+  EXPECT_GT(expected, 0);
+  EXPECT_LT(expected, 20);
+  EXPECT_EQ(examples::metric_sums(logits, labels)[3].item<double>(), static_cast<double>(expected));
+}
+
+TEST(MetricSums, DoNotCountAWrongAnswerAsVanished) {
+  at::Tensor logits = torch::zeros({1, 10});
+  logits[0][3] = 100;
+  EXPECT_EQ(examples::metric_sums(logits, torch::tensor({4}, torch::kLong))[3].item<double>(), 0);
+  EXPECT_EQ(examples::metric_sums(logits, torch::tensor({3}, torch::kLong))[3].item<double>(), 1);
+}
+
+TEST(Evaluate, DoesNotDependOnTheBatchSizeNorChangeTheNetwork) {
+  const examples::Dataset data = noise(70, 3, 32);
+  torch::manual_seed(2);
+  auto network = examples::resnet20();
+  examples::to_channels_last(*network);
+  network->train();
+  const at::Tensor before = network->buffers().front().clone();
+  const auto once = examples::evaluate(*network, data, feeding(data), 70);
+  const auto in_parts = examples::evaluate(*network, data, feeding(data), 32);
+  EXPECT_NEAR(once.loss, in_parts.loss, 1e-5 * once.loss);
+  EXPECT_EQ(once.accuracy, in_parts.accuracy);
+  EXPECT_NEAR(once.logit_norm, in_parts.logit_norm, 1e-5 * once.logit_norm);
+  EXPECT_TRUE(network->is_training());
+  EXPECT_TRUE(torch::equal(network->buffers().front(), before));
+}
+
+TEST(Evaluate, InBfloat16IsNearFloat32AndLeavesAutocastOff) {
+  const examples::Dataset data = noise(40, 3, 32);
+  torch::manual_seed(2);
+  auto network = examples::resnet20();
+  auto feeding_half = feeding(data);
+  feeding_half.precision = at::kBFloat16;
+  const auto full = examples::evaluate(*network, data, feeding(data));
+  const auto half = examples::evaluate(*network, data, feeding_half);
+  EXPECT_NE(half.loss, full.loss);  // it did compute in another precision
+  EXPECT_NEAR(half.loss, full.loss, 0.05 * full.loss);
+  EXPECT_FALSE(at::autocast::is_autocast_enabled(at::kCPU));
+}
+
+TEST(Networks, TakeOneAndThreeChannelsAnd28And32Pixels) {
+  for (const int64_t channels : {1, 3}) {
+    for (const int64_t size : {28, 32}) {
+      const at::Tensor images = torch::randn({2, channels, size, size});
+      examples::VGGOptions options;
+      options.channels = channels;
+      options.image_size = size;
+      EXPECT_EQ(examples::VGG(options)->forward(images).sizes(), (std::vector<int64_t>{2, 10}));
+      EXPECT_EQ(examples::resnet20(channels)->forward(images).sizes(),
+                (std::vector<int64_t>{2, 10}));
+    }
+  }
+  EXPECT_EQ(examples::resnet18(1)->forward(torch::randn({2, 1, 28, 28})).sizes(),
+            (std::vector<int64_t>{2, 10}));
+}
+
+TEST(Networks, HaveThePublishedNumbersOfParameters) {
+  const auto count = [](const torch::nn::Module& module) {
+    int64_t sum = 0;
+    for (const auto& parameter : module.parameters()) sum += parameter.numel();
+    return sum;
+  };
+  EXPECT_EQ(count(*examples::resnet20()), 269'722);     // He et al.: 0.27 million
+  EXPECT_EQ(count(*examples::resnet18()), 11'173'962);  // the usual CIFAR variant: 11.17 million
+}
+
+TEST(Networks, VGGStartsWithActivationsOfOneScaleFromFirstToLastLayer) {
+  torch::manual_seed(3);
+  examples::VGG vgg{examples::VGGOptions{}};
+  const at::Tensor logits = vgg->forward(torch::randn({64, 3, 32, 32}));
+  const double scale = logits.square().mean().sqrt().item<double>();
+  EXPECT_GT(scale, 0.5);  // neither vanished nor exploded after eight layers without normalisation
+  EXPECT_LT(scale, 8.0);
+}
+
+TEST(Networks, VGGRefusesImagesThatAreTooSmall) {
+  examples::VGGOptions options;
+  options.image_size = 4;
+  try {
+    examples::VGG vgg(options);
+    FAIL() << "was not refused";
+  } catch (const c10::Error& error) {
+    EXPECT_NE(std::string(error.what()).find("images of 4 pixels are too small for 3 halvings"),
+              std::string::npos);
+  }
+}
+
+TEST(Norms, AreEuclideanAndJoinToTheNormOfAll) {
+  const std::vector<at::Tensor> tensors = {torch::tensor({3.0F, 4.0F}), torch::full({2, 72}, 1.0F)};
+  const std::vector<double> each = examples::norms(tensors);
+  EXPECT_DOUBLE_EQ(each[0], 5);
+  EXPECT_DOUBLE_EQ(each[1], 12);
+  EXPECT_DOUBLE_EQ(examples::joint_norm(each), 13);
+}
+
+TEST(History, WritesNumbersThatReadBackTheSame) {
+  examples::History history({"epoch", "loss"});
+  history.add({1, 0.1});
+  history.add({2, 1.0 / 3.0});
+  const std::string csv = history.csv();
+  EXPECT_EQ(csv.substr(0, 11), "epoch,loss\n");
+  EXPECT_EQ(std::stod(csv.substr(csv.rfind(',') + 1)), 1.0 / 3.0);
+  examples::History copy({"epoch", "loss"});
+  copy.from_tensor(history.to_tensor());
+  EXPECT_EQ(copy.csv(), csv);
+  EXPECT_EQ(copy.last("loss"), 1.0 / 3.0);
+}
+
+TEST(Progress, ShowsShareSpeedLossAndTimeLeft) {
+  std::ostringstream out;
+  const examples::Progress plain(out, "adam", 1000, 0, false);
+  EXPECT_EQ(plain.line(250, 1.5, 2.0), "adam  25 %  125 images/s  loss 1.5000  6 s left");
+  const examples::Progress bar(out, "adam", 1000, 0, true);
+  EXPECT_EQ(bar.line(500, 0.25, 1.0),
+            "adam  [===============               ] 50 %  500 images/s  loss 0.2500  1 s left");
+}
+
+TEST(Progress, CountsSpeedFromWhereARunWasResumed) {
+  std::ostringstream out;
+  const examples::Progress progress(out, "adam", 1000, 400, false);
+  EXPECT_EQ(progress.line(500, 1, 1.0), "adam  50 %  100 images/s  loss 1.0000  5 s left");
+}
+
+TEST(Progress, WritesDurationsAsPeopleDo) {
+  EXPECT_EQ(examples::duration(59.4), "59 s");
+  EXPECT_EQ(examples::duration(187), "3:07");
+  EXPECT_EQ(examples::duration(3723), "1:02:03");
+}
+
+TEST(Table, AlignsItsColumns) {
+  examples::Table table({"", "adam", "lawn-adam"});
+  table.add({"accuracy", "9.50 %", "10.00 %"});
+  std::ostringstream out;
+  out << table;
+  EXPECT_EQ(out.str(),
+            "            adam  lawn-adam\n"
+            "---------------------------\n"
+            "accuracy  9.50 %    10.00 %\n");
+}
+
+}  // namespace
