@@ -117,8 +117,10 @@ class LAWNRule {
     archive.read("names", names);
     archive.read("positions", positions);
     TORCH_CHECK(positions.toIntVector() == flat_positions(), kName,
-                ": expected a checkpoint that constrains ", names_, ", got one that constrains ",
-                names.to<std::vector<std::string>>(), "; nothing was changed");
+                ": expected a checkpoint that constrains ", c10::ArrayRef<std::string>(names_),
+                ", got one that constrains ",
+                c10::ArrayRef<std::string>(names.to<std::vector<std::string>>()),
+                "; nothing was changed");
     auto layers = layers_;
     for (std::size_t i = 0; i < layers.size(); ++i) {
       at::Tensor radius;

@@ -1,0 +1,206 @@
+// SPDX-License-Identifier: Apache-2.0
+
+#include <sstream>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include <gtest/gtest.h>
+#include <torch/torch.h>
+
+#include <lawn/lawn.h>
+
+#include "tests/support/refusal.h"
+#include "tests/support/rows.h"
+
+namespace {
+
+using lawn::Granularity;
+using lawn::LAWN;
+using lawn::LAWNOptions;
+using lawn::testing::expect_refusal;
+using lawn::testing::Problem;
+using torch::optim::Adam;
+using torch::optim::AdamOptions;
+
+template <class T>
+std::string saved(const T& value) {
+  std::ostringstream file;
+  torch::save(value, file);
+  return file.str();
+}
+
+template <class T>
+void load(T& value, const std::string& bytes) {
+  std::istringstream file(bytes);
+  torch::load(value, file);
+}
+
+/// A network of two linear layers under LAWN<Adam>, some steps on.
+struct Session {
+  explicit Session(int64_t hidden = 8, LAWNOptions options = LAWNOptions().free_steps(2),
+                   int64_t steps = 4)
+      : model(torch::nn::Linear(6, hidden), torch::nn::ReLU(), torch::nn::Linear(hidden, 3)),
+        optimizer(Adam(model->parameters(), AdamOptions(0.01)), lawn::select_all_weights(*model),
+                  std::move(options)) {
+    torch::manual_seed(1);
+    for (int64_t t = 0; t < steps; ++t) {
+      optimizer.zero_grad();
+      model->forward(torch::randn({16, 6})).square().mean().backward();
+      optimizer.step();
+    }
+  }
+
+  torch::nn::Sequential model;
+  LAWN<Adam> optimizer;
+};
+
+/// Everything that a load may change, to see that a refused one did not. (The bytes of a checkpoint
+/// hold the addresses of the parameters, so they compare within one process alone.)
+std::string everything(const Session& run) { return saved(run.optimizer) + saved(run.model); }
+
+TEST(Checkpoint, HoldsPhaseStepsAndRadii) {
+  const Session run;
+  Session other(8, LAWNOptions().free_steps(2), 0);
+  load(other.optimizer, saved(run.optimizer));
+  EXPECT_EQ(other.optimizer.steps(), 4);
+  EXPECT_EQ(other.optimizer.phase(), lawn::Phase::kConstrained);
+  for (size_t i = 0; i < 2; ++i) {
+    EXPECT_EQ(other.optimizer.report().layers[i].radius, run.optimizer.report().layers[i].radius);
+  }
+}
+
+TEST(Checkpoint, HoldsInitialRadiiThroughTheFreePhase) {
+  const auto options = LAWNOptions().free_steps(100).radius(lawn::Radius::kInitial);
+  const Session run(8, options);
+  Session other(8, options, 0);  // initialised otherwise
+  load(other.optimizer, saved(run.optimizer));
+  EXPECT_EQ(other.optimizer.phase(), lawn::Phase::kFree);
+  EXPECT_EQ(other.optimizer.report().layers[0].radius, run.optimizer.report().layers[0].radius);
+}
+
+TEST(Checkpoint, HoldsRadiiOfOutputUnits) {
+  const auto options = LAWNOptions().granularity(Granularity::kOutputUnit);
+  const Session run(8, options);
+  Session other(8, options, 0);
+  load(other.model, saved(run.model));
+  load(other.optimizer, saved(run.optimizer));
+  EXPECT_LE(other.optimizer.report().layers[0].norm_error.value(), 1e-6);
+}
+
+TEST(Checkpoint, OfAUsedOptimizerLeavesNothingOfItsOldState) {
+  Session fresh(8, LAWNOptions(), 0);
+  const auto bytes = saved(fresh.optimizer);
+  Session used;
+  EXPECT_EQ(used.optimizer.state().size(), 4U);
+  load(used.optimizer, bytes);
+  EXPECT_TRUE(used.optimizer.state().empty());
+  EXPECT_EQ(used.optimizer.steps(), 0);
+}
+
+TEST(CheckpointRefused, OfOtherShapesChangesNothing) {
+  const Session wide(16);
+  Session run;
+  const auto before = everything(run);
+  expect_refusal([&] { load(run.optimizer, saved(wide.optimizer)); }, "nothing was changed");
+  EXPECT_EQ(everything(run), before);
+
+  Session unused(8, LAWNOptions(), 0);  // no state that could give the shapes away
+  const Session unused_wide(16, LAWNOptions(), 0);
+  expect_refusal([&] { load(unused.optimizer, saved(unused_wide.optimizer)); },
+                 "expected a checkpoint of parameters with the groups and shapes");
+}
+
+TEST(CheckpointRefused, OfAPlainOptimizerOfAnotherModelChangesNothing) {
+  Problem problem;
+  torch::nn::Linear other(6, 8);
+  torch::nn::Sequential wide(torch::nn::Linear(6, 16), torch::nn::ReLU(), torch::nn::Linear(16, 3));
+  Session run;
+  const auto before = everything(run);
+  Adam of_fewer(other->parameters(), AdamOptions(0.5));
+  expect_refusal([&] { load(run.optimizer, saved(of_fewer)); },
+                 "expected a checkpoint with 4 parameters in group 0, got one with 2");
+  std::vector<torch::optim::OptimizerParamGroup> groups;
+  groups.emplace_back(wide->parameters());
+  groups.emplace_back(other->parameters());
+  Adam of_groups(groups, AdamOptions(0.5));
+  expect_refusal([&] { load(run.optimizer, saved(of_groups)); },
+                 "expected a checkpoint of 1 parameter group(s), got one of 2");
+  Adam of_wide(wide->parameters(), AdamOptions(0.5));
+  wide->forward(torch::ones({1, 6})).sum().backward();
+  of_wide.step();
+  expect_refusal([&] { load(run.optimizer, saved(of_wide)); },
+                 "expected exp_avg of parameter 0 in group 0 to have the parameter's shape [8, 6], "
+                 "got [16, 6]");
+  EXPECT_EQ(everything(run), before);
+}
+
+TEST(CheckpointRefused, OfAnotherSelectionNamesBoth) {
+  Session run;
+  torch::nn::Sequential model(torch::nn::Linear(6, 8), torch::nn::ReLU(), torch::nn::Linear(8, 3));
+  LAWN head(Adam(model->parameters(), AdamOptions(0.01)),
+            lawn::select_by_name(*model, "2\\.weight"));
+  const auto before = everything(run);
+  const auto message = lawn::testing::refusal([&] { load(run.optimizer, saved(head)); });
+  EXPECT_NE(message.find("constrains [0.weight, 2.weight], got one that constrains [2.weight]"),
+            std::string::npos)
+      << message;
+  EXPECT_EQ(everything(run), before);
+}
+
+TEST(CheckpointRefused, OfAnotherGranularityNamesTheLayer) {
+  const Session units(8, LAWNOptions().granularity(Granularity::kOutputUnit));
+  Session run;
+  const auto before = everything(run);
+  expect_refusal([&] { load(run.optimizer, saved(units.optimizer)); },
+                 "expected the radius of 0.weight to have shape [], got [8]");
+  EXPECT_EQ(everything(run), before);
+}
+
+TEST(CheckpointRefused, ThatIsCutOff) {
+  const Session source;
+  Session run;
+  const auto before = everything(run);
+  const auto whole = saved(source.optimizer);
+  for (const size_t keep : {whole.size() / 2, whole.size() - 40, size_t{0}}) {
+    EXPECT_ANY_THROW(load(run.optimizer, whole.substr(0, keep))) << keep;
+    EXPECT_EQ(everything(run), before) << keep;
+  }
+}
+
+TEST(CheckpointRefused, OfAModelInsteadOfAnOptimizer) {
+  Session run;
+  const auto before = everything(run);
+  EXPECT_ANY_THROW(load(run.optimizer, saved(run.model)));
+  EXPECT_EQ(everything(run), before);
+}
+
+/// An optimizer whose own `load` fails when half of its work is done.
+struct Failing : Adam {
+  using Adam::Adam;
+  void load(torch::serialize::InputArchive& archive) override {
+    Adam::load(archive);
+    static_cast<AdamOptions&>(param_groups()[0].options()).lr(123);
+    throw std::runtime_error("half-way");
+  }
+};
+
+TEST(CheckpointRefused, ByTheBaseOptimizerHalfWayIsUndone) {
+  Problem problem;
+  LAWN optimizer(Failing(problem.model->parameters(), AdamOptions(0.01)), problem.weights());
+  problem.backward(0);
+  optimizer.step();
+  const auto bytes = saved(optimizer);
+  problem.backward(1);
+  optimizer.step();
+  EXPECT_THROW(load(optimizer, bytes), std::runtime_error);
+  EXPECT_EQ(optimizer.steps(), 2);
+  EXPECT_EQ(optimizer.param_groups()[0].options().get_lr(), 0.01);
+  for (const auto& parameter : problem.model->parameters()) {
+    const auto& state = static_cast<const torch::optim::AdamParamState&>(
+        *optimizer.state().at(parameter.unsafeGetTensorImpl()));
+    EXPECT_EQ(state.step(), 2);
+  }
+}
+
+}  // namespace
