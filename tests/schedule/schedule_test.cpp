@@ -96,19 +96,19 @@ std::string message_of(const std::function<void()>& refused) {
 
 class Schedule : public ::testing::Test {
  protected:
-  Schedule() : sgd({torch::ones(3)}, torch::optim::SGDOptions(kBase)) {}
+  Schedule() : sgd_({torch::ones(3)}, torch::optim::SGDOptions(kBase)) {}
 
   std::string refusal(const WarmupDecayOptions& options) {
-    return message_of([&] { WarmupDecay schedule(sgd, options); });
+    return message_of([&] { WarmupDecay schedule(sgd_, options); });
   }
 
   std::string refusal(const LAWNScheduleOptions& options) {
-    return message_of([&] { LAWNSchedule schedule(sgd, options); });
+    return message_of([&] { LAWNSchedule schedule(sgd_, options); });
   }
 
   static constexpr double kBase = 0.3;
   static constexpr double kTolerance = 1e-15;  // a few roundings of numbers of at most 1
-  torch::optim::SGD sgd;
+  torch::optim::SGD sgd_;
 };
 
 using WarmupDecayTest = Schedule;
@@ -174,7 +174,7 @@ TEST_F(LAWNScheduleTest, FollowsItsEquationAtEveryStepForEveryPairOfShapes) {
 }
 
 TEST_F(WarmupDecayTest, RisesEvenlyAndReachesTheFullRateAtTheFirstStepAfterTheWarmup) {
-  WarmupDecay schedule(sgd, WarmupDecayOptions().warmup_steps(4).total_steps(10));
+  WarmupDecay schedule(sgd_, WarmupDecayOptions().warmup_steps(4).total_steps(10));
   for (int64_t step = 0; step < 4; ++step) {
     EXPECT_DOUBLE_EQ(schedule.factor(step), 0.2 * static_cast<double>(step + 1));
   }
@@ -183,7 +183,7 @@ TEST_F(WarmupDecayTest, RisesEvenlyAndReachesTheFullRateAtTheFirstStepAfterTheWa
 }
 
 TEST_F(WarmupDecayTest, MovesAtTheLastStepAndStaysAtTheFinalFactorForGood) {
-  WarmupDecay schedule(sgd, WarmupDecayOptions().total_steps(100).decay(Decay::kCosine));
+  WarmupDecay schedule(sgd_, WarmupDecayOptions().total_steps(100).decay(Decay::kCosine));
   EXPECT_GT(schedule.factor(99), 0);
   EXPECT_EQ(schedule.factor(100), 0);
   EXPECT_EQ(schedule.factor(int64_t{1} << 60), 0);
@@ -192,16 +192,16 @@ TEST_F(WarmupDecayTest, MovesAtTheLastStepAndStaysAtTheFinalFactorForGood) {
 TEST_F(WarmupDecayTest, KeepsItsRelativePrecisionAtTheEndOfALongDecay) {
   const int64_t total = 1'000'000;
   const double p_left = 1.0 / static_cast<double>(total);
-  WarmupDecay cosine(sgd, WarmupDecayOptions().total_steps(total).decay(Decay::kCosine));
+  WarmupDecay cosine(sgd_, WarmupDecayOptions().total_steps(total).decay(Decay::kCosine));
   EXPECT_NEAR(cosine.factor(total - 1) / std::pow(kPi / 2 * p_left, 2), 1, 1e-11);
-  WarmupDecay cubic(sgd,
+  WarmupDecay cubic(sgd_,
                     WarmupDecayOptions().total_steps(total).decay(Decay::kPolynomial).power(3));
   EXPECT_NEAR(cubic.factor(total - 1) / std::pow(p_left, 3), 1, 1e-11);
 }
 
 TEST_F(LAWNScheduleTest, WarmsUpAgainAtTheSwitchAndEndsAtZero) {
   LAWNSchedule schedule(
-      sgd,
+      sgd_,
       LAWNScheduleOptions().free_steps(10).total_steps(30).warmup_steps(3).second_warmup_steps(4));
   EXPECT_EQ(schedule.factor(3), 1);
   EXPECT_EQ(schedule.factor(9), 1);
@@ -214,8 +214,8 @@ TEST_F(LAWNScheduleTest, WarmsUpAgainAtTheSwitchAndEndsAtZero) {
 
 TEST_F(LAWNScheduleTest, WithoutAFreePhaseIsAWarmupAndADecay) {
   LAWNSchedule two_part(
-      sgd, LAWNScheduleOptions().total_steps(30).second_warmup_steps(6).decay(Decay::kCosine));
-  WarmupDecay one_part(sgd,
+      sgd_, LAWNScheduleOptions().total_steps(30).second_warmup_steps(6).decay(Decay::kCosine));
+  WarmupDecay one_part(sgd_,
                        WarmupDecayOptions().total_steps(30).warmup_steps(6).decay(Decay::kCosine));
   for (int64_t step = 0; step < 40; ++step) {
     EXPECT_EQ(two_part.factor(step), one_part.factor(step));
@@ -225,23 +225,23 @@ TEST_F(LAWNScheduleTest, WithoutAFreePhaseIsAWarmupAndADecay) {
 // --- driving an optimizer -----------------------------------------------------------------------
 
 TEST_F(WarmupDecayTest, SetsTheRateOfStepZeroAtConstructionAndOfStepKAfterKSteps) {
-  WarmupDecay schedule(sgd, WarmupDecayOptions().warmup_steps(9).total_steps(20));
+  WarmupDecay schedule(sgd_, WarmupDecayOptions().warmup_steps(9).total_steps(20));
   EXPECT_EQ(schedule.steps(), 0);
-  EXPECT_DOUBLE_EQ(lr(sgd), kBase / 10);
+  EXPECT_DOUBLE_EQ(lr(sgd_), kBase / 10);
   EXPECT_EQ(schedule.factor(), schedule.factor(0));
   for (int64_t k = 1; k <= 5; ++k) {
     schedule.step();
     EXPECT_EQ(schedule.steps(), k);
     EXPECT_EQ(schedule.factor(), schedule.factor(k));
-    EXPECT_EQ(lr(sgd), kBase * schedule.factor(k));
+    EXPECT_EQ(lr(sgd_), kBase * schedule.factor(k));
   }
 }
 
 TEST_F(WarmupDecayTest, StandsWhereALibTorchScheduleStands) {
-  WarmupDecay schedule(sgd, WarmupDecayOptions().total_steps(2));
+  WarmupDecay schedule(sgd_, WarmupDecayOptions().total_steps(2));
   torch::optim::LRScheduler& base = schedule;
   base.step();
-  EXPECT_EQ(lr(sgd), kBase / 2);
+  EXPECT_EQ(lr(sgd_), kBase / 2);
 }
 
 TEST_F(WarmupDecayTest, TrainsTheWeightsThatTheSameRatesByHandTrain) {
@@ -279,26 +279,26 @@ TEST_F(WarmupDecayTest, ScalesEachGroupFromItsOwnRate) {
 }
 
 TEST_F(WarmupDecayTest, TakesInAGroupThatJoinsLaterFromTheNextStepOn) {
-  WarmupDecay schedule(sgd, WarmupDecayOptions().total_steps(4));
+  WarmupDecay schedule(sgd_, WarmupDecayOptions().total_steps(4));
   schedule.step();
-  sgd.add_param_group(group_with_lr(0.8));
-  EXPECT_EQ(lr(sgd, 1), 0.8);
+  sgd_.add_param_group(group_with_lr(0.8));
+  EXPECT_EQ(lr(sgd_, 1), 0.8);
   schedule.step();
-  EXPECT_EQ(lr(sgd, 0), kBase / 2);
-  EXPECT_EQ(lr(sgd, 1), 0.4);
+  EXPECT_EQ(lr(sgd_, 0), kBase / 2);
+  EXPECT_EQ(lr(sgd_, 1), 0.4);
   schedule.step();
-  EXPECT_EQ(lr(sgd, 1), 0.2);
+  EXPECT_EQ(lr(sgd_, 1), 0.2);
   EXPECT_EQ(schedule.base_lrs(), (std::vector<double>{kBase, 0.8}));
 }
 
 TEST_F(WarmupDecayTest, RefusesToGoOnWhenAGroupWasTakenAway) {
-  sgd.add_param_group(group_with_lr(0.8));
-  WarmupDecay schedule(sgd, WarmupDecayOptions().total_steps(4));
-  sgd.param_groups().pop_back();
+  sgd_.add_param_group(group_with_lr(0.8));
+  WarmupDecay schedule(sgd_, WarmupDecayOptions().total_steps(4));
+  sgd_.param_groups().pop_back();
   EXPECT_EQ(message_of([&] { schedule.step(); }),
             "lawn::WarmupDecay: the optimizer has 1 parameter groups, it had 2; groups may be "
             "added, not removed, while a schedule drives them");
-  EXPECT_EQ(lr(sgd), kBase);
+  EXPECT_EQ(lr(sgd_), kBase);
 }
 
 TEST_F(WarmupDecayTest, DrivesEveryLibTorchOptimizer) {
@@ -347,7 +347,7 @@ TEST_F(LAWNScheduleTest, ResumesOnBothSidesOfTheSwitch) {
   const auto options =
       LAWNScheduleOptions().free_steps(6).total_steps(20).warmup_steps(2).second_warmup_steps(3);
   for (const int saved_after : {0, 4, 6, 7, 25}) {
-    LAWNSchedule schedule(sgd, options);
+    LAWNSchedule schedule(sgd_, options);
     for (int i = 0; i < saved_after; ++i) {
       schedule.step();
     }
@@ -357,22 +357,22 @@ TEST_F(LAWNScheduleTest, ResumesOnBothSidesOfTheSwitch) {
     LAWNSchedule resumed(fresh, options);
     torch::load(resumed, file);
     for (int i = 0; i < 25; ++i) {
-      ASSERT_EQ(lr(fresh), lr(sgd)) << "saved after " << saved_after << ", " << i << " steps on";
+      ASSERT_EQ(lr(fresh), lr(sgd_)) << "saved after " << saved_after << ", " << i << " steps on";
       schedule.step();
       resumed.step();
     }
-    sgd.param_groups()[0].options().set_lr(kBase);
+    sgd_.param_groups()[0].options().set_lr(kBase);
   }
 }
 
 TEST_F(WarmupDecayTest, LoadsBeforeOrAfterTheOptimizersOwnCheckpoint) {
   const auto options = WarmupDecayOptions().total_steps(10);
-  WarmupDecay schedule(sgd, options);
+  WarmupDecay schedule(sgd_, options);
   schedule.step();
   for (const bool optimizer_first : {true, false}) {
     std::stringstream optimizer_file;
     std::stringstream schedule_file;
-    torch::save(sgd, optimizer_file);
+    torch::save(sgd_, optimizer_file);
     torch::save(schedule, schedule_file);
     torch::optim::SGD fresh({torch::ones(3)}, torch::optim::SGDOptions(5));
     if (optimizer_first) {
@@ -391,9 +391,9 @@ TEST_F(WarmupDecayTest, LoadsBeforeOrAfterTheOptimizersOwnCheckpoint) {
 
 TEST_F(WarmupDecayTest, RemembersAGroupThatJoinedJustBeforeTheCheckpoint) {
   const auto options = WarmupDecayOptions().total_steps(4);
-  WarmupDecay schedule(sgd, options);
+  WarmupDecay schedule(sgd_, options);
   schedule.step();
-  sgd.add_param_group(group_with_lr(0.8));
+  sgd_.add_param_group(group_with_lr(0.8));
   std::stringstream file;
   torch::save(schedule, file);
   EXPECT_EQ(schedule.base_lrs().size(), 1);  // saving takes nothing in
@@ -402,8 +402,8 @@ TEST_F(WarmupDecayTest, RemembersAGroupThatJoinedJustBeforeTheCheckpoint) {
   WarmupDecay resumed(fresh, options);
   torch::load(resumed, file);
   for (int i = 0; i < 5; ++i) {
-    EXPECT_EQ(lr(fresh, 0), lr(sgd, 0));
-    EXPECT_EQ(lr(fresh, 1), lr(sgd, 1));
+    EXPECT_EQ(lr(fresh, 0), lr(sgd_, 0));
+    EXPECT_EQ(lr(fresh, 1), lr(sgd_, 1));
     schedule.step();
     resumed.step();
   }
@@ -425,7 +425,7 @@ void expect_load_refused(const lawn::detail::SegmentSchedule& saved,
 }
 
 TEST_F(WarmupDecayTest, RefusesACheckpointOfOtherOptionsOrAnotherKind) {
-  WarmupDecay saved(sgd, WarmupDecayOptions().warmup_steps(2).total_steps(10).final_factor(0.1));
+  WarmupDecay saved(sgd_, WarmupDecayOptions().warmup_steps(2).total_steps(10).final_factor(0.1));
   saved.step();
   const std::string saved_text =
       "lawn::WarmupDecay(warmup_steps = 2, total_steps = 10, decay = linear, power = 1, "
@@ -454,7 +454,7 @@ TEST_F(WarmupDecayTest, RefusesACheckpointOfOtherOptionsOrAnotherKind) {
 }
 
 TEST_F(WarmupDecayTest, RefusesACheckpointOfAnotherNumberOfGroups) {
-  WarmupDecay saved(sgd, WarmupDecayOptions().total_steps(10));
+  WarmupDecay saved(sgd_, WarmupDecayOptions().total_steps(10));
   torch::optim::SGD other({group_with_lr(1), group_with_lr(2)}, torch::optim::SGDOptions(1));
   WarmupDecay target(other, WarmupDecayOptions().total_steps(10));
   expect_load_refused(saved, target, other,
@@ -462,9 +462,9 @@ TEST_F(WarmupDecayTest, RefusesACheckpointOfAnotherNumberOfGroups) {
 }
 
 TEST_F(WarmupDecayTest, RefusesAnArchiveWithoutASchedule) {
-  WarmupDecay schedule(sgd, WarmupDecayOptions().total_steps(10));
+  WarmupDecay schedule(sgd_, WarmupDecayOptions().total_steps(10));
   std::stringstream file;
-  torch::save(sgd, file);
+  torch::save(sgd_, file);
   EXPECT_EQ(message_of([&] { torch::load(schedule, file); }),
             "lawn::WarmupDecay: the archive holds no learning-rate schedule; load the one that was "
             "saved with torch::save(schedule, path)");
@@ -491,7 +491,7 @@ TEST_F(WarmupDecayTest, RefusesOptionsOutOfRangeAndLeavesTheOptimizerAlone) {
   EXPECT_EQ(refusal(WarmupDecayOptions().total_steps(5).final_factor(
                 std::numeric_limits<double>::quiet_NaN())),
             "lawn::WarmupDecay: final_factor must be in [0, 1], got nan");
-  EXPECT_EQ(lr(sgd), kBase);
+  EXPECT_EQ(lr(sgd_), kBase);
 }
 
 TEST_F(LAWNScheduleTest, RefusesOptionsOutOfRangeAndLeavesTheOptimizerAlone) {
@@ -519,11 +519,11 @@ TEST_F(LAWNScheduleTest, RefusesOptionsOutOfRangeAndLeavesTheOptimizerAlone) {
             "lawn::LAWNSchedule: free_final_factor must be in [0, 1], got -0.5");
   EXPECT_EQ(refusal(valid().final_factor(2)),
             "lawn::LAWNSchedule: final_factor must be in [0, 1], got 2");
-  EXPECT_EQ(lr(sgd), kBase);
+  EXPECT_EQ(lr(sgd_), kBase);
 }
 
 TEST_F(WarmupDecayTest, RefusesTheFactorOfANegativeStep) {
-  WarmupDecay schedule(sgd, WarmupDecayOptions().total_steps(5));
+  WarmupDecay schedule(sgd_, WarmupDecayOptions().total_steps(5));
   EXPECT_EQ(message_of([&] { schedule.factor(-1); }),
             "lawn::WarmupDecay: factor needs a step >= 0, got -1");
 }
@@ -544,7 +544,7 @@ TEST_F(WarmupDecayTest, RefusesAnOptimizerWhoseOptionsHaveNoLearningRate) {
 TEST_F(WarmupDecayTest, PrintsItsOptionsWithEveryShapeByName) {
   const auto printed = [&](Decay decay) {
     std::ostringstream text;
-    text << WarmupDecay(sgd, WarmupDecayOptions().total_steps(5).decay(decay).power(1.0 / 3));
+    text << WarmupDecay(sgd_, WarmupDecayOptions().total_steps(5).decay(decay).power(1.0 / 3));
     return text.str();
   };
   EXPECT_EQ(printed(Decay::kNone),
