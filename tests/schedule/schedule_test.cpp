@@ -249,7 +249,7 @@ TEST_F(WarmupDecayTest, TrainsTheWeightsThatTheSameRatesByHandTrain) {
                       const std::function<void()>& after_step, torch::optim::Optimizer& optimizer) {
     for (int64_t step = 0; step < 12; ++step) {
       before_step(optimizer, step);
-      auto& weight = optimizer.parameters()[0];
+      auto& weight = optimizer.param_groups()[0].params()[0];
       weight.mutable_grad() = 2 * weight;
       optimizer.step();
       after_step();
@@ -263,7 +263,8 @@ TEST_F(WarmupDecayTest, TrainsTheWeightsThatTheSameRatesByHandTrain) {
   run([&](auto& o,
           int64_t step) { o.param_groups()[0].options().set_lr(0.1 * schedule.factor(step)); },
       [] {}, by_hand);
-  EXPECT_TRUE(torch::equal(scheduled.parameters()[0], by_hand.parameters()[0]));
+  EXPECT_TRUE(
+      torch::equal(scheduled.param_groups()[0].params()[0], by_hand.param_groups()[0].params()[0]));
 }
 
 TEST_F(WarmupDecayTest, ScalesEachGroupFromItsOwnRate) {
