@@ -69,14 +69,14 @@ class Flags {
       if (is_switch()) {
         *std::get<bool*>(target_) = parse_switch(text);
       } else if (auto** integer = std::get_if<int64_t*>(&target_)) {
-        **integer =
-            parse_number(text, "a whole number", [](const std::string& digits, size_t* used) {
-              return int64_t{std::stoll(digits, used)};
-            });
+        **integer = parse_number<int64_t>(text, "a whole number",
+                                          [](const std::string& digits, size_t* used) {
+                                            return int64_t{std::stoll(digits, used)};
+                                          });
       } else if (auto** number = std::get_if<double*>(&target_)) {
-        **number = parse_number(text, "a number", [](const std::string& digits, size_t* used) {
-          return std::stod(digits, used);
-        });
+        **number = parse_number<double>(
+            text, "a number",
+            [](const std::string& digits, size_t* used) { return std::stod(digits, used); });
       } else {
         TORCH_CHECK(choices_.empty() || contains(choices_, text), "--", name_, ": expected one of ",
                     join(choices_, ", "), "; got '", text, "'");
@@ -108,10 +108,10 @@ class Flags {
       return false;
     }
 
-    template <class Convert>
-    auto parse_number(const std::string& text, const char* kind, Convert convert) const {
+    template <class Number, class Convert>
+    Number parse_number(const std::string& text, const char* kind, Convert convert) const {
       size_t used = 0;
-      decltype(convert(text, &used)) value = 0;
+      Number value = 0;
       try {
         value = convert(text, &used);
       } catch (const std::exception&) {  // no digits at all, or too many for the type

@@ -215,8 +215,8 @@ constexpr int64_t kStepsPerEpoch = 5;  // of 16 images out of 90: the last ten a
 constexpr int64_t kFreeSteps = 7;      // the switch is in the second epoch
 
 /// All objects of one run, new: as another process would make them.
-struct Run {
-  Run(const std::string& optimizer, bool lawn, const examples::TrainerOptions& options) {
+struct Job {
+  Job(const std::string& optimizer, bool lawn, const examples::TrainerOptions& options) {
     torch::manual_seed(11);
     examples::GeneratedOptions generated;
     generated.train_size = 90;
@@ -295,7 +295,7 @@ TEST_F(TrainerTest, ResumesToTheSameBitsFromAnyStepOnBothSidesOfTheSwitch) {
   for (const std::string optimizer : {"sgd", "adam", "adamw"}) {
     for (const bool lawn : {false, true}) {
       const std::string run = (lawn ? "lawn-" : "") + optimizer;
-      Run whole(optimizer, lawn, small_options());
+      Job whole(optimizer, lawn, small_options());
       ASSERT_TRUE(whole.train_to(kEpochs * kStepsPerEpoch));
       EXPECT_EQ(whole.stepper->constrained(), lawn);
       // In the first epoch, at its end, at the switch and on either side of it, in the last epoch.
@@ -304,11 +304,11 @@ TEST_F(TrainerTest, ResumesToTheSameBitsFromAnyStepOnBothSidesOfTheSwitch) {
         examples::TrainerOptions options = small_options();
         options.checkpoint = folder_ / (what + ".pt");
         {
-          Run first(optimizer, lawn, options);
+          Job first(optimizer, lawn, options);
           ASSERT_FALSE(first.train_to(stop)) << what;
           ASSERT_EQ(first.trainer->steps(), stop) << what;
         }
-        Run second(optimizer, lawn, options);
+        Job second(optimizer, lawn, options);
         torch::manual_seed(12345);  // a process of its own would not be at the same place
         second.trainer->load(options.checkpoint);
         EXPECT_EQ(second.trainer->steps(), stop) << what;
@@ -325,7 +325,7 @@ TEST_F(TrainerTest, ResumesToTheSameBitsFromAnyStepOnBothSidesOfTheSwitch) {
 
 TEST_F(TrainerTest, KeepsTheNormsUnderLAWNAndLetsThemGoWithout) {
   for (const bool lawn : {false, true}) {
-    Run run("adam", lawn, small_options());
+    Job run("adam", lawn, small_options());
     run.train_to(kFreeSteps);
     const auto weights = lawn::select_all_weights(*run.network).parameters();
     const auto at_switch = examples::norms(weights);
@@ -346,9 +346,9 @@ TEST_F(TrainerTest, KeepsTheNormsUnderLAWNAndLetsThemGoWithout) {
 TEST_F(TrainerTest, RestoresAFinishedRunWithoutTrainingOn) {
   examples::TrainerOptions options = small_options();
   options.checkpoint = folder_ / "done.pt";
-  Run whole("adam", true, options);
+  Job whole("adam", true, options);
   ASSERT_TRUE(whole.train_to(kEpochs * kStepsPerEpoch));
-  Run again("adam", true, options);
+  Job again("adam", true, options);
   again.trainer->load(options.checkpoint);
   EXPECT_TRUE(again.trainer->finished());
   EXPECT_TRUE(again.train_to(0));
@@ -361,7 +361,7 @@ TEST_F(TrainerTest, SavesEverySoManyEpochsAndWritesTheCsvEachEpoch) {
   options.checkpoint = folder_ / "run.pt";
   options.csv = folder_ / "run.csv";
   options.checkpoint_every = 2;
-  Run first("adam", false, options);
+  Job first("adam", false, options);
   EXPECT_EQ(files(), 0U);
   bool seen_without = false;
   examples::Progress progress(first.out, "run", 1, 0, false);
@@ -378,7 +378,7 @@ TEST_F(TrainerTest, SavesEverySoManyEpochsAndWritesTheCsvEachEpoch) {
   EXPECT_TRUE(seen_without);
   EXPECT_EQ(contents(options.csv), first.trainer->history().csv());
   EXPECT_EQ(first.trainer->history().size(), static_cast<size_t>(kEpochs));
-  Run second("adam", false, options);
+  Job second("adam", false, options);
   second.trainer->load(folder_ / "second_epoch.pt");
   EXPECT_EQ(second.trainer->steps(), 2 * kStepsPerEpoch);
 }
@@ -386,10 +386,10 @@ TEST_F(TrainerTest, SavesEverySoManyEpochsAndWritesTheCsvEachEpoch) {
 TEST_F(TrainerTest, RefusesACheckpointOfAnotherOptimizerBeforeItChangesAnything) {
   examples::TrainerOptions options = small_options();
   options.checkpoint = folder_ / "adam.pt";
-  Run adam("adam", true, options);
+  Job adam("adam", true, options);
   adam.train_to(8);
-  Run sgd("sgd", true, options);
-  Run untouched("sgd", true, options);
+  Job sgd("sgd", true, options);
+  Job untouched("sgd", true, options);
   const std::string text = refusal([&] { sgd.trainer->load(options.checkpoint); });
   EXPECT_TRUE(contains(text, "a checkpoint of another run: optimizer is adam there and sgd here"))
       << text;
@@ -400,7 +400,7 @@ TEST_F(TrainerTest, RefusesACheckpointOfAnotherOptimizerBeforeItChangesAnything)
 TEST_F(TrainerTest, StopsWithTheOldCheckpointInPlaceWhenTheDiskIsFull) {
   examples::TrainerOptions options = small_options();
   options.checkpoint = folder_ / "run.pt";
-  Run first("adam", true, options);
+  Job first("adam", true, options);
   first.train_to(3);
   const std::string before = contents(options.checkpoint);
   {

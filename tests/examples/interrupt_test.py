@@ -1,0 +1,100 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+"""Interrupts the program cifar10 with SIGINT, on both sides of LAWN's switch, resumes it, and checks
+that it ends with the weights and figures of a run that was never stopped.
+
+    interrupt_test.py PATH_OF_CIFAR10
+"""
+import csv
+import os
+import pathlib
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+
+PROGRAM = sys.argv[1]
+EPOCHS = 4
+JOB = [
+    *["--network", "vgg", "--train-size", "512", "--test-size", "64", "--batch-size", "16"],
+    *["--probe-size", "64", "--epochs", str(EPOCHS), "--free-fraction", "0.4", "--augment", "--seed", "3"],
+    *["--threads", "1", "--compare"],
+]
+ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
+TIMES = {"seconds", "images_per_second"}
+
+
+def check(holds: bool, what: str) -> None:
+    if not holds:
+        sys.exit(f"FAILED: {what}")
+
+
+def run(arguments: list[str], interrupt_at: str | None = None) -> tuple[int, str]:
+    """Runs the program; sends SIGINT when a line of its output begins with `interrupt_at`."""
+    process = subprocess.Popen(
+        [PROGRAM, *arguments], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=ENVIRONMENT
+    )
+    output = ""
+    for line in process.stdout:
+        output += line
+        if interrupt_at and line.startswith(interrupt_at):
+            process.send_signal(signal.SIGINT)
+            interrupt_at = None
+    code = process.wait()
+    check(interrupt_at is None, f"no line began with {interrupt_at!r}:\n{output}")
+    return code, output
+
+
+def fingerprints(output: str) -> list[str]:
+    line = re.search(r"^fingerprint of the weights +(\w+) +(\w+)$", output, re.MULTILINE)
+    check(line is not None, f"no fingerprints in:\n{output}")
+    return list(line.groups())
+
+
+def figures(path: pathlib.Path) -> list[dict[str, str]]:
+    with path.open(newline="") as file:
+        return [{name: text for name, text in row.items() if name not in TIMES} for row in csv.DictReader(file)]
+
+
+with tempfile.TemporaryDirectory() as folder:
+    whole, stopped = pathlib.Path(folder, "whole"), pathlib.Path(folder, "stopped")
+    code, output = run([*JOB, "--out", str(whole)])
+    check(code == 0, f"the uninterrupted run ended with {code}:\n{output}")
+    expected = fingerprints(output)
+    check(expected[0] != expected[1], "with and without LAWN the weights are the same")
+
+    # The plain run in its second epoch; LAWN's in its free phase, and when it is constrained.
+    resume: list[str] = []
+    for name, line in (
+        ("adam", f"epoch 1/{EPOCHS} "),
+        ("lawn-adam", f"epoch 1/{EPOCHS} "),
+        ("lawn-adam", f"epoch 3/{EPOCHS} (constrained)"),
+    ):
+        # The plain run's lines come first: look for LAWN's only once the plain one is done.
+        code, output = run([*JOB, "--out", str(stopped), *resume], line)
+        check(code == 130, f"the interrupted run ended with {code}:\n{output}")
+        check(f"saved to {stopped / name}.pt" in output, f"not a stop of {name}:\n{output}")
+        check("to go on from there:" in output, f"no word on how to resume:\n{output}")
+        steps = int(re.search(r"stopped after (\d+) steps", output).group(1))
+        check(steps % 32 != 0, f"stopped between epochs, after {steps} steps")
+        resume = ["--resume", str(stopped)]
+        if name == "adam":  # let the plain run end
+            single = [argument for argument in JOB if argument != "--compare"]
+            code, output = run([*single, "--out", str(stopped), "--resume", str(stopped / "adam.pt")])
+            check(code == 0, f"the resumed run ended with {code}:\n{output}")
+
+    code, output = run([*JOB, "--out", str(stopped), *resume])
+    check(code == 0, f"the resumed run ended with {code}:\n{output}")
+    check(fingerprints(output) == expected, f"weights {fingerprints(output)} instead of {expected}")
+    for name in ("adam.csv", "lawn-adam.csv"):
+        check(figures(stopped / name) == figures(whole / name), f"{name} differs")
+        check(len(figures(whole / name)) == EPOCHS, f"{name} does not hold {EPOCHS} epochs")
+
+    # A checkpoint of another job is refused, and says why.
+    other = [argument if argument != "16" else "32" for argument in JOB]
+    code, output = run([*other, "--out", str(stopped), *resume])
+    check(code == 1, f"a checkpoint of another job was taken:\n{output}")
+    check("a checkpoint of another run: batch-size is 16 there and 32 here" in output, output)
+
+print("interrupted three times, resumed to the same bits")
