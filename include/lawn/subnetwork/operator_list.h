@@ -97,7 +97,8 @@ inline constexpr OperatorGroup kOperatorGroups[] = {
     {"WeightNormInterface", ".", "weight norm does not scale with the direction"},
     {"Norm LinalgVectorNorm Std StdMean Var VarMean", ".",
      "a norm or a variance: its degree is not visible in the graph"},
-    {"Softmax SafeSoftmax MaskedSoftmax SparseSoftmax", ".", "softmax does not scale with its input"},
+    {"Softmax SafeSoftmax MaskedSoftmax SparseSoftmax", ".",
+     "softmax does not scale with its input"},
     {"LogSoftmax SparseLogSoftmax Logsumexp Logcumsumexp Logaddexp Logaddexp2", ".",
      "logarithm of a sum of exponentials"},
     {"Sigmoid LogSigmoid Tanh Hardtanh Hardsigmoid Hardswish Gelu Silu Mish Glu Elu Celu Softplus "

@@ -80,7 +80,9 @@ class Subnetwork {
   }
 
   /// Every parameter of the module, in module order.
-  const std::vector<SubnetworkParameter>& all() const noexcept { return all_; }
+  const std::vector<SubnetworkParameter>& all() const& noexcept { return all_; }
+  /// Of a temporary, by value: `for (auto& p : select(...).all())` must not dangle.
+  std::vector<SubnetworkParameter> all() && { return std::move(all_); }
 
   /// Names of the constrained parameters, in module order.
   std::vector<std::string> names() const {
@@ -101,7 +103,8 @@ class Subnetwork {
   }
 
   /// Where the walk from the logits ended; empty if nothing stopped it, or if selected by hand.
-  const std::vector<Boundary>& boundaries() const noexcept { return boundaries_; }
+  const std::vector<Boundary>& boundaries() const& noexcept { return boundaries_; }
+  std::vector<Boundary> boundaries() && { return std::move(boundaries_); }
 
   Homogeneity homogeneity() const noexcept { return homogeneity_; }
 
