@@ -5,8 +5,8 @@
 #include <vector>
 
 #include <ATen/core/Tensor.h>
-#include <ATen/ops/isfinite.h>
 #include <ATen/ops/mul.h>
+#include <ATen/ops/nan_to_num.h>
 #include <ATen/ops/where.h>
 #include <c10/util/ArrayRef.h>
 
@@ -62,10 +62,9 @@ inline void project_to_tangent_(const Layer& layer) {
   auto gradient = layer.gradient.to(dtype);  // the gradient itself where the dtype is the same
   const auto quotient = detail::inner_product(gradient, weight, layer.unit_dim) /
                         detail::inner_product(weight, weight, layer.unit_dim);
-  auto coefficient = at::where(at::isfinite(quotient), quotient, 0.0) + layer.weight_decay;
-  if (layer.radius.defined()) {
-    coefficient = at::where(detail::broadcast_radius(layer) > 0, coefficient, 0.0);
-  }
+  auto coefficient = at::nan_to_num(quotient, 0.0, 0.0, 0.0);
+  if (layer.weight_decay != 0) coefficient += layer.weight_decay;
+  if (layer.radius.defined()) coefficient *= detail::broadcast_radius(layer) > 0;
   gradient.addcmul_(weight, coefficient, -1);
   if (!gradient.is_same(layer.gradient)) layer.gradient.copy_(gradient);
 }
@@ -76,9 +75,8 @@ inline void rescale_(const Layer& layer) {
   auto weight = layer.weight.to(dtype);
   const auto norm = detail::inner_product(weight, weight, layer.unit_dim).sqrt();
   const auto radius = detail::broadcast_radius(layer);
-  const auto scale = radius / norm;
-  const auto factor = at::where((radius > 0) & at::isfinite(scale) & (scale > 0), scale, 1.0);
-  weight.mul_(factor);
+  const auto scale = at::nan_to_num(radius / norm, 0.0, 0.0, 0.0);
+  weight.mul_(at::where(scale > 0, scale, 1.0));
   if (!weight.is_same(layer.weight)) layer.weight.copy_(weight);
 }
 
