@@ -2,6 +2,7 @@
 #include <gtest/gtest.h>
 #include <torch/torch.h>
 
+#include <cmath>
 #include <filesystem>
 #include <fstream>
 #include <functional>
@@ -11,6 +12,7 @@
 #include "examples/support/cifar10.h"
 #include "examples/support/generated.h"
 #include "examples/support/idx.h"
+#include "tests/examples/temporary_folder.h"
 
 namespace {
 
@@ -19,20 +21,13 @@ namespace fs = std::filesystem;
 /// A folder of its own for each test.
 class DataTest : public testing::Test {
  protected:
-  DataTest() {
-    const auto* info = testing::UnitTest::GetInstance()->current_test_info();
-    folder_ = fs::temp_directory_path() /
-              ("lawn_data_test_" + std::to_string(::getpid()) + "_" + info->name());
-    fs::create_directories(folder_);
-  }
-  ~DataTest() override { fs::remove_all(folder_); }
-
   fs::path write(const std::string& name, const std::string& bytes) const {
     std::ofstream(folder_ / name, std::ios::binary) << bytes;
     return folder_ / name;
   }
 
-  fs::path folder_;
+  TemporaryFolder temporary_;
+  const fs::path folder_ = temporary_.path();
 };
 
 /// What an action is refused with; "" if it is not.
