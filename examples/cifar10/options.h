@@ -26,7 +26,7 @@ struct Options {
   bool lawn = false;
   bool compare = false;
   std::string select = "walk";
-  int64_t epochs = 20;
+  int64_t epochs = 24;
   int64_t batch_size = 64;
   double learning_rate = 0;
   double weight_decay = 0;
@@ -129,7 +129,7 @@ inline std::optional<Options> Options::parse(int argc, char** argv) {
   flags.add("seed", &o.seed, "of weights, order of images and augmentation").range(0, 1e15);
   flags
       .add("train-size", &o.train_size,
-           "train on that many images, classes in equal shares; 0 is all (generated: 2000)")
+           "train on that many images, classes in equal shares; 0 is all (generated: 1000)")
       .range(0, 1e6);
   flags.add("test-size", &o.test_size, "test on that many; 0 is all (generated: 2000)")
       .range(0, 1e6);

@@ -15,7 +15,7 @@ namespace examples {
 
 /// How images are drawn when there is no data set at hand.
 struct GeneratedOptions {
-  int64_t train_size = 2000;
+  int64_t train_size = 1000;
   int64_t test_size = 2000;
   int64_t channels = 3;     ///< 1 or 3
   int64_t image_size = 32;  ///< height and width in pixels
@@ -81,9 +81,9 @@ class ImageGenerator {
   static constexpr int64_t kChunk = 500;      ///< images drawn at once, to bound memory
   static constexpr int64_t kPatternGrid = 6;  ///< a pattern is this coarse
   static constexpr int64_t kBendGrid = 4;     ///< and a displacement this
-  static constexpr double kBend = 0.12;       ///< its standard deviation; the image is 2 wide
-  static constexpr double kNoise = 0.5;       ///< of a pixel, beside patterns of deviation 1
-  static constexpr double kBytesPerUnit = 40;
+  static constexpr double kBend = 0.2;        ///< its standard deviation; the image is 2 wide
+  static constexpr double kNoise = 1.0;       ///< of a pixel, beside patterns of deviation 1
+  static constexpr double kBytesPerUnit = 32;
 
   at::TensorOptions real() const { return at::TensorOptions(at::kDouble); }
   at::Tensor normal(at::IntArrayRef shape) { return at::randn(shape, generator_, real()); }

@@ -4,13 +4,10 @@
 #include <ATen/CPUGeneratorImpl.h>
 #include <ATen/Context.h>
 #include <lawn/subnetwork/subnetwork.h>
-#include <torch/cuda.h>
 
-#include <chrono>
 #include <filesystem>
 #include <functional>
 #include <memory>
-#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -20,6 +17,7 @@
 #include "examples/support/metrics.h"
 #include "examples/support/optimizers.h"
 #include "examples/support/progress.h"
+#include "examples/support/step_clock.h"
 
 namespace examples {
 
@@ -33,17 +31,6 @@ struct TrainerOptions {
   int64_t checkpoint_every = 0;  ///< epochs between checkpoints; 0 saves only at the end or a stop
   std::filesystem::path checkpoint;  ///< empty: nothing is saved
   std::filesystem::path csv;         ///< empty: nothing is written
-};
-
-/// Seconds that training took, without the measuring of each epoch.
-struct StepTimes {
-  double whole = 0;      ///< of all steps
-  double optimizer = 0;  ///< of those calls of optimizer.step() that were timed
-  int64_t timed = 0;     ///< how many were
-
-  double optimizer_per_step() const {
-    return timed > 0 ? optimizer / static_cast<double>(timed) : 0;
-  }
 };
 
 /// Trains a classifier, and can stop between any two steps and go on in another process to the same
@@ -69,7 +56,8 @@ class Trainer {
                subset(data_.test, std::min(options_.probe_size, data_.test.size()), 2)},
         generator_(at::make_generator<at::CPUGeneratorImpl>(options_.seed)),
         sums_(at::zeros({4}, data_.train.images.options().dtype(at::kDouble))),
-        history_(columns(measured)) {
+        history_(columns(measured)),
+        clock_(feeding_.device) {
     for (const at::Tensor& parameter : network_->parameters()) {
       if (parameter.dim() >= 2) all_weights_.push_back(parameter);
     }
@@ -87,7 +75,7 @@ class Trainer {
   bool finished() const { return step_ == total_steps(); }
 
   const History& history() const { return history_; }
-  const StepTimes& times() const { return times_; }
+  const StepTimes& times() const { return clock_.times(); }
   /// Norm of the measured weights before the first step.
   double initial_norm() const { return initial_norm_; }
   double best_accuracy() const { return best_accuracy_; }
@@ -97,14 +85,14 @@ class Trainer {
   /// @return whether training is finished
   bool run(Progress& progress, const std::function<bool()>& stop) {
     network_->train();
-    clock_ = Clock::now();
+    clock_.start();
     while (!finished()) {
       train_step();
       if (progress.due()) progress.show(step_ * options_.batch_size, running_loss());
       if (position_ == 0) end_epoch(progress);
       if (!finished() && stop()) break;
     }
-    take_time();
+    clock_.stop();
     if (!options_.checkpoint.empty()) save(options_.checkpoint);
     return finished();
   }
@@ -123,10 +111,11 @@ class Trainer {
       archive.write("generator", generator_.get_state());
       archive.write("default_generator", default_generator(at::kCPU).get_state());
       archive.write("device_generator", default_generator(feeding_.device).get_state());
-      archive.write("counters",
-                    c10::IValue(std::vector<int64_t>{step_, position_, best_epoch_, times_.timed}));
+      archive.write("counters", c10::IValue(std::vector<int64_t>{step_, position_, best_epoch_,
+                                                                 clock_.times().timed}));
       archive.write("figures", c10::IValue(std::vector<double>{initial_norm_, best_accuracy_,
-                                                               times_.whole, times_.optimizer}));
+                                                               clock_.times().whole,
+                                                               clock_.times().optimizer}));
     });
   }
 
@@ -160,19 +149,13 @@ class Trainer {
     best_epoch_ = counters.toIntVector().at(2);
     initial_norm_ = figures.toDoubleVector().at(0);
     best_accuracy_ = figures.toDoubleVector().at(1);
-    times_ = {figures.toDoubleVector().at(2), figures.toDoubleVector().at(3),
-              counters.toIntVector().at(3)};
+    clock_.set_times({figures.toDoubleVector().at(2), figures.toDoubleVector().at(3),
+                      counters.toIntVector().at(3)});
   }
 
  private:
-  using Clock = std::chrono::steady_clock;
-
   static at::Generator default_generator(at::Device device) {
     return at::globalContext().defaultGenerator(device);
-  }
-
-  static double seconds_since(Clock::time_point begin) {
-    return std::chrono::duration<double>(Clock::now() - begin).count();
   }
 
   static std::vector<std::string> columns(const lawn::Subnetwork& measured) {
@@ -212,7 +195,7 @@ class Trainer {
     stepper_.optimizer().zero_grad();
     const at::Tensor logits = feeding_.logits(*network_, images);
     at::cross_entropy_loss(logits, labels).backward();
-    timed_optimizer_step();
+    clock_.time_optimizer(step_, [this] { stepper_.optimizer().step(); });
     stepper_.advance_schedule();
     {
       const at::NoGradGuard no_grad;
@@ -221,28 +204,6 @@ class Trainer {
     ++step_;
     position_ += batch;
     if (position_ + batch > data_.train.size()) position_ = 0;
-  }
-
-  /// Times each step on a CPU. A step on another device is over only when the device says so: there
-  /// one in 16 is timed, so that the waiting does not slow training down.
-  void timed_optimizer_step() {
-    const bool on_cpu = feeding_.device.is_cpu();
-    const bool timed = on_cpu || step_ % 16 == 0;
-    if (timed && !on_cpu) torch::cuda::synchronize();
-    const Clock::time_point begin = Clock::now();
-    stepper_.optimizer().step();
-    if (timed && !on_cpu) torch::cuda::synchronize();
-    if (timed) {
-      times_.optimizer += seconds_since(begin);
-      ++times_.timed;
-    }
-  }
-
-  /// Adds the time since the clock was set to the time of training.
-  void take_time() {
-    if (!feeding_.device.is_cpu()) torch::cuda::synchronize();
-    times_.whole += seconds_since(clock_);
-    clock_ = Clock::now();
   }
 
   /// Images of this epoch that were trained on so far.
@@ -255,7 +216,7 @@ class Trainer {
   double running_loss() const { return sums_[0].item<double>() / seen(); }
 
   void end_epoch(Progress& progress) {
-    take_time();
+    clock_.stop();
     const int64_t epoch = step_ / steps_per_epoch(data_.train.size(), options_.batch_size);
     const Evaluation train = evaluate(*network_, probe_.train, feeding_);
     const Evaluation test = evaluate(*network_, probe_.test, feeding_);
@@ -276,8 +237,8 @@ class Trainer {
                                test.logit_norm,
                                joint_norm(layer_norms),
                                joint_norm(norms(all_weights_)),
-                               times_.whole,
-                               images / times_.whole};
+                               clock_.times().whole,
+                               images / clock_.times().whole};
     row.insert(row.end(), layer_norms.begin(), layer_norms.end());
     history_.add(std::move(row));
     if (test.accuracy > best_accuracy_) {
@@ -295,7 +256,7 @@ class Trainer {
         epoch % options_.checkpoint_every == 0) {
       save(options_.checkpoint);
     }
-    clock_ = Clock::now();
+    clock_.start();
   }
 
   static constexpr int64_t kPadding = 4;
@@ -319,8 +280,7 @@ class Trainer {
   double initial_norm_ = 0;
   double best_accuracy_ = 0;
   int64_t best_epoch_ = 0;
-  StepTimes times_;
-  Clock::time_point clock_;
+  StepClock clock_;
 };
 
 }  // namespace examples
