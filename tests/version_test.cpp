@@ -13,8 +13,6 @@ TEST(Version, StringEqualsItsParts) {
                                            std::to_string(LAWN_VERSION_PATCH));
 }
 
-TEST(Version, EqualsThatOfTheCMakeProject) {
-  EXPECT_STREQ(LAWN_VERSION, LAWN_CMAKE_VERSION);
-}
+TEST(Version, EqualsThatOfTheCMakeProject) { EXPECT_STREQ(LAWN_VERSION, LAWN_CMAKE_VERSION); }
 
 }  // namespace
