@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <string>
 #include <string_view>
@@ -141,7 +142,9 @@ inline bool has_frozen_bias(const std::vector<SubnetworkParameter>& parameters) 
 /// a boundary (a norm, a softmax, a gate) is outside. A parameter that is added is a bias, one that
 /// is read by index an embedding, every other a weight; one that is used in several ways is what
 /// multiplies, if any of its uses does. A weight of a single element stays outside, and so does the
-/// scale of a normalisation.
+/// scale of a normalisation. What the graph does not record, it cannot see: a detached tensor
+/// counts as a constant, and so does a threshold in a comparison; `check_homogeneity` measures the
+/// rest.
 ///
 /// @param logits  output of the network on any batch, before softmax and loss, with its graph
 /// @param module  the network, whose parameters are reported in module order, each once; leaves of

@@ -130,9 +130,9 @@ inline HomogeneityCheck check_homogeneity(const std::function<at::Tensor()>& for
     if (std::isfinite(degree)) check.degree = std::llround(degree);
   }
   check.expected_ratio = std::exp2(static_cast<double>(check.degree.value_or(0)) * exponent);
-  const at::Tensor expected = before * check.expected_ratio;
+  const at::Tensor expected = before.mul(check.expected_ratio);
   check.exact = at::equal(after, expected);
-  const double error = detail::max_abs(after.to(at::kDouble) - expected.to(at::kDouble));
+  const double error = detail::max_abs(after.to(at::kDouble).sub(expected.to(at::kDouble)));
   check.largest_error = error == 0 ? 0 : error / detail::max_abs(expected);
   return check;
 }
