@@ -170,6 +170,13 @@ TEST(LAWN, TakesTheBiasesOfTheSubnetworkWhenAsked) {
   EXPECT_FALSE(torch::equal(bias.detach(), before)) << "one sphere as a whole, so it can turn";
 }
 
+TEST(LAWN, LeavesABiasOfOneElementFree) {
+  torch::nn::Sequential model(torch::nn::Linear(4, 1));
+  const auto sub = lawn::final_homogeneous_subnetwork(model->forward(torch::ones({2, 4})), *model);
+  const LAWN optimizer(SGD(model->parameters(), SGDOptions(0.1)), sub, LAWNOptions().biases(true));
+  EXPECT_EQ(optimizer.constrained(), std::vector<std::string>{"0.weight"});
+}
+
 TEST(LAWN, WeightDecayDoesNotActOnAConstrainedTensor) {
   // The gradient is radial: without weight decay nothing moves, so nothing may move with it.
   const auto value = torch::tensor({3.0f, 4.0f, 12.0f});

@@ -45,7 +45,9 @@ class LAWNRule {
       : options_(std::move(options)) {
     options_.validate();
     for (const auto& parameter : selection.all()) {
-      const bool bias = options_.biases() && parameter.inside && parameter.role == Role::kBias;
+      // A bias of one element would be frozen on its sphere, which is two points.
+      const bool bias = options_.biases() && parameter.inside && parameter.role == Role::kBias &&
+                        parameter.tensor.numel() > 1;
       if (parameter.constrained() || bias) add(parameter);
     }
     locate(optimizer);
