@@ -1,8 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-#include <algorithm>
-#include <cstddef>
 #include <cstdint>
 #include <iomanip>
 #include <optional>
@@ -10,6 +8,8 @@
 #include <sstream>
 #include <string>
 #include <vector>
+
+#include <lawn/columns.h>
 
 namespace lawn {
 
@@ -57,23 +57,6 @@ inline std::string cell(const std::optional<double>& value, int precision) {
   return text.str();
 }
 
-/// Rows of cells in aligned columns, two spaces apart.
-inline void print_columns(std::ostream& out, const std::vector<std::vector<std::string>>& rows) {
-  std::vector<std::size_t> widths;
-  for (const auto& row : rows) {
-    widths.resize(std::max(widths.size(), row.size()));
-    for (std::size_t c = 0; c < row.size(); ++c) widths[c] = std::max(widths[c], row[c].size());
-  }
-  for (const auto& row : rows) {
-    std::string line;
-    for (std::size_t c = 0; c < row.size(); ++c) {
-      line += row[c] + std::string(widths[c] - row[c].size() + 2, ' ');
-    }
-    line.erase(line.find_last_not_of(' ') + 1);
-    out << line << '\n';
-  }
-}
-
 }  // namespace detail
 
 inline std::ostream& operator<<(std::ostream& out, const Report& report) {
@@ -86,8 +69,7 @@ inline std::ostream& operator<<(std::ostream& out, const Report& report) {
                     detail::cell(layer.cosine, 3), detail::cell(layer.angular_step, 3),
                     layer.note});
   }
-  detail::print_columns(out, rows);
-  return out;
+  return out << detail::columns_text(rows);
 }
 
 }  // namespace lawn

@@ -59,6 +59,15 @@ TEST(SubnetworkTable, SaysWhatIsNotKnownOfASelectionByHand) {
             "homogeneity: not known: selected by hand\n");
 }
 
+TEST(SubnetworkTable, GivesManyParametersOutsideForOneReasonOneLine) {
+  nn::Sequential net(nn::Linear(4, 2), nn::Tanh(), nn::Linear(2, 2), nn::Tanh(), nn::Linear(2, 3));
+  const auto text =
+      print(lawn::final_homogeneous_subnetwork(net->forward(torch::ones({5, 4})), *net));
+  EXPECT_NE(text.find("0.weight ... 2.bias  4 tensors"), std::string::npos) << text;
+  EXPECT_EQ(text.find("2.weight"), std::string::npos) << text;
+  EXPECT_NE(text.find("constrained: 1 of 6 parameters"), std::string::npos) << text;
+}
+
 TEST(SubnetworkTable, SaysHowTheNetworkScales) {
   const auto last_line = [](const Network& network) {
     auto text = print(lawn::final_homogeneous_subnetwork(network.logits(), *network.module));

@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <vector>
 
+#include <ATen/TensorOperators.h>
 #include <ATen/core/Tensor.h>
 #include <ATen/ops/mul.h>
 #include <ATen/ops/nan_to_num.h>

@@ -164,7 +164,7 @@ inline Subnetwork final_homogeneous_subnetwork(const at::Tensor& logits,
   TORCH_CHECK(!logits.is_complex(),
               "lawn::final_homogeneous_subnetwork: expected real logits, got ",
               logits.scalar_type(), "; complex outputs are not supported");
-  const auto root = logits.grad_fn();
+  const auto& root = logits.grad_fn();
   TORCH_CHECK(root != nullptr,
               "lawn::final_homogeneous_subnetwork: expected logits with an autograd graph, got a ",
               logits.scalar_type(),

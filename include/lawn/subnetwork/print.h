@@ -1,8 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-#include <algorithm>
-#include <array>
 #include <cstddef>
 #include <iomanip>
 #include <ostream>
@@ -12,6 +10,7 @@
 
 #include <ATen/ops/linalg_vector_norm.h>
 
+#include <lawn/columns.h>
 #include <lawn/subnetwork/subnetwork.h>
 
 namespace lawn {
@@ -68,35 +67,47 @@ inline std::string status_text(const SubnetworkParameter& parameter) {
   return parameter.inside ? "bias: left free" : "outside: " + parameter.reason;
 }
 
+/// So many parameters in a row that are outside for one reason are printed as one line.
+constexpr size_t kFewestToShareALine = 4;
+
+/// The end of the run from `begin` of parameters that are outside for the same reason.
+inline size_t end_of_like(const std::vector<SubnetworkParameter>& all, size_t begin) {
+  size_t end = begin + 1;
+  while (end < all.size() && !all[begin].inside && !all[end].inside &&
+         all[end].reason == all[begin].reason) {
+    ++end;
+  }
+  return end;
+}
+
 }  // namespace detail
 
 /// Prints the sub-network as a table: one line per parameter with its name, shape, Euclidean norm,
 /// role, node, and whether it is constrained or why not; below it the boundaries and the
-/// homogeneity.
+/// homogeneity. Four or more parameters in a row that are outside for one reason share a line.
 /// @note waits for the device: it reads the norm of every parameter
 inline std::ostream& operator<<(std::ostream& stream, const Subnetwork& subnetwork) {
-  using Row = std::array<std::string, 6>;
-  std::vector<Row> rows{{"name", "shape", "norm", "role", "node", "constrained"}};
-  for (const SubnetworkParameter& parameter : subnetwork.all()) {
+  const auto& all = subnetwork.all();
+  std::vector<std::vector<std::string>> rows{
+      {"name", "shape", "norm", "role", "node", "constrained"}};
+  for (size_t i = 0; i < all.size();) {
+    const size_t next = detail::end_of_like(all, i);
+    if (next - i >= detail::kFewestToShareALine) {
+      rows.push_back({all[i].name + " ... " + all[next - 1].name,
+                      std::to_string(next - i) + " tensors", "-", "-", "-",
+                      detail::status_text(all[i])});
+      i = next;
+      continue;
+    }
+    const SubnetworkParameter& parameter = all[i++];
     rows.push_back({parameter.name, detail::shape_text(parameter.tensor),
                     detail::norm_text(parameter.tensor), to_string(parameter.role),
                     parameter.node.empty() ? "-" : parameter.node, detail::status_text(parameter)});
   }
-  std::array<size_t, 6> width{};
-  for (const Row& row : rows) {
-    for (size_t column = 0; column < row.size(); ++column) {
-      width[column] = std::max(width[column], row[column].size());
-    }
-  }
   // Built in a stream of its own, so that no formatting flag of the caller's is read or changed.
   std::ostringstream text;
-  for (const Row& row : rows) {
-    for (size_t column = 0; column + 1 < row.size(); ++column) {
-      const std::string padding(width[column] - row[column].size(), ' ');
-      text << (column == 2 ? padding + row[column] : row[column] + padding) << "  ";
-    }
-    text << row.back() << '\n';
-  }
+  constexpr size_t kNorm = 2;
+  text << detail::columns_text(rows, kNorm);
   text << "constrained: " << subnetwork.names().size() << " of " << subnetwork.all().size()
        << " parameters\n";
   for (const Boundary& boundary : subnetwork.boundaries()) {
