@@ -122,6 +122,19 @@ TEST(LAWN, TakesTheRadiusAtTheSwitchTheStartOrAsGiven) {
   EXPECT_NEAR(after(LAWNOptions().radius(Radius::kGiven).radii({2.0})), 2.0, 1e-6);
 }
 
+TEST(LAWN, BringsWeightsToInitialOrGivenRadiiAtTheSwitchItself) {
+  for (const bool given : {false, true}) {
+    auto w = parameter(torch::tensor({3.0f, 4.0f}), torch::tensor({1.0f, -1.0f}));
+    auto options = LAWNOptions().free_steps(LAWNOptions::kNever).radius(Radius::kInitial);
+    if (given) options.radius(Radius::kGiven).radii({2.0});
+    auto optimizer = wrap({w}, options);
+    optimizer.step();
+    EXPECT_GT(std::abs(length(w) - 5), 1e-3) << "free";
+    optimizer.constrain();
+    EXPECT_NEAR(length(w), given ? 2.0 : 5.0, 1e-5);
+  }
+}
+
 TEST(LAWN, KeepsEachOutputUnitOnASphereOfItsOwn) {
   Problem problem;
   auto optimizer =
