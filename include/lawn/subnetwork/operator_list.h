@@ -10,7 +10,7 @@ namespace lawn::detail {
 struct OperatorGroup {
   std::string_view names;  ///< separated by single spaces
   std::string_view edges;  ///< a letter per edge, see `parse_edges`; the last one repeats
-  std::string_view reason;
+  std::string_view reason{};
   bool layout = false;
 };
 
