@@ -4,8 +4,8 @@
 
     python3 plot.py out/adam.csv out/lawn-adam.csv --out curves.png
 
-Needs matplotlib. Dashed lines are training, solid ones test; the dotted vertical line is where LAWN
-begins to hold the norms.
+Needs matplotlib. Dashed lines are training, solid ones test; the dotted vertical line is the last
+end of an epoch before LAWN holds the norms.
 """
 import argparse
 import csv
@@ -43,14 +43,14 @@ def draw(runs: dict[str, dict[str, list[float]]], out: pathlib.Path) -> None:
         relative = [norm / run["weight_norm"][0] for norm in run["weight_norm"]]
         weights.plot(epochs, relative, color=colour, label=name)
         if 1.0 in run["constrained"]:
-            switch = epochs[run["constrained"].index(1.0)]
+            switch = epochs[run["constrained"].index(1.0)] - 1  # the last epoch that ended free
             for axes in (accuracy, loss, logits, weights):
                 axes.axvline(switch, color=colour, linestyle=":", alpha=0.6)
     accuracy.set_title("accuracy (dashed: training)")
     loss.set_title("cross-entropy (dashed: training)")
     loss.set_yscale("log")
     logits.set_title("mean norm of the logits (dashed: training)")
-    weights.set_title("weight norms of the sub-network, relative to epoch 1 (thin: each layer)")
+    weights.set_title("weight norms, relative to epoch 1 (thin: each layer)")
     for axes in (accuracy, loss, logits, weights):
         axes.set_xlabel("epoch")
         axes.grid(alpha=0.3)
