@@ -8,7 +8,6 @@
 #include <csignal>
 #include <filesystem>
 #include <fstream>
-#include <functional>
 #include <iterator>
 #include <memory>
 #include <sstream>
@@ -19,20 +18,13 @@
 #include "examples/support/resnet.h"
 #include "examples/support/trainer.h"
 #include "tests/examples/temporary_folder.h"
+#include "tests/support/refusal.h"
 
 namespace {
 
 namespace fs = std::filesystem;
 using examples::Settings;
-
-std::string refusal(const std::function<void()>& action) {
-  try {
-    action();
-  } catch (const c10::Error& error) {
-    return error.what_without_backtrace();
-  }
-  return "";
-}
+using lawn::testing::refusal;
 
 bool contains(const std::string& text, const std::string& part) {
   return text.find(part) != std::string::npos;

@@ -5,7 +5,6 @@
 #include <cmath>
 #include <filesystem>
 #include <fstream>
-#include <functional>
 #include <string>
 #include <vector>
 
@@ -13,10 +12,12 @@
 #include "examples/support/generated.h"
 #include "examples/support/idx.h"
 #include "tests/examples/temporary_folder.h"
+#include "tests/support/refusal.h"
 
 namespace {
 
 namespace fs = std::filesystem;
+using lawn::testing::refusal;
 
 /// A folder of its own for each test.
 class DataTest : public testing::Test {
@@ -29,16 +30,6 @@ class DataTest : public testing::Test {
   TemporaryFolder temporary_;
   const fs::path folder_ = temporary_.path();
 };
-
-/// What an action is refused with; "" if it is not.
-std::string refusal(const std::function<void()>& action) {
-  try {
-    action();
-  } catch (const c10::Error& error) {
-    return error.what_without_backtrace();
-  }
-  return "";
-}
 
 bool contains(const std::string& text, const std::string& part) {
   return text.find(part) != std::string::npos;

@@ -4,7 +4,6 @@
 
 #include <cmath>
 #include <cstdint>
-#include <functional>
 #include <limits>
 #include <sstream>
 #include <string>
@@ -13,6 +12,8 @@
 
 #include <lawn/schedule/lawn_schedule.h>
 #include <lawn/schedule/warmup_decay.h>
+
+#include "tests/support/refusal.h"
 
 namespace {
 
@@ -83,27 +84,16 @@ OptimizerParamGroup group_with_lr(double rate) {
   return {{torch::ones(2)}, std::make_unique<torch::optim::SGDOptions>(rate)};
 }
 
-/// The first line of what `refused` throws: LibTorch appends a stack trace.
-std::string message_of(const std::function<void()>& refused) {
-  try {
-    refused();
-  } catch (const c10::Error& error) {
-    const std::string text = error.what_without_backtrace();
-    return text.substr(0, text.find('\n'));
-  }
-  return "nothing was thrown";
-}
-
 class Schedule : public ::testing::Test {
  protected:
   Schedule() : sgd_({torch::ones(3)}, torch::optim::SGDOptions(kBase)) {}
 
   std::string refusal(const WarmupDecayOptions& options) {
-    return message_of([&] { WarmupDecay schedule(sgd_, options); });
+    return lawn::testing::refusal([&] { WarmupDecay schedule(sgd_, options); });
   }
 
   std::string refusal(const LAWNScheduleOptions& options) {
-    return message_of([&] { LAWNSchedule schedule(sgd_, options); });
+    return lawn::testing::refusal([&] { LAWNSchedule schedule(sgd_, options); });
   }
 
   static constexpr double kBase = 0.3;
@@ -296,7 +286,7 @@ TEST_F(WarmupDecayTest, RefusesToGoOnWhenAGroupWasTakenAway) {
   sgd_.add_param_group(group_with_lr(0.8));
   WarmupDecay schedule(sgd_, WarmupDecayOptions().total_steps(4));
   sgd_.param_groups().pop_back();
-  EXPECT_EQ(message_of([&] { schedule.step(); }),
+  EXPECT_EQ(lawn::testing::refusal([&] { schedule.step(); }),
             "lawn::WarmupDecay: the optimizer has 1 parameter groups, it had 2; groups may be "
             "added, not removed, while a schedule drives them");
   EXPECT_EQ(lr(sgd_), kBase);
@@ -419,7 +409,7 @@ void expect_load_refused(const lawn::detail::SegmentSchedule& saved,
   const std::vector<double> base_lrs = target.base_lrs();
   const int64_t steps = target.steps();
   const double rate = lr(driven);
-  EXPECT_EQ(message_of([&] { torch::load(target, file); }), message);
+  EXPECT_EQ(lawn::testing::refusal([&] { torch::load(target, file); }), message);
   EXPECT_EQ(target.base_lrs(), base_lrs);
   EXPECT_EQ(target.steps(), steps);
   EXPECT_EQ(lr(driven), rate);
@@ -466,7 +456,7 @@ TEST_F(WarmupDecayTest, RefusesAnArchiveWithoutASchedule) {
   WarmupDecay schedule(sgd_, WarmupDecayOptions().total_steps(10));
   std::stringstream file;
   torch::save(sgd_, file);
-  EXPECT_EQ(message_of([&] { torch::load(schedule, file); }),
+  EXPECT_EQ(lawn::testing::refusal([&] { torch::load(schedule, file); }),
             "lawn::WarmupDecay: the archive holds no learning-rate schedule; load the one that was "
             "saved with torch::save(schedule, path)");
 }
@@ -525,7 +515,7 @@ TEST_F(LAWNScheduleTest, RefusesOptionsOutOfRangeAndLeavesTheOptimizerAlone) {
 
 TEST_F(WarmupDecayTest, RefusesTheFactorOfANegativeStep) {
   WarmupDecay schedule(sgd_, WarmupDecayOptions().total_steps(5));
-  EXPECT_EQ(message_of([&] { schedule.factor(-1); }),
+  EXPECT_EQ(lawn::testing::refusal([&] { schedule.factor(-1); }),
             "lawn::WarmupDecay: factor needs a step >= 0, got -1");
 }
 
@@ -536,7 +526,7 @@ TEST_F(WarmupDecayTest, RefusesAnOptimizerWhoseOptionsHaveNoLearningRate) {
     torch::Tensor step(LossClosure /*closure*/) override { return {}; }
   };
   Bare bare;
-  EXPECT_NE(message_of([&] {
+  EXPECT_NE(lawn::testing::refusal([&] {
               WarmupDecay schedule(bare, WarmupDecayOptions().total_steps(5));
             }).find("get_lr"),
             std::string::npos);
