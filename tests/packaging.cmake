@@ -32,7 +32,7 @@ lawn_add_consumer_test(find_package "${CMAKE_CURRENT_SOURCE_DIR}/consumer" consu
 lawn_add_consumer_test(quickstart "${PROJECT_SOURCE_DIR}/examples/quickstart" quickstart
                        CONFIGURE "-Dlawn_ROOT=${prefix}")
 lawn_add_consumer_test(cifar10 "${PROJECT_SOURCE_DIR}/examples/cifar10" cifar10 CONFIGURE "-Dlawn_ROOT=${prefix}"
-                       RUN --help)
+                       RUN --epochs 1 --train-size 100 --test-size 100 --batch-size 50 --compare)
 set_tests_properties(consumer_find_package consumer_quickstart consumer_cifar10 PROPERTIES FIXTURES_REQUIRED installed)
 
 # --- Programs that must not compile -----------------------------------------------------------------------------------
