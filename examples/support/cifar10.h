@@ -40,12 +40,12 @@ inline Dataset read_cifar10_file(const std::filesystem::path& path,
 /// @throws c10::Error that lists where it looked
 inline std::filesystem::path find_cifar10(const std::filesystem::path& root) {
   const std::filesystem::path inner = root / "cifar-10-batches-bin";
-  for (const auto& folder : {root, inner}) {
-    if (std::filesystem::exists(folder / "data_batch_1.bin")) return folder;
-  }
+  const bool at_root = std::filesystem::exists(root / "data_batch_1.bin");
   TORCH_CHECK(
-      false, "CIFAR-10: no data_batch_1.bin in ", root.string(), " nor in ", inner.string(),
+      at_root || std::filesystem::exists(inner / "data_batch_1.bin"),
+      "CIFAR-10: no data_batch_1.bin in ", root.string(), " nor in ", inner.string(),
       "; --root names the folder that holds CIFAR-10's binary version (*.bin), or its parent");
+  return at_root ? root : inner;
 }
 
 /// CIFAR-10: 50,000 training and 10,000 test images of 32 x 32 pixels in ten classes.
