@@ -58,6 +58,7 @@ inline std::vector<uint8_t> read_gzip_file(const std::filesystem::path& path) {
   TORCH_CHECK(false, path.string(),
               ": this program was built without zlib; unpack the file with\n  ", "gunzip --keep ",
               path.string());
+  return {};  // not reached; gcc does not see that without optimisation
 #endif
 }
 
