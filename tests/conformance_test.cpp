@@ -72,17 +72,21 @@ void expect_twin(torch::ScalarType dtype) {
 
   lawn::testing::Groups groups;
   const std::vector<torch::Tensor> weights = twin.weights().parameters();
-  if (auto undecayed = Row::undecayed()) {
+  auto undecayed = Row::undecayed();
+  if (undecayed) {
     std::vector<torch::Tensor> biases;
     for (const auto& p : twin.model->parameters()) {
       if (p.dim() == 1) biases.push_back(p);
     }
-    groups.emplace_back(weights, std::move(undecayed));
+    groups.emplace_back(weights);
     groups.emplace_back(biases);
   } else {
     groups = twin.groups();
   }
   auto base = Row::make(groups);
+  // Not through the constructor: LibTorch 2.15 takes a 0 there for "not given" and puts its
+  // default.
+  if (undecayed) base.param_groups()[0].set_options(std::move(undecayed));
   std::vector<double> radius;
   for (const auto& w : weights) radius.push_back(w.norm().template item<double>());
 

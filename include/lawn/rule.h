@@ -207,7 +207,8 @@ class LAWNRule {
                   layer.gradient.layout(),
                   ": make its embedding with sparse(false), or leave it out ",
                   "of the selection (parameters outside it may have sparse gradients)");
-      const auto& group = optimizer.param_groups()[static_cast<std::size_t>(positions_[i].group)];
+      const auto& group =
+          optimizer.param_groups().at(static_cast<std::size_t>(positions_[i].group));
       layer.weight_decay = group.has_options() ? weight_decay_of(group.options()) : 0;
       if (layer.radius.defined() && layer.radius.device() != layer.weight.device()) {
         layer.radius = layer.radius.to(layer.weight.device());  // the model has been moved
