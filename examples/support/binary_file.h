@@ -65,7 +65,9 @@ inline std::vector<uint8_t> read_gzip_file(const std::filesystem::path& path) {
 /// Copies bytes into a uint8 tensor of the given shape, which must hold just as many.
 inline at::Tensor byte_tensor(const uint8_t* bytes, at::IntArrayRef shape) {
   at::Tensor tensor = at::empty(shape, at::kByte);
-  std::memcpy(tensor.mutable_data_ptr<uint8_t>(), bytes, tensor.nbytes());
+  if (tensor.nbytes() > 0) {  // an empty tensor may have no address
+    std::memcpy(tensor.mutable_data_ptr<uint8_t>(), bytes, tensor.nbytes());
+  }
   return tensor;
 }
 
