@@ -1,0 +1,81 @@
+// SPDX-License-Identifier: Apache-2.0
+
+#include <optional>
+#include <vector>
+
+#include <gtest/gtest.h>
+#include <torch/torch.h>
+
+#include <lawn/base_optimizer.h>
+
+#include "tests/support/own_optimizer.h"
+
+namespace {
+
+namespace optim = torch::optim;
+using lawn::detail::coupled_weight_decay;
+using lawn::detail::first_moments;
+
+TEST(BaseOptimizer, KnowsWhichWeightDecayIsCoupled) {
+  EXPECT_EQ(coupled_weight_decay(optim::SGDOptions(1).weight_decay(0.1)), 0.1);
+  EXPECT_EQ(coupled_weight_decay(optim::AdamOptions().weight_decay(0.2)), 0.2);
+  EXPECT_EQ(coupled_weight_decay(optim::RMSpropOptions().weight_decay(0.3)), 0.3);
+  EXPECT_EQ(coupled_weight_decay(optim::AdagradOptions().weight_decay(0.4)), 0.4);
+  EXPECT_EQ(coupled_weight_decay(optim::AdamWOptions().weight_decay(0.5)), 0.0);
+  EXPECT_EQ(coupled_weight_decay(optim::LBFGSOptions()), 0.0);
+  EXPECT_EQ(coupled_weight_decay(lawn::testing::SignMomentumOptions().decay(0.6)), std::nullopt);
+}
+
+TEST(BaseOptimizer, RecognisesOptionsDerivedFromLibTorchs) {
+  struct FusedOptions : optim::AdamOptions {};
+  FusedOptions options;
+  options.weight_decay(0.25);
+  EXPECT_EQ(coupled_weight_decay(options), 0.25);
+}
+
+TEST(BaseOptimizer, FindsTheFirstMomentsOfEachState) {
+  const auto moment = torch::ones({2});
+  const auto only = [&](auto&& state) {
+    const auto found = first_moments(state);
+    return found && found->size() == 1 && found->front().is_same(moment);
+  };
+  EXPECT_TRUE(only(optim::SGDParamState().momentum_buffer(moment)));
+  EXPECT_TRUE(only(optim::AdamParamState().exp_avg(moment)));
+  EXPECT_TRUE(only(optim::AdamWParamState().exp_avg(moment)));
+  EXPECT_TRUE(only(optim::RMSpropParamState().momentum_buffer(moment)));
+  optim::RMSpropParamState without_momentum;
+  EXPECT_TRUE(first_moments(without_momentum)->empty());
+  optim::AdagradParamState adagrad;
+  EXPECT_TRUE(first_moments(adagrad)->empty());
+  optim::LBFGSParamState lbfgs;
+  EXPECT_TRUE(first_moments(lbfgs)->empty());
+  lawn::testing::SignMomentumState own;
+  EXPECT_FALSE(first_moments(own).has_value());
+}
+
+TEST(BaseOptimizer, ResetsTheStateOfTheChosenParametersAlone) {
+  auto chosen = torch::ones({2}, torch::requires_grad());
+  auto other = torch::ones({2}, torch::requires_grad());
+  chosen.mutable_grad() = torch::ones({2});
+  other.mutable_grad() = torch::ones({2});
+  optim::Adam adam({chosen, other}, optim::AdamOptions(0.1));
+  adam.step();
+  lawn::detail::reset_state(adam, {chosen});
+  EXPECT_EQ(adam.state().count(chosen.unsafeGetTensorImpl()), 0U);
+  EXPECT_EQ(adam.state().count(other.unsafeGetTensorImpl()), 1U);
+
+  optim::Adagrad adagrad({chosen, other},
+                         optim::AdagradOptions(0.1).initial_accumulator_value(0.5));
+  adagrad.step();
+  lawn::detail::reset_state(adagrad, {chosen});
+  const auto sum = [&](const torch::Tensor& parameter) {
+    return static_cast<const optim::AdagradParamState&>(
+               *adagrad.state().at(parameter.unsafeGetTensorImpl()))
+        .sum();
+  };
+  EXPECT_TRUE(torch::equal(sum(chosen), torch::full({2}, 0.5)));
+  EXPECT_TRUE(torch::equal(sum(other), torch::full({2}, 1.5)));
+  adagrad.step();  // and it goes on
+}
+
+}  // namespace
