@@ -32,6 +32,7 @@ struct Options {
   double weight_decay = 0;
   double free_fraction = 0.2;
   double warmup = 0.05;
+  bool two_part_schedule = false;
   int64_t seed = 0;
   int64_t train_size = 0;
   int64_t test_size = 0;
@@ -126,6 +127,8 @@ inline std::optional<Options> Options::parse(int argc, char** argv) {
       .add("warmup", &o.warmup,
            "share of the steps that the learning rate rises; with LAWN, after the switch too")
       .range(0, 0.1);
+  flags.add("two-part-schedule", &o.two_part_schedule,
+            "train the plain optimizer with LAWN's schedule too, as a control");
   flags.add("seed", &o.seed, "of weights, order of images and augmentation").range(0, 1e15);
   flags
       .add("train-size", &o.train_size,

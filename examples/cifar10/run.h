@@ -77,6 +77,7 @@ inline Result train(const Options& options, const examples::Split& data,
   stepping.learning_rate = options.rate();
   stepping.weight_decay = options.weight_decay;
   stepping.lawn = with_lawn;
+  stepping.two_part_schedule = options.two_part_schedule;
   stepping.free_steps = share(options.free_fraction);
   stepping.warmup_steps = share(options.warmup);
   const auto stepper = examples::make_stepper(network->parameters(), subnetwork, stepping);

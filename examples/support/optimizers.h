@@ -92,7 +92,8 @@ struct StepperOptions {
   double learning_rate = 1e-3;
   double weight_decay = 0;
   bool lawn = false;
-  int64_t free_steps = 0;  ///< LAWN's free phase; not read without LAWN
+  bool two_part_schedule = false;  ///< LAWN's schedule without LAWN, as a control
+  int64_t free_steps = 0;          ///< of LAWN, and the first part of its schedule
   int64_t warmup_steps =
       0;  ///< of linear warm-up: at the start, and with LAWN after the switch too
   int64_t total_steps = 0;
@@ -103,7 +104,7 @@ namespace detail {
 template <class Base>
 std::unique_ptr<Stepper> make_stepper(Base&& base, const lawn::Subnetwork& constrained,
                                       const StepperOptions& options) {
-  if (!options.lawn) {
+  if (!options.lawn && !options.two_part_schedule) {
     return std::make_unique<TypedStepper<Base, lawn::WarmupDecay>>(
         lawn::WarmupDecayOptions()
             .warmup_steps(options.warmup_steps)
@@ -111,20 +112,23 @@ std::unique_ptr<Stepper> make_stepper(Base&& base, const lawn::Subnetwork& const
             .decay(lawn::Decay::kCosine),
         std::move(base));
   }
+  const auto two_part = lawn::LAWNScheduleOptions()
+                            .free_steps(options.free_steps)
+                            .total_steps(options.total_steps)
+                            .warmup_steps(std::min(options.warmup_steps, options.free_steps))
+                            .second_warmup_steps(options.warmup_steps)
+                            .decay(lawn::Decay::kCosine);
+  if (!options.lawn) {
+    return std::make_unique<TypedStepper<Base, lawn::LAWNSchedule>>(two_part, std::move(base));
+  }
   return std::make_unique<TypedStepper<lawn::LAWN<Base>, lawn::LAWNSchedule>>(
-      lawn::LAWNScheduleOptions()
-          .free_steps(options.free_steps)
-          .total_steps(options.total_steps)
-          .warmup_steps(std::min(options.warmup_steps, options.free_steps))
-          .second_warmup_steps(options.warmup_steps)
-          .decay(lawn::Decay::kCosine),
-      std::move(base), constrained, lawn::LAWNOptions().free_steps(options.free_steps));
+      two_part, std::move(base), constrained, lawn::LAWNOptions().free_steps(options.free_steps));
 }
 
 }  // namespace detail
 
 /// The optimizer of a run and its schedule: warm-up and cosine decay to zero without LAWN; with it,
-/// warm-up and hold up to the switch, then warm-up and cosine decay to zero.
+/// or with its two-part schedule, warm-up and hold up to the switch, then the same once more.
 /// @throws c10::Error for an unknown name, and what the optimizer, LAWN and the schedule refuse
 inline std::unique_ptr<Stepper> make_stepper(const std::vector<at::Tensor>& parameters,
                                              const lawn::Subnetwork& constrained,
