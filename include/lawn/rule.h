@@ -130,9 +130,9 @@ class LAWNRule {
       const bool saved = archive.try_read("radius/" + std::to_string(i), radius, true);
       TORCH_CHECK(saved || phase.toInt() == static_cast<int64_t>(Phase::kFree), kName,
                   ": the checkpoint of a constrained phase lacks the radius of ", names_[i]);
-      TORCH_CHECK(!saved || radius.sizes() == radius_shape(layers[i]), kName,
+      TORCH_CHECK(!saved || radius.sizes() == sphere::radius_shape(layers[i]), kName,
                   ": expected the radius of ", names_[i], " to have shape ",
-                  at::IntArrayRef(radius_shape(layers[i])), ", got ", radius.sizes(),
+                  at::IntArrayRef(sphere::radius_shape(layers[i])), ", got ", radius.sizes(),
                   ": the checkpoint was written with another granularity; nothing was changed");
       layers[i].radius = saved ? radius.to(layers[i].weight.device()) : at::Tensor();
     }
@@ -155,15 +155,13 @@ class LAWNRule {
   int64_t steps() const { return steps_; }
   const LAWNOptions& options() const { return options_; }
   const std::vector<std::string>& names() const { return names_; }
-  const std::vector<sphere::Layer>& layers() const { return layers_; }
 
  private:
   void add(const SubnetworkParameter& parameter) {
-    const auto& tensor = parameter.tensor;
     sphere::Layer layer;
-    layer.weight = tensor;
+    layer.weight = parameter.tensor;
     if (options_.granularity() == Granularity::kOutputUnit && parameter.role != Role::kBias &&
-        tensor.dim() > 1) {
+        parameter.tensor.dim() > 1) {
       layer.unit_dim = parameter.unit_dim;
     }
     layers_.push_back(std::move(layer));
@@ -296,11 +294,6 @@ class LAWNRule {
       flat.push_back(position.index);
     }
     return flat;
-  }
-
-  static std::vector<int64_t> radius_shape(const sphere::Layer& layer) {
-    if (layer.unit_dim == sphere::kWholeTensor) return {};
-    return {layer.weight.size(layer.unit_dim)};
   }
 
   LAWNOptions options_;

@@ -70,8 +70,7 @@ class SegmentSchedule : public torch::optim::LRScheduler {
   /// of that step; `torch::load(schedule, path)` calls it. Before or after the optimizer's own
   /// load: the result is the same.
   /// @throws c10::Error, with nothing changed, if the archive holds no schedule, one with other
-  /// options, or one for
-  ///         another number of parameter groups
+  ///         options, or one for another number of parameter groups
   void load(torch::serialize::InputArchive& archive) {
     c10::IValue description;
     c10::IValue steps;

@@ -9,7 +9,6 @@
 #include <ATen/ops/mul.h>
 #include <ATen/ops/nan_to_num.h>
 #include <ATen/ops/where.h>
-#include <c10/util/ArrayRef.h>
 
 #include <lawn/sphere/layer.h>
 

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <vector>
 
 #include <ATen/core/Tensor.h>
 #include <c10/core/ScalarType.h>
@@ -32,6 +33,12 @@ struct Layer {
 /// float32.
 inline at::ScalarType accumulation_dtype(const at::Tensor& tensor) {
   return tensor.scalar_type() == at::kDouble ? at::kDouble : at::kFloat;
+}
+
+/// The shape of a layer's norms and radii: `[]`, or `[units]`.
+inline std::vector<int64_t> radius_shape(const Layer& layer) {
+  if (layer.unit_dim == kWholeTensor) return {};
+  return {layer.weight.size(layer.unit_dim)};
 }
 
 }  // namespace lawn::sphere

@@ -75,10 +75,7 @@ inline std::vector<at::Tensor> norms(c10::ArrayRef<Layer> layers) {
                              .dtype(accumulation_dtype(layer.weight))
                              .layout(at::kStrided)
                              .requires_grad(false);
-    const auto shape = layer.unit_dim == kWholeTensor
-                           ? std::vector<int64_t>{}
-                           : std::vector<int64_t>{layer.weight.size(layer.unit_dim)};
-    result.push_back(at::empty(shape, options));
+    result.push_back(at::empty(radius_shape(layer), options));
     into.push_back({layer.weight, {}, result.back(), layer.unit_dim, 0});
   }
   detail::dispatch(
@@ -108,9 +105,8 @@ inline void project_to_tangent_(c10::ArrayRef<Layer> layers) {
 
 /// Brings each weight back to its sphere.
 ///   w <- R w / ||w||
-/// @param layers  each with a radius; the weights are changed in place. A free sphere, and one
-/// whose
-///                norm is zero or not finite, stays as it is
+/// @param layers  each with a radius; the weights are changed in place. A free sphere stays as it
+///                is, and so does one whose norm is zero or not finite
 /// @note    does not wait for the device
 /// @source  Gupta et al. 2021, arXiv 2108.05839
 inline void rescale_(c10::ArrayRef<Layer> layers) {
