@@ -466,6 +466,7 @@ TEST(LAWNRefuses, SparseGradientOfAConstrainedTensorAndTakesItElsewhere) {
             LAWNOptions().free_steps(100));
   backward();
   expect_refusal([&] { both.step(); }, "expected a dense gradient for parameter 0");
+  EXPECT_EQ(both.report().layers.front().note, "gradient is not dense");
   EXPECT_TRUE(torch::equal(table->weight.detach(), before));
   EXPECT_EQ(both.steps(), 0);
 

@@ -28,6 +28,8 @@ inline std::string remark(const sphere::Layer& layer, const at::Tensor& gradient
   if (!all_finite(layer.weight)) add("weight is not finite");
   if (!gradient.defined()) {
     add("no gradient");
+  } else if (gradient.layout() != at::kStrided) {
+    add("gradient is not dense");
   } else if (!all_finite(gradient)) {
     add("gradient is not finite");
   }
@@ -49,7 +51,7 @@ inline LayerReport measure(const std::string& name, const sphere::Layer& layer, 
   result.spheres = norms.numel();
   result.norm = norms.norm().item<double>();
   if (layer.radius.defined()) {
-    const auto radius = layer.radius.to(at::kDouble);
+    const auto radius = layer.radius.to(norms.device(), at::kDouble);  // the model may have moved
     result.radius = radius.norm().item<double>();
     if (phase == Phase::kConstrained && radius.numel() > 0) {
       const auto error = at::where(radius > 0, norms / radius - 1, 0.0);
