@@ -1,0 +1,33 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstdint>
+
+#include <lawn/sphere/flat.h>
+
+/// Where the two halves of the CUDA table meet: `table.h`, which knows torch and is compiled by the
+/// host compiler with every program, and the kernels, which know CUDA and are compiled by nvcc once,
+/// where there is one. Free of both.
+namespace lawn::sphere::cuda {
+
+/// What the kernels' half offers. All layers of a call lie on the current device; `stream` is a
+/// cudaStream_t; nothing waits for the device or allocates. Each function that launches returns
+/// null, or what CUDA says went wrong.
+struct Launchers {
+  /// Whether there are kernels for these dtypes.
+  bool (*takes)(Dtype weight, Dtype gradient);
+  /// Bytes of device memory, aligned to 16, that a call with these layers needs as `workspace`.
+  std::int64_t (*workspace_bytes)(const Flat* layers, std::int64_t count);
+  /// Norm of each sphere into `radius`.
+  const char* (*norms)(const Flat* layers, std::int64_t count, void* workspace, void* stream);
+  /// As `sphere::project_to_tangent_`; a layer without a gradient is passed over.
+  const char* (*project_to_tangent)(const Flat* layers, std::int64_t count, void* workspace,
+                                    void* stream);
+  /// As `sphere::rescale_`.
+  const char* (*rescale)(const Flat* layers, std::int64_t count, void* workspace, void* stream);
+};
+
+/// Null in a program without the kernels' half. That half sets it when the program starts.
+inline const Launchers* launchers = nullptr;
+
+}  // namespace lawn::sphere::cuda

@@ -1,0 +1,30 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstdint>
+
+/// Free of torch, so that device code can include it.
+namespace lawn::sphere {
+
+/// The dtypes that fast tables take.
+enum class Dtype : std::uint8_t { kFloat64, kFloat32, kBFloat16, kFloat16 };
+
+/// A layer as plain memory: `spheres` runs of `sphere_numel` elements, one after the other without
+/// gaps, in the weight and in the gradient alike.
+struct Flat {
+  void* weight = nullptr;
+  /// Null where a step has none.
+  void* gradient = nullptr;
+  /// One number for each sphere, float64 for a float64 weight, else float32. Null: every sphere
+  /// counts as constrained.
+  void* radius = nullptr;
+  std::int64_t spheres = 0;
+  std::int64_t sphere_numel = 0;
+  /// As `Layer::weight_decay`.
+  double weight_decay = 0;
+  Dtype weight_dtype = Dtype::kFloat32;
+  /// The weight's where there is no gradient.
+  Dtype gradient_dtype = Dtype::kFloat32;
+};
+
+}  // namespace lawn::sphere
