@@ -35,8 +35,12 @@ if(LAWN_BUILD_BENCHMARKS)
 endif()
 
 # Warnings are errors here and nowhere else; `cmake --compile-no-warning-as-error` lets one build on regardless.
-add_compile_options(-Wall -Wextra -Wpedantic -Wshadow -Wconversion)
+add_compile_options("$<$<COMPILE_LANGUAGE:CXX>:-Wall;-Wextra;-Wpedantic;-Wshadow;-Wconversion>")
 set(CMAKE_COMPILE_WARNING_AS_ERROR ON)
+if(TARGET lawn_cuda)
+  # No -Wpedantic: the host code that nvcc makes of the kernels is not ours.
+  target_compile_options(lawn_cuda PRIVATE --Werror=all-warnings -Xcompiler=-Wall,-Wextra)
+endif()
 
 # The target all_verify_interface_header_sets compiles each header alone; the preset `test` builds it.
-set_target_properties(lawn PROPERTIES VERIFY_INTERFACE_HEADER_SETS ON)
+set_target_properties(lawn PROPERTIES VERIFY_INTERFACE_HEADER_SETS ON INTERFACE_HEADER_SETS_TO_VERIFY HEADERS)

@@ -63,9 +63,10 @@ set(LAWN_SAVED_GLOBAL "${CMAKE_FIND_PACKAGE_TARGETS_GLOBAL}")
 set(CMAKE_FIND_PACKAGE_TARGETS_GLOBAL ON)
 
 get_filename_component(LAWN_TORCH_ROOT "${Torch_DIR}/../../.." ABSOLUTE)
+file(GLOB LAWN_TORCH_HAS_CUDA "${LAWN_TORCH_ROOT}/lib/libtorch_cuda.so")
 find_program(LAWN_NVCC nvcc HINTS ENV CUDACXX ENV CUDA_HOME ENV CUDA_PATH PATHS /usr/local/cuda PATH_SUFFIXES bin)
 
-if(EXISTS "${LAWN_TORCH_ROOT}/lib/libtorch_cuda.so" AND NOT LAWN_NVCC)
+if(LAWN_TORCH_HAS_CUDA AND NOT LAWN_NVCC)
   # LibTorch's own CMake files refuse to go on without the CUDA toolkit, even for a program that has no CUDA code of its
   # own. Such a program compiles against the headers and links against the libraries, which bring their CUDA along.
   message(STATUS "lawn: ${LAWN_TORCH_ROOT} is a CUDA build, but there is no nvcc: linking its libraries directly")
@@ -83,8 +84,9 @@ if(EXISTS "${LAWN_TORCH_ROOT}/lib/libtorch_cuda.so" AND NOT LAWN_NVCC)
   set(Torch_VERSION "${PACKAGE_VERSION}")
 else()
   if(NOT TORCH_CUDA_ARCH_LIST AND NOT DEFINED ENV{TORCH_CUDA_ARCH_LIST})
-    # Without a GPU LibTorch would pick every architecture it ever knew, some of which today's nvcc refuses.
-    set(TORCH_CUDA_ARCH_LIST "8.0;9.0;10.0")
+    # Without a GPU LibTorch would pick every architecture it ever knew, some of which today's nvcc refuses. These serve every
+    # GPU that the wheels know: code for 8.0 runs on 8.6 and 8.9 too, and what comes after 10 gets its code from the driver.
+    set(TORCH_CUDA_ARCH_LIST "7.5;8.0;9.0;10.0+PTX")
   endif()
   # Messages below errors are dropped: thirty lines about CUDA, and a warning that kineto, a profiler, is not in the wheel.
   set(LAWN_SAVED_LOG_LEVEL "${CMAKE_MESSAGE_LOG_LEVEL}")

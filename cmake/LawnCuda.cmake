@@ -1,0 +1,38 @@
+# SPDX-License-Identifier: Apache-2.0
+#
+# Compiles lawn's CUDA kernels, where LibTorch is a CUDA build and there is an nvcc, and makes the target lawn::cuda of them;
+# elsewhere that target is empty, and tensors on a GPU go through ATen. Included after the target lawn::lawn is there, by lawn's
+# own build and by the installed lawnConfig.cmake.
+#
+# The kernels are one object file, compiled once in a project and put on the link line of every program and shared library that
+# uses lawn, static libraries between them or not. A source handed over with the target would be compiled once for each target,
+# in folders where CUDA may not be enabled, and a static library would bury it: nothing refers to it by name.
+
+if(TARGET lawn::cuda)
+  return()
+endif()
+
+add_library(lawn::cuda INTERFACE IMPORTED GLOBAL)
+get_target_property(LAWN_INCLUDE_DIR lawn::lawn HEADER_DIRS)
+set(LAWN_KERNELS "${LAWN_INCLUDE_DIR}/lawn/sphere/cuda/launchers.cu")
+
+if(NOT LAWN_TORCH_HAS_CUDA)
+  message(STATUS "lawn: no CUDA kernels, since LibTorch is built without CUDA")
+elseif(NOT CMAKE_CUDA_COMPILER)
+  message(STATUS "lawn: no CUDA kernels, since there is no nvcc: tensors on a GPU go through ATen")
+else()
+  message(STATUS "lawn: CUDA kernels for the architectures ${TORCH_CUDA_ARCH_LIST}")
+  add_library(lawn_cuda OBJECT "${LAWN_KERNELS}")
+  target_include_directories(lawn_cuda PRIVATE "${LAWN_INCLUDE_DIR}")
+  target_compile_features(lawn_cuda PRIVATE cuda_std_17)
+  set_target_properties(
+    lawn_cuda
+    PROPERTIES POSITION_INDEPENDENT_CODE ON # a shared library may take it
+               CUDA_ARCHITECTURES OFF # LibTorch has put them into CMAKE_CUDA_FLAGS
+               CUDA_SEPARABLE_COMPILATION OFF # the linker of a program in C++ knows nothing of it
+               EXPORT_COMPILE_COMMANDS ON
+               # What the project around asks of its own code, warnings as errors perhaps, is not asked of this one.
+               COMPILE_OPTIONS "" COMPILE_WARNING_AS_ERROR OFF)
+  # The runtime that LibTorch uses, so that there is one in a program.
+  target_link_libraries(lawn::cuda INTERFACE "$<TARGET_OBJECTS:lawn_cuda>" CUDA::cudart)
+endif()
