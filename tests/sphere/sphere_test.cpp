@@ -256,9 +256,9 @@ struct CountingTable {
   static inline size_t layers = 0;
 
   static bool takes(const Layer& layer) { return layer.weight.scalar_type() == torch::kDouble; }
-  static void norms(c10::ArrayRef<Layer> all, c10::ArrayRef<at::Tensor> into) {
+  static void norms(c10::ArrayRef<Layer> all) {
     count(all);
-    for (size_t i = 0; i < all.size(); ++i) into[i].copy_(lawn::sphere::aten::norm(all[i]));
+    for (const auto& layer : all) layer.radius.copy_(lawn::sphere::aten::norm(layer));
   }
   static void project(c10::ArrayRef<Layer> all) {
     count(all);
@@ -279,10 +279,11 @@ class SphereTable : public ::testing::Test {
   void SetUp() override {
     CountingTable::calls = 0;
     CountingTable::layers = 0;
-    lawn::sphere::register_table(c10::kCPU, &table_);
+    before_ = lawn::sphere::register_table(c10::kCPU, &table_);
   }
-  void TearDown() override { lawn::sphere::register_table(c10::kCPU, nullptr); }
+  void TearDown() override { lawn::sphere::register_table(c10::kCPU, before_); }
 
+  const lawn::sphere::Table* before_ = nullptr;
   static constexpr lawn::sphere::Table table_{&CountingTable::takes, &CountingTable::norms,
                                               &CountingTable::project, &CountingTable::rescale};
 };
@@ -318,7 +319,7 @@ TEST(SphereRegistration, RefusesATableWithHoles) {
   static constexpr lawn::sphere::Table kHoles{};
   lawn::testing::expect_refusal([] { lawn::sphere::register_table(c10::kCPU, &kHoles); },
                                 "expected every function of the table to be set");
-  EXPECT_EQ(lawn::sphere::table_of(c10::kCPU), nullptr);
+  EXPECT_EQ(lawn::sphere::table_of(c10::kCPU), &lawn::sphere::cpu::kTable);
 }
 
 }  // namespace

@@ -3,9 +3,11 @@
 
 #include <cstdint>
 #include <optional>
+#include <vector>
 
 #include <ATen/core/Tensor.h>
 #include <c10/core/ScalarType.h>
+#include <c10/util/ArrayRef.h>
 
 #include <lawn/sphere/flat.h>
 #include <lawn/sphere/layer.h>
@@ -15,11 +17,16 @@ namespace lawn::sphere {
 /// The `Dtype` of `type`, if it has one.
 inline std::optional<Dtype> flat_dtype(at::ScalarType type) {
   switch (type) {
-    case at::kDouble: return Dtype::kFloat64;
-    case at::kFloat: return Dtype::kFloat32;
-    case at::kBFloat16: return Dtype::kBFloat16;
-    case at::kHalf: return Dtype::kFloat16;
-    default: return std::nullopt;
+    case at::kDouble:
+      return Dtype::kFloat64;
+    case at::kFloat:
+      return Dtype::kFloat32;
+    case at::kBFloat16:
+      return Dtype::kBFloat16;
+    case at::kHalf:
+      return Dtype::kFloat16;
+    default:
+      return std::nullopt;
   }
 }
 
@@ -89,6 +96,19 @@ inline Flat flatten(const Layer& layer) {
   }
   if (layer.radius.defined()) flat.radius = layer.radius.data_ptr();
   return flat;
+}
+
+/// Each of `layers` as plain memory.
+inline std::vector<Flat> flatten(c10::ArrayRef<Layer> layers) {
+  std::vector<Flat> flat;
+  flat.reserve(layers.size());
+  for (const Layer& layer : layers) flat.push_back(flatten(layer));
+  return flat;
+}
+
+/// Tells autograd, as ATen's own in-place functions do, that the memory of `tensor` was written to.
+inline void bump_version(const at::Tensor& tensor) {
+  if (tensor.defined() && !tensor.is_inference()) tensor.unsafeGetTensorImpl()->bump_version();
 }
 
 }  // namespace lawn::sphere

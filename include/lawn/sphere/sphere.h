@@ -13,6 +13,8 @@
 #include <c10/util/Exception.h>
 
 #include <lawn/sphere/aten.h>
+#include <lawn/sphere/cpu/table.h>
+#include <lawn/sphere/cuda/table.h>
 #include <lawn/sphere/layer.h>
 #include <lawn/sphere/table.h>
 
@@ -79,12 +81,7 @@ inline std::vector<at::Tensor> norms(c10::ArrayRef<Layer> layers) {
     into.push_back({layer.weight, {}, result.back(), layer.unit_dim, 0});
   }
   detail::dispatch(
-      into,
-      [](const Table& table, c10::ArrayRef<Layer> taken) {
-        std::vector<at::Tensor> places;
-        for (const Layer& layer : taken) places.push_back(layer.radius);
-        table.norms(taken, places);
-      },
+      into, [](const Table& table, c10::ArrayRef<Layer> taken) { table.norms(taken); },
       [](const Layer& layer) { layer.radius.copy_(aten::norm(layer)); });
   return result;
 }

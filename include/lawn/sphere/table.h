@@ -3,9 +3,8 @@
 
 #include <array>
 #include <cstddef>
-#include <vector>
+#include <utility>
 
-#include <ATen/core/Tensor.h>
 #include <c10/core/DeviceType.h>
 #include <c10/util/ArrayRef.h>
 #include <c10/util/Exception.h>
@@ -19,8 +18,8 @@ namespace lawn::sphere {
 struct Table {
   /// Whether the functions below accept this layer (its layout and dtypes).
   bool (*takes)(const Layer& layer);
-  /// Norm of each sphere into `norms[i]`, preallocated as `Layer::radius` is.
-  void (*norms)(c10::ArrayRef<Layer> layers, c10::ArrayRef<at::Tensor> norms);
+  /// Norm of each sphere into `radius`.
+  void (*norms)(c10::ArrayRef<Layer> layers);
   /// As `aten::project_to_tangent_`; a layer without a gradient is passed over.
   void (*project_to_tangent_)(c10::ArrayRef<Layer> layers);
   /// As `aten::rescale_`; every layer has a radius.
@@ -34,16 +33,18 @@ inline std::array<const Table*, c10::COMPILE_TIME_MAX_DEVICE_TYPES>& tables() {
 }
 }  // namespace detail
 
-/// Makes `table` the one that layers on `device` go to first; a null pointer takes it back.
+/// Makes `table` the one that layers on `device` go to; null: ATen does the work. Lawn's own tables
+/// of the CPU and of CUDA are registered when the program starts.
 /// @param table  must outlive every use; all its functions set
+/// @return the table that stood there before, or null
 /// @note  not synchronised with steps that are running: call it at start-up
-inline void register_table(c10::DeviceType device, const Table* table) {
+inline const Table* register_table(c10::DeviceType device, const Table* table) {
   TORCH_CHECK(table == nullptr ||
                   (table->takes && table->norms && table->project_to_tangent_ && table->rescale_),
               "lawn::sphere::register_table: expected every function of the table to be set; got a "
               "null pointer among them for device ",
               device);
-  detail::tables()[static_cast<std::size_t>(device)] = table;
+  return std::exchange(detail::tables()[static_cast<std::size_t>(device)], table);
 }
 
 /// The table of `device`, or null where ATen does the work.

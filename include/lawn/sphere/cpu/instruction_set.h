@@ -1,0 +1,39 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+/// Compiles a loop for the instruction set that every CPU has and for a wider one, and takes the
+/// wider where the machine has it. A consumer's own compile flags are not ours to choose, and
+/// without `-march` a compiler uses SSE2 alone, which is half as fast.
+namespace lawn::sphere::cpu {
+
+#if defined(__x86_64__) && defined(__GNUC__)  // also Clang
+#define LAWN_AVX2 __attribute__((target("avx2")))
+#define LAWN_LOOP __attribute__((always_inline)) inline
+inline bool has_avx2() { return __builtin_cpu_supports("avx2") != 0; }
+#else
+#define LAWN_AVX2
+#define LAWN_LOOP inline
+inline bool has_avx2() { return false; }
+#endif
+
+/// `Loop::run(arguments...)` for any CPU.
+template <class Loop, class... Arguments>
+auto run_baseline(Arguments... arguments) {
+  return Loop::run(arguments...);
+}
+
+/// `Loop::run(arguments...)` for a CPU with AVX2. `run` is a LAWN_LOOP: it has to be inlined here
+/// to be compiled so.
+template <class Loop, class... Arguments>
+LAWN_AVX2 auto run_avx2(Arguments... arguments) {
+  return Loop::run(arguments...);
+}
+
+/// `Loop::run(arguments...)`, as fast as this machine can.
+template <class Loop, class... Arguments>
+auto run(Arguments... arguments) {
+  static const bool avx2 = has_avx2();
+  return avx2 ? run_avx2<Loop>(arguments...) : run_baseline<Loop>(arguments...);
+}
+
+}  // namespace lawn::sphere::cpu

@@ -1,0 +1,87 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+#include <vector>
+
+#include <ATen/core/Tensor.h>
+#include <ATen/ops/empty.h>
+#include <c10/core/DeviceGuard.h>
+#include <c10/core/impl/VirtualGuardImpl.h>
+#include <c10/util/ArrayRef.h>
+#include <c10/util/Exception.h>
+
+#include <lawn/sphere/cuda/launch.h>
+#include <lawn/sphere/flat.h>
+#include <lawn/sphere/flatten.h>
+#include <lawn/sphere/layer.h>
+#include <lawn/sphere/table.h>
+
+/// The host's half of the CUDA table. It compiles in every program; where `launchers` is null,
+/// since the program was built without nvcc, it takes no layer and ATen does the work.
+namespace lawn::sphere::cuda {
+
+namespace detail {
+
+using Launch = const char* (*)(const Flat*, std::int64_t, void*, void*);
+
+/// Launches `function` once for each device, on its current stream, with the layers that lie there.
+/// The workspace comes from LibTorch's caching allocator, which knows streams and CUDA graphs, and
+/// asks the device for nothing after the first step.
+inline void launch(Launch Launchers::*function, c10::ArrayRef<Layer> layers) {
+  std::vector<at::Device> devices;
+  for (const Layer& layer : layers) {
+    const auto device = layer.weight.device();
+    if (std::find(devices.begin(), devices.end(), device) == devices.end()) {
+      devices.push_back(device);
+    }
+  }
+  for (const auto device : devices) {
+    std::vector<Flat> flat;
+    for (const Layer& layer : layers) {
+      if (layer.weight.device() == device) flat.push_back(flatten(layer));
+    }
+    const c10::DeviceGuard guard(device);
+    // The tests run the kernels on the host, which has no streams.
+    void* stream =
+        device.is_cpu()
+            ? nullptr
+            : c10::impl::VirtualGuardImpl(device.type()).getStream(device).native_handle();
+    const auto count = static_cast<std::int64_t>(flat.size());
+    const auto workspace = at::empty({launchers->workspace_bytes(flat.data(), count)},
+                                     at::TensorOptions(device).dtype(at::kByte));
+    const char* error = (launchers->*function)(flat.data(), count, workspace.data_ptr(), stream);
+    TORCH_CHECK(error == nullptr, "lawn::sphere: launching a kernel on ", device,
+                " failed: ", error);
+  }
+}
+
+inline bool takes(const Layer& layer) {
+  if (launchers == nullptr || !is_flat(layer)) return false;
+  const auto weight = *flat_dtype(layer.weight.scalar_type());
+  const auto gradient =
+      layer.gradient.defined() ? *flat_dtype(layer.gradient.scalar_type()) : weight;
+  return launchers->takes(weight, gradient);
+}
+
+inline void norms(c10::ArrayRef<Layer> layers) { launch(&Launchers::norms, layers); }
+
+inline void project_to_tangent_(c10::ArrayRef<Layer> layers) {
+  launch(&Launchers::project_to_tangent, layers);
+  for (const Layer& layer : layers) bump_version(layer.gradient);
+}
+
+inline void rescale_(c10::ArrayRef<Layer> layers) {
+  launch(&Launchers::rescale, layers);
+  for (const Layer& layer : layers) bump_version(layer.weight);
+}
+
+}  // namespace detail
+
+inline constexpr Table kTable{detail::takes, detail::norms, detail::project_to_tangent_,
+                              detail::rescale_};
+
+inline const bool kRegistered = (register_table(c10::DeviceType::CUDA, &kTable), true);
+
+}  // namespace lawn::sphere::cuda
