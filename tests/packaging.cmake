@@ -13,27 +13,63 @@ set(prefix "${CMAKE_CURRENT_BINARY_DIR}/prefix")
 add_test(NAME install COMMAND "${CMAKE_COMMAND}" --install "${PROJECT_BINARY_DIR}" --prefix "${prefix}")
 set_tests_properties(install PROPERTIES FIXTURES_SETUP installed)
 
-# Configures, builds and runs the project in `folder`; further arguments go to its configuration, those after RUN to it.
+# What programs that use lawn in this environment have of the CUDA kernels; one architecture of them suffices below.
+set(kernels none)
+if(TARGET lawn_cuda)
+  set(kernels kernels)
+endif()
+
+# Configures and builds the project in `folder`, or one TARGET of it, and runs `program`; arguments after CONFIGURE go to the
+# configuration, those after RUN to the program.
 function(lawn_add_consumer_test name folder program)
-  cmake_parse_arguments(PARSE_ARGV 3 argument "" "" "CONFIGURE;RUN")
+  cmake_parse_arguments(PARSE_ARGV 3 argument "" "TARGET" "CONFIGURE;RUN")
+  if(argument_TARGET)
+    list(PREPEND argument_TARGET --build-target)
+  endif()
   add_test(
     NAME consumer_${name}
     COMMAND
       "${CMAKE_CTEST_COMMAND}" --build-and-test "${folder}" "${CMAKE_CURRENT_BINARY_DIR}/consumer/${name}"
       --build-noclean --build-generator "${CMAKE_GENERATOR}" --build-options "-DCMAKE_CXX_COMPILER=${CMAKE_CXX_COMPILER}"
-      "-DCMAKE_CXX_COMPILER_LAUNCHER=${LAWN_CCACHE}" "-DTorch_DIR=${Torch_DIR}" ${argument_CONFIGURE} --test-command
-      "${program}" ${argument_RUN})
+      "-DCMAKE_CXX_COMPILER_LAUNCHER=${LAWN_CCACHE}" "-DTorch_DIR=${Torch_DIR}" -DTORCH_CUDA_ARCH_LIST=9.0
+      ${argument_CONFIGURE} ${argument_TARGET} --test-command "${program}" ${argument_RUN})
   set_tests_properties(consumer_${name} PROPERTIES PROCESSORS 2 TIMEOUT 900)
 endfunction()
 
 lawn_add_consumer_test(fetch_content "${CMAKE_CURRENT_SOURCE_DIR}/consumer" consumer
-                       CONFIGURE "-DLAWN_SOURCE_DIR=${PROJECT_SOURCE_DIR}")
-lawn_add_consumer_test(find_package "${CMAKE_CURRENT_SOURCE_DIR}/consumer" consumer CONFIGURE "-Dlawn_ROOT=${prefix}")
+                       CONFIGURE "-DLAWN_SOURCE_DIR=${PROJECT_SOURCE_DIR}" RUN ${kernels})
+lawn_add_consumer_test(find_package "${CMAKE_CURRENT_SOURCE_DIR}/consumer" consumer CONFIGURE "-Dlawn_ROOT=${prefix}"
+                       RUN ${kernels})
 lawn_add_consumer_test(quickstart "${PROJECT_SOURCE_DIR}/examples/quickstart" quickstart
                        CONFIGURE "-Dlawn_ROOT=${prefix}")
 lawn_add_consumer_test(cifar10 "${PROJECT_SOURCE_DIR}/examples/cifar10" cifar10 CONFIGURE "-Dlawn_ROOT=${prefix}"
                        RUN --epochs 1 --train-size 100 --test-size 100 --batch-size 50 --compare)
-set_tests_properties(consumer_find_package consumer_quickstart consumer_cifar10 PROPERTIES FIXTURES_REQUIRED installed)
+
+# Two static libraries and a shared one in a program, and a program that has lawn from its static library alone.
+set(libraries "${CMAKE_CURRENT_SOURCE_DIR}/consumer_libraries")
+lawn_add_consumer_test(libraries "${libraries}" "${CMAKE_CTEST_COMMAND}"
+                       CONFIGURE "-Dlawn_ROOT=${prefix}" -DEXPECTED=${kernels}\;2 RUN --verbose)
+
+# Without what lawn can do without. The LibTorch without CUDA is made up: no such wheel is at hand.
+lawn_add_consumer_test(without_nvcc "${libraries}" alone TARGET alone
+                       CONFIGURE "-Dlawn_ROOT=${prefix}" -DLAWN_NVCC=OFF RUN none 2)
+lawn_add_consumer_test(without_openmp "${libraries}" alone TARGET alone
+                       CONFIGURE "-Dlawn_ROOT=${prefix}" -DCMAKE_DISABLE_FIND_PACKAGE_OpenMP=ON RUN ${kernels} 1)
+set(without_cuda "${CMAKE_CURRENT_BINARY_DIR}/libtorch_without_cuda")
+lawn_add_consumer_test(libtorch_without_cuda "${libraries}" alone TARGET alone
+                       CONFIGURE "-Dlawn_ROOT=${prefix}" "-DTorch_DIR=${without_cuda}/torch/share/cmake/Torch" RUN none 2)
+add_test(NAME libtorch_without_cuda
+         COMMAND "${Python3_EXECUTABLE}" "${CMAKE_CURRENT_SOURCE_DIR}/support/cpu_only_libtorch.py" "${LAWN_TORCH_ROOT}"
+                 "${without_cuda}" "${CMAKE_CXX_COMPILER}")
+set_tests_properties(libtorch_without_cuda PROPERTIES FIXTURES_SETUP libtorch_without_cuda)
+if(NOT LAWN_TORCH_HAS_CUDA)
+  set_tests_properties(libtorch_without_cuda consumer_libtorch_without_cuda PROPERTIES DISABLED ON) # every test is this one
+endif()
+
+foreach(name find_package quickstart cifar10 libraries without_nvcc without_openmp)
+  set_tests_properties(consumer_${name} PROPERTIES FIXTURES_REQUIRED installed)
+endforeach()
+set_tests_properties(consumer_libtorch_without_cuda PROPERTIES FIXTURES_REQUIRED "installed;libtorch_without_cuda")
 
 # --- Programs that must not compile -----------------------------------------------------------------------------------
 

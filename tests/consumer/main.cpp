@@ -6,7 +6,10 @@
 #include <iostream>
 #include <mutex>
 #include <set>
+#include <string>
 #include <thread>
+
+#include <lawn/sphere/cuda/launch.h>
 
 #include "train.h"
 
@@ -27,10 +30,12 @@ size_t threads_of_parallel_for() {
 
 }  // namespace
 
-int main() {
+/// Takes what there must be of the CUDA kernels: "kernels" or "none".
+int main(int, char** arguments) {
   const double drift = largest_drift_of_a_norm();
   const size_t threads = threads_of_parallel_for();
+  const std::string kernels = lawn::sphere::cuda::launchers != nullptr ? "kernels" : "none";
   std::cout << "lawn " << LAWN_VERSION << ": largest drift of a norm " << drift << ", " << threads
-            << " threads\n";
-  return drift < 1e-6 && threads == 2 ? 0 : 1;
+            << " threads, CUDA kernels: " << kernels << "\n";
+  return drift < 1e-6 && threads == 2 && kernels == arguments[1] ? 0 : 1;
 }

@@ -1,0 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "step.h"
+
+int main(int, char** arguments) { return as_expected("program", own_step(), arguments) ? 0 : 1; }
