@@ -98,6 +98,14 @@ if(EXISTS "${readme}")
   endforeach()
 endif()
 
+# --- The CUDA kernels' registers --------------------------------------------------------------------------------------
+
+set(cuda_resources "${Python3_EXECUTABLE}" "${scripts}/cuda_resources.py" --nvcc "${LAWN_NVCC}")
+add_test(NAME cuda_resources COMMAND ${cuda_resources})
+add_test(NAME cuda_resources_finds_spills COMMAND ${cuda_resources} "${CMAKE_CURRENT_SOURCE_DIR}/support/spilling.cu")
+set_tests_properties(cuda_resources cuda_resources_finds_spills PROPERTIES SKIP_RETURN_CODE 77)
+set_tests_properties(cuda_resources_finds_spills PROPERTIES PASS_REGULAR_EXPRESSION "3 of 6 functions spill registers")
+
 # --- What a compile costs, and formatting -----------------------------------------------------------------------------
 
 add_test(NAME compile_time COMMAND "${Python3_EXECUTABLE}" "${scripts}/compile_time.py" "${PROJECT_BINARY_DIR}" "${main}")
