@@ -4,6 +4,7 @@
 // lawn::lawn with CUDA; it includes nothing of torch.
 
 #include <lawn/sphere/cuda/launch.h>
+#include <lawn/sphere/cuda/launchers.cuh>
 
 /// What a linker can be told to pull (`-u`), so that the object of this file is not left behind in
 /// a static archive. Weak, since an executable and a library may each hold one.
@@ -11,17 +12,8 @@ extern "C" __attribute__((weak)) void lawn_sphere_cuda_anchor() {}
 
 namespace {
 
-using lawn::sphere::Dtype;
-using lawn::sphere::Flat;
-
-bool takes(Dtype, Dtype) { return false; }
-std::int64_t workspace_bytes(const Flat*, std::int64_t) { return 0; }
-const char* launch(const Flat*, std::int64_t, void*, void*) { return nullptr; }
-
-constexpr lawn::sphere::cuda::Launchers kLaunchers{takes, workspace_bytes, launch, launch, launch};
-
 [[maybe_unused]] const bool kRegistered = [] {
-  lawn::sphere::cuda::launchers = &kLaunchers;
+  lawn::sphere::cuda::launchers = &lawn::sphere::cuda::kLaunchers;
   return true;
 }();
 

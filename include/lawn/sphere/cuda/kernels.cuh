@@ -1,0 +1,224 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstdint>
+
+#include <cuda_runtime.h>
+
+#include <lawn/sphere/cuda/layer_list.h>
+#include <lawn/sphere/cuda/operations.cuh>
+#include <lawn/sphere/cuda/packs.cuh>
+#include <lawn/sphere/cuda/reduce.cuh>
+
+/// The two kernels, for every operation. The first deals with whole spheres where a warp or a block
+/// can hold one, and leaves the sums of each chunk of the others in a slot of the workspace. The
+/// second deals with these: each block adds the slots of its sphere, all in the same order.
+namespace lawn::sphere::cuda {
+namespace {
+
+template <class T>
+struct Type {
+  using type = T;
+};
+
+/// Calls `f(Type<Operation<W, G>>)` with the setting's dtypes. `launchable` says which there are.
+template <template <class, class> class Operation, class F>
+__device__ inline void with_types(const Setting& setting, const F& f) {
+  const bool float_gradient = setting.gradient_dtype == Dtype::kFloat32;
+  switch (setting.weight_dtype) {
+    case Dtype::kFloat64:
+      return f(Type<Operation<double, double>>{});
+    case Dtype::kFloat32:
+      return f(Type<Operation<float, float>>{});
+    case Dtype::kBFloat16:
+      if (float_gradient) return f(Type<Operation<__nv_bfloat16, float>>{});
+      return f(Type<Operation<__nv_bfloat16, __nv_bfloat16>>{});
+    case Dtype::kFloat16:
+      if (float_gradient) return f(Type<Operation<__half, float>>{});
+      return f(Type<Operation<__half, __half>>{});
+  }
+}
+
+/// The layer that `block` works on, at or after `low`.
+template <int kCapacity>
+__device__ inline int layer_of(const LayerList<kCapacity>& list, int low, std::uint32_t block) {
+  int high = list.layers;
+  while (high - low > 1) {
+    const int middle = (low + high) / 2;
+    if (list.first_block[middle] <= block) {
+      low = middle;
+    } else {
+      high = middle;
+    }
+  }
+  return low;
+}
+
+/// One layer as a block sees it.
+struct View {
+  void* weight;
+  void* gradient;
+  void* radius;
+  const Setting& setting;
+  std::uint32_t first_block;
+  std::uint32_t blocks;
+  std::int64_t total;  ///< spheres of a layer for `Role::kWarp`, else elements of a sphere
+};
+
+template <int kCapacity>
+__device__ inline View view_of(const LayerList<kCapacity>& list, int layer) {
+  const Setting& setting = list.settings[list.setting[layer]];
+  const std::uint32_t first_block = list.first_block[layer];
+  const std::uint32_t blocks = list.first_block[layer + 1] - first_block;
+  const std::int64_t total =
+      static_cast<std::int64_t>(blocks) * setting.per_block - list.missing[layer];
+  const bool told = setting.role != Role::kWarp && setting.sphere_numel > 0;
+  return {list.weight[layer],
+          list.gradient[layer],
+          list.radius[layer],
+          setting,
+          first_block,
+          blocks,
+          told ? setting.sphere_numel : total};
+}
+
+/// Of each sphere, or the layer's only one; null where the layer has none.
+template <class A>
+__device__ inline A* radius_of(const View& view, std::int64_t sphere) {
+  return view.radius == nullptr ? nullptr : static_cast<A*>(view.radius) + sphere;
+}
+
+template <class Op>
+using SumsOf = Sums<typename Op::A, Op::kSums>;
+
+/// The team's sums over a run; this thread's share of them.
+template <class Op>
+__device__ inline SumsOf<Op> sums_over(const Op& op, const Extent& extent, Team team) {
+  SumsOf<Op> sums[kSideBySide];
+  for_each_pack<Op::kWidth>(
+      extent, team, [&](auto width, int i) { return op.load(width, i); },
+      [&](auto, int u, int, auto& packs) { Op::add(packs, sums[u % kSideBySide]); });
+#pragma unroll
+  for (int u = 1; u < kSideBySide; ++u) sums[0] += sums[u];
+  return sums[0];
+}
+
+/// What follows from a sphere's sums for a run of it.
+template <class Op>
+__device__ inline void finish(const Op& op, const Extent& extent, Team team, const View& view,
+                              typename Op::A* radius, const SumsOf<Op>& sums) {
+  if constexpr (Op::kPerElement) {
+    const auto factor = Op::factor(sums, radius, view.setting);
+    if (factor == 0) return;
+    for_each_pack<Op::kWidth>(
+        extent, team, [&](auto width, int i) { return op.load(width, i); },
+        [&](auto, int, int i, auto& packs) { op.apply(i, packs, factor); });
+  } else {
+    if (team.leads()) *radius = Op::norm(sums);
+  }
+}
+
+/// Elements of chunk `chunk`.
+__device__ inline int chunk_numel(const View& view, std::int64_t chunk) {
+  const std::int64_t left = view.total - chunk * view.setting.per_block;
+  return static_cast<int>(left < view.setting.per_block ? left : view.setting.per_block);
+}
+
+/// The run of elements that a thread's team works on in the first pass.
+struct Run {
+  std::int64_t sphere;
+  std::int64_t first;
+  int numel;
+  Team team;
+};
+
+__device__ inline Team whole_block() {
+  const int thread = static_cast<int>(threadIdx.x);
+  return {thread % kLanes, thread / kLanes, kWarps};
+}
+
+/// @param place  of the block among the layer's
+__device__ inline Run run_of(const View& view, std::int64_t place) {
+  const Team block = whole_block();
+  const std::int64_t numel = view.setting.sphere_numel;
+  switch (view.setting.role) {
+    case Role::kWarp: {
+      const std::int64_t sphere = place * kWarps + block.warp;
+      return {sphere, sphere * numel, static_cast<int>(numel), {block.lane, 0, 1}};
+    }
+    case Role::kBlock:
+      return {place, place * view.total, static_cast<int>(view.total), block};
+    default:
+      return {0, place * view.setting.per_block, chunk_numel(view, place), block};
+  }
+}
+
+/// The sums of chunk `slot`; slots are alike for every type of sum.
+template <class Op>
+__device__ inline SumsOf<Op>& slot_at(void* workspace, std::int64_t slot) {
+  return *reinterpret_cast<SumsOf<Op>*>(static_cast<char*>(workspace) + slot * kMaxSumBytes);
+}
+
+/// A function, since a kernel for every operation needs but one.
+__device__ inline BlockScratch& block_scratch() {
+  __shared__ BlockScratch scratch;
+  return scratch;
+}
+
+}  // namespace
+
+template <template <class, class> class Operation, int kCapacity>
+static __global__ void __launch_bounds__(kThreads, kMinBlocks)
+    first_pass(const __grid_constant__ LayerList<kCapacity> list, void* workspace) {
+  const std::uint32_t block = blockIdx.x;
+  const View view = view_of(list, layer_of(list, 0, block));
+  const Role role = view.setting.role;
+  const Run run = run_of(view, block - view.first_block);
+  if (role == Role::kWarp && run.sphere >= view.total) return;
+
+  with_types<Operation>(view.setting, [&](auto type) {
+    using Op = typename decltype(type)::type;
+    auto* radius = radius_of<typename Op::A>(view, run.sphere);
+    if (!Op::concerns(radius)) return;
+    const Op op(view.weight, view.gradient, run.first);
+    const Extent extent = op.extent(run.numel);
+    auto sums = warp_sum(sums_over(op, extent, run.team));
+    if (role != Role::kWarp) sums = block_sum(sums, block_scratch());
+    if (role != Role::kChunk) {
+      finish(op, extent, run.team, view, radius, sums);
+    } else if (run.team.leads()) {
+      slot_at<Op>(workspace, block - list.first_block[list.first_chunked]) = sums;
+    }
+  });
+}
+
+/// A block for each chunk; for each chunked layer where elements do not change.
+template <template <class, class> class Operation, int kCapacity>
+static __global__ void __launch_bounds__(kThreads, kMinBlocks)
+    second_pass(const __grid_constant__ LayerList<kCapacity> list, void* workspace) {
+  constexpr bool kPerElement = Operation<float, float>::kPerElement;
+  // Backwards: what the first kernel read last is still in the cache.
+  const std::uint32_t block =
+      kPerElement ? list.first_block[list.layers] - 1 - blockIdx.x
+                  : list.first_block[list.first_chunked + static_cast<int>(blockIdx.x)];
+  const View view = view_of(list, layer_of(list, list.first_chunked, block));
+  const std::int64_t first_slot =
+      static_cast<std::int64_t>(view.first_block) - list.first_block[list.first_chunked];
+  const std::int64_t place = block - view.first_block;
+
+  with_types<Operation>(view.setting, [&](auto type) {
+    using Op = typename decltype(type)::type;
+    auto* radius = radius_of<typename Op::A>(view, 0);
+    if (!Op::concerns(radius)) return;
+    SumsOf<Op> sums;
+#pragma unroll 1
+    for (std::uint32_t i = threadIdx.x; i < view.blocks; i += kThreads) {
+      sums += slot_at<Op>(workspace, first_slot + i);
+    }
+    sums = block_sum(warp_sum(sums), block_scratch());
+    const Op op(view.weight, view.gradient, place * view.setting.per_block);
+    finish(op, op.extent(chunk_numel(view, place)), whole_block(), view, radius, sums);
+  });
+}
+
+}  // namespace lawn::sphere::cuda

@@ -1,0 +1,162 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cmath>
+#include <cstdint>
+
+#include <lawn/sphere/cuda/layer_list.h>
+#include <lawn/sphere/cuda/packs.cuh>
+#include <lawn/sphere/cuda/reduce.cuh>
+
+/// What is done to a sphere: which arrays are read, which sums are taken over it, and what follows
+/// from these for each element. The loops and the reductions are elsewhere.
+///
+/// An operation is made for one run of elements, of which it knows the arrays. It has
+///   kSums, kWidth, kPerElement  sums it takes; elements of a pack; whether it changes elements
+///   concerns(radius)            false: the sphere is left alone, nothing need be read
+///   extent(numel), load(w, i)   its arrays, together
+///   add(packs, sums)            what packs contribute to the sums
+///   factor(sums, radius, s)     what follows from the sums; 0: no element changes
+///   apply(i, packs, factor)     the change of elements from i on
+namespace lawn::sphere::cuda {
+namespace {
+
+/// Whether x is a number; holds under -use_fast_math too, which assumes nothing about infinities.
+template <class A>
+__device__ inline bool is_finite(A x) {
+  return x - x == A(0);
+}
+
+/// g <- g - (<g,w> / <w,w> + weight_decay) w
+template <class W, class G>
+struct Projection {
+  using A = Accumulator<W>;
+  static constexpr int kSums = 2;
+  static constexpr int kWidth = kPackWidth<W, G>;
+  static constexpr bool kPerElement = true;
+
+  template <int kN>
+  struct Packs {
+    Pack<W, kN> weight;
+    Pack<G, kN> gradient;
+  };
+
+  const W* weight;
+  G* gradient;
+
+  __device__ Projection(void* weights, void* gradients, std::int64_t first)
+      : weight(static_cast<const W*>(weights) + first),
+        gradient(static_cast<G*>(gradients) + first) {}
+
+  __device__ static bool concerns(const A* radius) { return radius == nullptr || *radius > A(0); }
+
+  __device__ Extent extent(int numel) const { return extent_of<kWidth>(numel, weight, gradient); }
+
+  template <int kN>
+  __device__ Packs<kN> load(Width<kN>, int i) const {
+    return {cuda::load<kN>(weight + i), cuda::load<kN>(gradient + i)};
+  }
+
+  template <int kN>
+  __device__ static void add(const Packs<kN>& packs, Sums<A, kSums>& sums) {
+#pragma unroll
+    for (int k = 0; k < kN; ++k) {
+      const A w = packs.weight.get(k);
+      const A g = packs.gradient.get(k);
+      sums.value[0] += w * w;
+      sums.value[1] += g * w;
+    }
+  }
+
+  /// The coefficient of the weight.
+  __device__ static A factor(const Sums<A, kSums>& sums, const A*, const Setting& setting) {
+    const A quotient = sums.value[1] / sums.value[0];
+    return (is_finite(quotient) ? quotient : A(0)) + static_cast<A>(setting.weight_decay);
+  }
+
+  template <int kN>
+  __device__ void apply(int i, Packs<kN>& packs, A factor) const {
+#pragma unroll
+    for (int k = 0; k < kN; ++k) {
+      const A w = packs.weight.get(k);
+      const A g = packs.gradient.get(k);
+      packs.gradient.set(k, g - factor * w);
+    }
+    store<kN>(gradient + i, packs.gradient);
+  }
+};
+
+/// What norms and rescaling share: one array, one sum.
+template <class W>
+struct OfWeight {
+  using A = Accumulator<W>;
+  static constexpr int kSums = 1;
+  static constexpr int kWidth = kPackWidth<W>;
+
+  template <int kN>
+  using Packs = Pack<W, kN>;
+
+  W* weight;
+
+  __device__ OfWeight(void* weights, void*, std::int64_t first)
+      : weight(static_cast<W*>(weights) + first) {}
+
+  __device__ Extent extent(int numel) const { return extent_of<kWidth>(numel, weight); }
+
+  template <int kN>
+  __device__ Packs<kN> load(Width<kN>, int i) const {
+    return cuda::load<kN>(weight + i);
+  }
+
+  template <int kN>
+  __device__ static void add(const Pack<W, kN>& pack, Sums<A, kSums>& sums) {
+#pragma unroll
+    for (int k = 0; k < kN; ++k) {
+      const A w = pack.get(k);
+      sums.value[0] += w * w;
+    }
+  }
+
+  __device__ static A norm(const Sums<A, kSums>& sums) {
+    using std::sqrt;
+    return sqrt(sums.value[0]);
+  }
+};
+
+/// w <- R w / ||w||
+template <class W, class>
+struct Rescaling : OfWeight<W> {
+  using typename OfWeight<W>::A;
+  static constexpr bool kPerElement = true;
+
+  using OfWeight<W>::OfWeight;
+
+  __device__ static bool concerns(const A* radius) { return *radius > A(0); }
+
+  /// The scale. Divided first, so that a weight in half precision is rounded once.
+  __device__ static A factor(const Sums<A, 1>& sums, const A* radius, const Setting&) {
+    const A scale = *radius / OfWeight<W>::norm(sums);
+    return is_finite(scale) ? scale : A(0);
+  }
+
+  template <int kN>
+  __device__ void apply(int i, Pack<W, kN>& pack, A factor) const {
+#pragma unroll
+    for (int k = 0; k < kN; ++k) pack.set(k, pack.get(k) * factor);
+    store<kN>(this->weight + i, pack);
+  }
+};
+
+/// R <- ||w||
+template <class W, class>
+struct Norm : OfWeight<W> {
+  using typename OfWeight<W>::A;
+  static constexpr bool kPerElement = false;
+
+  using OfWeight<W>::OfWeight;
+
+  __device__ static bool concerns(const A*) { return true; }
+};
+
+}  // namespace
+}  // namespace lawn::sphere::cuda
