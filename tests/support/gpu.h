@@ -1,0 +1,25 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <gtest/gtest.h>
+#include <torch/torch.h>
+
+#include <lawn/sphere/cuda/launch.h>
+
+namespace lawn::testing {
+
+/// A test that needs a GPU and the CUDA kernels, and is skipped without.
+class Gpu : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    if (!torch::cuda::is_available()) GTEST_SKIP() << "there is no GPU that LibTorch can use";
+    if (lawn::sphere::cuda::launchers == nullptr) {
+      GTEST_SKIP() << "the program was built without nvcc: it has no CUDA kernels";
+    }
+    torch::manual_seed(11);
+  }
+
+  static torch::Device device() { return {torch::kCUDA, 0}; }
+};
+
+}  // namespace lawn::testing
