@@ -1,0 +1,239 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+#include <deque>
+#include <functional>
+#include <numeric>
+#include <random>
+#include <stdexcept>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "tests/support/cuda_emulation/fiber.h"
+
+/// The coordinates that CUDA's kernels see, those of the thread that runs.
+struct dim3 {
+  unsigned x = 1;
+  unsigned y = 1;
+  unsigned z = 1;
+  constexpr dim3(unsigned x_ = 1, unsigned y_ = 1, unsigned z_ = 1) : x(x_), y(y_), z(z_) {}
+};
+inline dim3 threadIdx;
+inline dim3 blockIdx;
+inline dim3 blockDim;
+inline dim3 gridDim;
+
+/// CUDA on the host, one block at a time, a fiber for each of its threads. A thread runs until it
+/// must wait for others, then the next one in the chosen order does. What CUDA leaves undefined
+/// ends the launch with an exception: a barrier or shuffle that not all threads reach, or not the
+/// same one.
+namespace cuda_emulation {
+
+/// In which order threads, and blocks, get their turn.
+enum class Order { kForward, kBackward, kShuffled };
+
+constexpr int kWarpSize = 32;
+
+/// Where in the source threads meet.
+struct Site {
+  const char* file = nullptr;
+  int line = 0;
+  int detail = 0;  ///< lane distance of a shuffle
+  bool operator==(const Site& other) const {
+    return line == other.line && detail == other.detail && std::strcmp(file, other.file) == 0;
+  }
+  std::string text() const { return std::string(file) + ":" + std::to_string(line); }
+};
+
+/// The linker's names for where __shared__ variables lie, if there are any.
+extern "C" __attribute__((weak)) unsigned char __start_cuda_emulation_shared[];
+extern "C" __attribute__((weak)) unsigned char __stop_cuda_emulation_shared[];
+
+class Machine {
+ public:
+  Order thread_order = Order::kForward;
+  Order block_order = Order::kForward;
+  unsigned seed = 0;
+  int launches = 0;
+  std::int64_t blocks_run = 0;
+
+  static Machine& get() {
+    static Machine machine;
+    return machine;
+  }
+
+  /// Runs `body` as every thread of every block.
+  void launch(unsigned blocks, unsigned threads, const std::function<void()>& body) {
+    if (threads == 0 || threads % kWarpSize != 0 || threads > 1024 || blocks == 0) {
+      throw std::runtime_error("cuda emulation: blocks must be whole warps, at most 1,024 threads");
+    }
+    ++launches;
+    random_.seed(seed);
+    gridDim = dim3(blocks);
+    blockDim = dim3(threads);
+    body_ = &body;
+    for (const unsigned block : ordered(blocks, block_order)) {
+      blockIdx = dim3(block);
+      run_block(threads);
+      ++blocks_run;
+    }
+  }
+
+  /// __syncthreads
+  void barrier(Site site) {
+    if (at_barrier_ == 0) barrier_site_ = site;
+    if (!(barrier_site_ == site)) {
+      fail("threads wait at different barriers, " + barrier_site_.text() + " and " + site.text());
+    }
+    if (++at_barrier_ == threads_.size()) {
+      at_barrier_ = 0;
+      for (Thread& thread : threads_) thread.waits = Waits::kNot;
+    } else {
+      wait(Waits::kAtBarrier);
+    }
+  }
+
+  /// Gives this lane's `bits` to its warp, and gets those of the lane at `distance` by xor.
+  std::uint64_t shuffle_xor(std::uint64_t bits, Site site) {
+    const unsigned lane = current_ % kWarpSize;
+    const unsigned first = current_ - lane;
+    Warp& warp = warps_[current_ / kWarpSize];
+    // Two rounds can be under way: a lane that has read goes on and gives, others have yet to read.
+    Round& round = warp.rounds[threads_[current_].shuffles++ % 2];
+    if (round.arrived == 0) round.site = site;
+    if (!(round.site == site)) {
+      fail("lanes of a warp shuffle at different places, " + round.site.text() + " and " +
+           site.text());
+    }
+    round.bits[lane] = bits;
+    if (++round.arrived == kWarpSize) {
+      round.arrived = 0;
+      for (unsigned i = first; i < first + kWarpSize; ++i) threads_[i].waits = Waits::kNot;
+    } else {
+      wait(Waits::kAtShuffle);
+    }
+    return round.bits[lane ^ static_cast<unsigned>(site.detail)];
+  }
+
+ private:
+  enum class Waits { kNot, kAtBarrier, kAtShuffle, kDone };
+
+  struct Thread {
+    Fiber fiber;
+    Waits waits = Waits::kDone;
+    unsigned shuffles = 0;
+  };
+
+  struct Round {
+    std::uint64_t bits[kWarpSize];
+    int arrived = 0;
+    Site site;
+  };
+
+  struct Warp {
+    Round rounds[2];
+  };
+
+  std::vector<unsigned> ordered(unsigned count, Order order) {
+    std::vector<unsigned> all(count);
+    std::iota(all.begin(), all.end(), 0U);
+    if (order == Order::kBackward) std::reverse(all.begin(), all.end());
+    if (order == Order::kShuffled) std::shuffle(all.begin(), all.end(), random_);
+    return all;
+  }
+
+  void run_block(unsigned threads) {
+    if (threads_.size() != threads) {
+      threads_.clear();
+      threads_.resize(threads);
+      for (Thread& thread : threads_) thread.fiber.prepare(&Machine::thread_main);
+    }
+    warps_.assign(threads / kWarpSize, Warp{});
+    turns_ = ordered(threads, thread_order);
+    at_barrier_ = 0;
+    for (Thread& thread : threads_) {
+      thread.waits = Waits::kNot;
+      thread.shuffles = 0;
+    }
+    spoil_shared_memory();
+    turn_ = 0;
+    enter(turns_[0], program_);
+    if (failure_.empty()) return;
+    // Fibers were left in the middle of things: the next launch makes new ones.
+    threads_.clear();
+    const std::string failure = std::exchange(failure_, {});
+    throw std::runtime_error("cuda emulation: " + failure);
+  }
+
+  /// Shared memory holds nothing that a block may rely on.
+  static void spoil_shared_memory() {
+    if (__start_cuda_emulation_shared == nullptr) return;
+    std::memset(
+        __start_cuda_emulation_shared, 0xff,
+        static_cast<std::size_t>(__stop_cuda_emulation_shared - __start_cuda_emulation_shared));
+  }
+
+  static void thread_main() {
+    Machine& machine = get();
+    for (;;) {
+      (*machine.body_)();
+      machine.wait(Waits::kDone);
+    }
+  }
+
+  /// Leaves the thread that runs until it is woken.
+  void wait(Waits why) {
+    Fiber& mine = threads_[current_].fiber;
+    threads_[current_].waits = why;
+    const auto count = static_cast<unsigned>(turns_.size());
+    for (unsigned i = 1; i <= count; ++i) {
+      const unsigned turn = (turn_ + i) % count;
+      if (threads_[turns_[turn]].waits != Waits::kNot) continue;
+      turn_ = turn;
+      enter(turns_[turn], mine);
+      return;
+    }
+    // Nobody can run: the block is done, or stuck.
+    const auto waiting = [&](Waits kind) {
+      return std::count_if(threads_.begin(), threads_.end(),
+                           [&](const Thread& thread) { return thread.waits == kind; });
+    };
+    if (waiting(Waits::kDone) != static_cast<std::ptrdiff_t>(threads_.size())) {
+      failure_ = std::to_string(waiting(Waits::kAtBarrier)) + " threads wait at a barrier, " +
+                 std::to_string(waiting(Waits::kAtShuffle)) + " at a shuffle, " +
+                 std::to_string(waiting(Waits::kDone)) + " have returned";
+    }
+    mine.switch_to(program_);  // comes back as a thread of the next block
+  }
+
+  [[noreturn]] void fail(const std::string& what) {
+    failure_ = what;
+    threads_[current_].fiber.switch_to(program_);
+    __builtin_abort();
+  }
+
+  void enter(unsigned thread, Fiber& from) {
+    current_ = thread;
+    threadIdx = dim3(thread, 0, 0);
+    from.switch_to(threads_[thread].fiber);
+  }
+
+  const std::function<void()>* body_ = nullptr;
+  Fiber program_;
+  std::deque<Thread> threads_;
+  std::vector<Warp> warps_;
+  std::vector<unsigned> turns_;
+  unsigned turn_ = 0;
+  unsigned current_ = 0;
+  std::size_t at_barrier_ = 0;
+  Site barrier_site_;
+  std::string failure_;
+  std::mt19937 random_;
+};
+
+}  // namespace cuda_emulation
