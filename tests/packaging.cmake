@@ -106,6 +106,10 @@ add_test(NAME cuda_resources_finds_spills COMMAND ${cuda_resources} "${CMAKE_CUR
 set_tests_properties(cuda_resources cuda_resources_finds_spills PROPERTIES SKIP_RETURN_CODE 77)
 set_tests_properties(cuda_resources_finds_spills PROPERTIES PASS_REGULAR_EXPRESSION "3 of 6 functions spill registers")
 
+# What scripts/gpu.py says where there is no GPU; where there is one, it is hidden.
+add_test(NAME gpu_script COMMAND "${Python3_EXECUTABLE}" "${scripts}/gpu.py" "${PROJECT_BINARY_DIR}")
+set_tests_properties(gpu_script PROPERTIES ENVIRONMENT CUDA_VISIBLE_DEVICES= PASS_REGULAR_EXPRESSION "there is no GPU here")
+
 # --- What a compile costs, and formatting -----------------------------------------------------------------------------
 
 add_test(NAME compile_time COMMAND "${Python3_EXECUTABLE}" "${scripts}/compile_time.py" "${PROJECT_BINARY_DIR}" "${main}")
