@@ -197,6 +197,10 @@ class LAWNRule {
   }
 
   void attach_gradients(const torch::optim::Optimizer& optimizer) {
+    std::vector<double> decays;  // of each group: users change options between steps
+    for (const auto& group : optimizer.param_groups()) {
+      decays.push_back(group.has_options() ? weight_decay_of(group.options()) : 0);
+    }
     for (std::size_t i = 0; i < layers_.size(); ++i) {
       auto& layer = layers_[i];
       layer.gradient = layer.weight.grad();
@@ -205,9 +209,7 @@ class LAWNRule {
                   layer.gradient.layout(),
                   ": make its embedding with sparse(false), or leave it out ",
                   "of the selection (parameters outside it may have sparse gradients)");
-      const auto& group =
-          optimizer.param_groups().at(static_cast<std::size_t>(positions_[i].group));
-      layer.weight_decay = group.has_options() ? weight_decay_of(group.options()) : 0;
+      layer.weight_decay = decays.at(static_cast<std::size_t>(positions_[i].group));
       if (layer.radius.defined() && layer.radius.device() != layer.weight.device()) {
         layer.radius = layer.radius.to(layer.weight.device());  // the model has been moved
       }

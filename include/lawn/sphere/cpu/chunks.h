@@ -64,20 +64,21 @@ inline void append_chunks(const Flat& layer, std::vector<Chunk>& chunks, std::in
   }
 }
 
-/// Calls `visit(chunk)` for every chunk, on several threads where there is enough to do.
-template <class Visit>
-void parallel_for_each(std::vector<Chunk>& chunks, std::int64_t elements, const Visit& visit) {
+/// Calls `visit(chunk)` for the chunks from `begin` to `end`, which hold `elements` in all, on
+/// several threads where there is enough to do.
+template <class Iterator, class Visit>
+void parallel_for_each(Iterator begin, Iterator end, std::int64_t elements, const Visit& visit) {
   const auto threads = std::min<std::int64_t>(at::get_num_threads(), elements / kGrain);
   if (threads <= 1 || at::in_parallel_region()) {
-    for (Chunk& chunk : chunks) visit(chunk);
+    std::for_each(begin, end, visit);
     return;
   }
   at::parallel_for(0, threads, 1, [&](std::int64_t first, std::int64_t last) {
-    for (Chunk& chunk : chunks) {
+    std::for_each(begin, end, [&](Chunk& chunk) {
       const std::int64_t middle = chunk.offset + (chunk.end - chunk.begin) / 2;
       const std::int64_t share = middle * threads / elements;
       if (share >= first && share < last) visit(chunk);
-    }
+    });
   });
 }
 
@@ -95,7 +96,7 @@ void for_each_sphere(c10::ArrayRef<Flat> layers, const Reduce& reduce, const App
     while (next < layers.size() && elements < kBatch) {
       append_chunks(layers[next++], chunks, elements, split);
     }
-    parallel_for_each(chunks, elements, [&](Chunk& chunk) {
+    parallel_for_each(chunks.begin(), chunks.end(), elements, [&](Chunk& chunk) {
       const Flat& layer = *chunk.layer;
       if (chunk.is_part()) {
         chunk.sums = reduce(layer, chunk.begin, chunk.end);
@@ -112,7 +113,8 @@ void for_each_sphere(c10::ArrayRef<Flat> layers, const Reduce& reduce, const App
     for (const Chunk& chunk : chunks) {
       if (chunk.is_part()) totals[chunk.split] += chunk.sums;
     }
-    parallel_for_each(chunks, elements, [&](const Chunk& chunk) {
+    // Backwards: what the first pass read last is still in the cache.
+    parallel_for_each(chunks.rbegin(), chunks.rend(), elements, [&](const Chunk& chunk) {
       if (!chunk.is_part()) return;
       apply(*chunk.layer, chunk.first_sphere, chunk.begin, chunk.end, totals[chunk.split]);
     });

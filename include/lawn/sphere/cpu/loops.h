@@ -11,10 +11,12 @@
 #pragma GCC diagnostic ignored "-Wunknown-pragmas"
 #endif
 
-/// The loops over elements, each to be called by `run<Loop>`. Sums are taken in the elements' own
-/// type over blocks of `kSumBlock`, and from block to block in double: 10^8 elements lose nothing
-/// visible. Within a block several sums run side by side, since one would wait for its own
-/// addition.
+/// The loops over elements, each to be called by `run<Loop>`.
+///
+/// A long run is read as four streams, 8 KiB of floats apart, side by side: a core asks memory for
+/// more at a time than it does along one (measured: a fifth to a third faster). Sums are taken in
+/// the elements' own type along a stream, and from stream to stream in double: 10^8 elements lose
+/// nothing visible.
 namespace lawn::sphere::cpu {
 
 /// Inner products over a run of elements.
@@ -29,26 +31,17 @@ struct Sums {
   }
 };
 
-constexpr std::int64_t kSumBlock = 2048;
+/// Elements of a stream, and of one where too few are left for it.
+constexpr std::int64_t kStream = 2048;
+constexpr std::int64_t kShortStream = 128;
 
 /// <g, w> and <w, w>
 struct InnerProducts {
   template <class T>
   LAWN_LOOP static Sums run(const T* g, const T* w, std::int64_t numel) {
-    constexpr std::int64_t kHalf = kSumBlock / 2;
     Sums sums;
-    std::int64_t i = 0;
-    for (; i + kSumBlock <= numel; i += kSumBlock) {
-      T gw0 = 0, gw1 = 0, ww0 = 0, ww1 = 0;
-#pragma omp simd reduction(+ : gw0, gw1, ww0, ww1)
-      for (std::int64_t j = i; j < i + kHalf; ++j) {
-        gw0 += g[j] * w[j];
-        ww0 += w[j] * w[j];
-        gw1 += g[j + kHalf] * w[j + kHalf];
-        ww1 += w[j + kHalf] * w[j + kHalf];
-      }
-      sums += {static_cast<double>(gw0 + gw1), static_cast<double>(ww0 + ww1)};
-    }
+    std::int64_t i = streams<kStream>(g, w, 0, numel, sums);
+    i = streams<kShortStream>(g, w, i, numel, sums);
     T gw = 0, ww = 0;
 #pragma omp simd reduction(+ : gw, ww)
     for (std::int64_t j = i; j < numel; ++j) {
@@ -57,30 +50,62 @@ struct InnerProducts {
     }
     return sums += {static_cast<double>(gw), static_cast<double>(ww)};
   }
+
+ private:
+  /// Adds whole blocks of four streams from `i` on; returns where they end.
+  template <std::int64_t n, class T>
+  LAWN_LOOP static std::int64_t streams(const T* g, const T* w, std::int64_t i, std::int64_t numel,
+                                        Sums& sums) {
+    for (; i + 4 * n <= numel; i += 4 * n) {
+      T gw0 = 0, gw1 = 0, gw2 = 0, gw3 = 0;
+      T ww0 = 0, ww1 = 0, ww2 = 0, ww3 = 0;
+#pragma omp simd reduction(+ : gw0, gw1, gw2, gw3, ww0, ww1, ww2, ww3)
+      for (std::int64_t j = i; j < i + n; ++j) {
+        gw0 += g[j] * w[j];
+        ww0 += w[j] * w[j];
+        gw1 += g[j + n] * w[j + n];
+        ww1 += w[j + n] * w[j + n];
+        gw2 += g[j + 2 * n] * w[j + 2 * n];
+        ww2 += w[j + 2 * n] * w[j + 2 * n];
+        gw3 += g[j + 3 * n] * w[j + 3 * n];
+        ww3 += w[j + 3 * n] * w[j + 3 * n];
+      }
+      sums.gw += (static_cast<double>(gw0) + gw1) + (static_cast<double>(gw2) + gw3);
+      sums.ww += (static_cast<double>(ww0) + ww1) + (static_cast<double>(ww2) + ww3);
+    }
+    return i;
+  }
 };
 
 /// <w, w>
 struct SumOfSquares {
   template <class T>
   LAWN_LOOP static double run(const T* w, std::int64_t numel) {
-    constexpr std::int64_t kQuarter = kSumBlock / 4;
     double sum = 0;
-    std::int64_t i = 0;
-    for (; i + kSumBlock <= numel; i += kSumBlock) {
-      T s0 = 0, s1 = 0, s2 = 0, s3 = 0;
-#pragma omp simd reduction(+ : s0, s1, s2, s3)
-      for (std::int64_t j = i; j < i + kQuarter; ++j) {
-        s0 += w[j] * w[j];
-        s1 += w[j + kQuarter] * w[j + kQuarter];
-        s2 += w[j + 2 * kQuarter] * w[j + 2 * kQuarter];
-        s3 += w[j + 3 * kQuarter] * w[j + 3 * kQuarter];
-      }
-      sum += static_cast<double>((s0 + s1) + (s2 + s3));
-    }
+    std::int64_t i = streams<kStream>(w, 0, numel, sum);
+    i = streams<kShortStream>(w, i, numel, sum);
     T rest = 0;
 #pragma omp simd reduction(+ : rest)
     for (std::int64_t j = i; j < numel; ++j) rest += w[j] * w[j];
     return sum + static_cast<double>(rest);
+  }
+
+ private:
+  template <std::int64_t n, class T>
+  LAWN_LOOP static std::int64_t streams(const T* w, std::int64_t i, std::int64_t numel,
+                                        double& sum) {
+    for (; i + 4 * n <= numel; i += 4 * n) {
+      T s0 = 0, s1 = 0, s2 = 0, s3 = 0;
+#pragma omp simd reduction(+ : s0, s1, s2, s3)
+      for (std::int64_t j = i; j < i + n; ++j) {
+        s0 += w[j] * w[j];
+        s1 += w[j + n] * w[j + n];
+        s2 += w[j + 2 * n] * w[j + 2 * n];
+        s3 += w[j + 3 * n] * w[j + 3 * n];
+      }
+      sum += (static_cast<double>(s0) + s1) + (static_cast<double>(s2) + s3);
+    }
+    return i;
   }
 };
 
@@ -88,8 +113,19 @@ struct SumOfSquares {
 struct Subtract {
   template <class T>
   LAWN_LOOP static void run(T* g, const T* w, std::int64_t numel, T c) {
+    constexpr std::int64_t n = kStream;
+    std::int64_t i = 0;
+    for (; i + 4 * n <= numel; i += 4 * n) {
 #pragma omp simd
-    for (std::int64_t j = 0; j < numel; ++j) g[j] -= c * w[j];
+      for (std::int64_t j = i; j < i + n; ++j) {
+        g[j] -= c * w[j];
+        g[j + n] -= c * w[j + n];
+        g[j + 2 * n] -= c * w[j + 2 * n];
+        g[j + 3 * n] -= c * w[j + 3 * n];
+      }
+    }
+#pragma omp simd
+    for (std::int64_t j = i; j < numel; ++j) g[j] -= c * w[j];
   }
 };
 
@@ -97,8 +133,19 @@ struct Subtract {
 struct Scale {
   template <class T>
   LAWN_LOOP static void run(T* w, std::int64_t numel, T s) {
+    constexpr std::int64_t n = kStream;
+    std::int64_t i = 0;
+    for (; i + 4 * n <= numel; i += 4 * n) {
 #pragma omp simd
-    for (std::int64_t j = 0; j < numel; ++j) w[j] *= s;
+      for (std::int64_t j = i; j < i + n; ++j) {
+        w[j] *= s;
+        w[j + n] *= s;
+        w[j + 2 * n] *= s;
+        w[j + 3 * n] *= s;
+      }
+    }
+#pragma omp simd
+    for (std::int64_t j = i; j < numel; ++j) w[j] *= s;
   }
 };
 
