@@ -30,9 +30,9 @@ else()
     PROPERTIES POSITION_INDEPENDENT_CODE ON # a shared library may take it
                CUDA_ARCHITECTURES OFF # LibTorch has put them into CMAKE_CUDA_FLAGS
                CUDA_SEPARABLE_COMPILATION OFF # the linker of a program in C++ knows nothing of it
-               EXPORT_COMPILE_COMMANDS ON
-               # What the project around asks of its own code, warnings as errors perhaps, is not asked of this one.
-               COMPILE_OPTIONS "" COMPILE_WARNING_AS_ERROR OFF)
+               # What the project around asks of its own code, warnings as errors perhaps, is not asked of this one. The
+               # architectures are compiled side by side.
+               COMPILE_OPTIONS "$<$<COMPILE_LANG_AND_ID:CUDA,NVIDIA>:--threads=4>" COMPILE_WARNING_AS_ERROR OFF)
   # The runtime that LibTorch uses, so that there is one in a program.
   target_link_libraries(lawn::cuda INTERFACE "$<TARGET_OBJECTS:lawn_cuda>" CUDA::cudart)
 endif()
