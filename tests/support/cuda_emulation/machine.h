@@ -88,7 +88,7 @@ class Machine {
   void barrier(Site site) {
     if (at_barrier_ == 0) barrier_site_ = site;
     if (!(barrier_site_ == site)) {
-      fail("threads wait at different barriers, " + barrier_site_.text() + " and " + site.text());
+      stop("threads wait at different barriers", barrier_site_, site);
     }
     if (++at_barrier_ == threads_.size()) {
       at_barrier_ = 0;
@@ -107,8 +107,7 @@ class Machine {
     Round& round = warp.rounds[threads_[current_].shuffles++ % 2];
     if (round.arrived == 0) round.site = site;
     if (!(round.site == site)) {
-      fail("lanes of a warp shuffle at different places, " + round.site.text() + " and " +
-           site.text());
+      stop("lanes of a warp shuffle at different places", round.site, site);
     }
     round.bits[lane] = bits;
     if (++round.arrived == kWarpSize) {
@@ -163,11 +162,27 @@ class Machine {
     spoil_shared_memory();
     turn_ = 0;
     enter(turns_[0], program_);
-    if (failure_.empty()) return;
+    const std::string failure = failed();
+    if (failure.empty()) return;
     // Fibers were left in the middle of things: the next launch makes new ones.
     threads_.clear();
-    const std::string failure = std::exchange(failure_, {});
     throw std::runtime_error("cuda emulation: " + failure);
+  }
+
+  /// What went wrong with the block that has just ended.
+  std::string failed() {
+    if (stopped_ != nullptr) {
+      return std::exchange(stopped_, nullptr) + (": " + sites_[0].text()) + " and " +
+             sites_[1].text();
+    }
+    const auto count = [&](Waits kind) {
+      return std::count_if(threads_.begin(), threads_.end(),
+                           [&](const Thread& thread) { return thread.waits == kind; });
+    };
+    if (count(Waits::kDone) == static_cast<std::ptrdiff_t>(threads_.size())) return {};
+    return std::to_string(count(Waits::kAtBarrier)) + " threads wait at a barrier, " +
+           std::to_string(count(Waits::kAtShuffle)) + " at a shuffle, " +
+           std::to_string(count(Waits::kDone)) + " have returned";
   }
 
   /// Shared memory holds nothing that a block may rely on.
@@ -198,21 +213,15 @@ class Machine {
       enter(turns_[turn], mine);
       return;
     }
-    // Nobody can run: the block is done, or stuck.
-    const auto waiting = [&](Waits kind) {
-      return std::count_if(threads_.begin(), threads_.end(),
-                           [&](const Thread& thread) { return thread.waits == kind; });
-    };
-    if (waiting(Waits::kDone) != static_cast<std::ptrdiff_t>(threads_.size())) {
-      failure_ = std::to_string(waiting(Waits::kAtBarrier)) + " threads wait at a barrier, " +
-                 std::to_string(waiting(Waits::kAtShuffle)) + " at a shuffle, " +
-                 std::to_string(waiting(Waits::kDone)) + " have returned";
-    }
-    mine.switch_to(program_);  // comes back as a thread of the next block
+    // Nobody can run: the block is done, or stuck. Comes back as a thread of the next block.
+    mine.switch_to(program_);
   }
 
-  [[noreturn]] void fail(const std::string& what) {
-    failure_ = what;
+  /// Ends the launch. A fiber that is left for good must own nothing: no text is made here.
+  [[noreturn]] void stop(const char* what, Site one, Site other) {
+    stopped_ = what;
+    sites_[0] = one;
+    sites_[1] = other;
     threads_[current_].fiber.switch_to(program_);
     __builtin_abort();
   }
@@ -232,7 +241,8 @@ class Machine {
   unsigned current_ = 0;
   std::size_t at_barrier_ = 0;
   Site barrier_site_;
-  std::string failure_;
+  const char* stopped_ = nullptr;
+  Site sites_[2];
   std::mt19937 random_;
 };
 
