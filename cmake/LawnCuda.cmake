@@ -24,10 +24,10 @@ else()
   message(STATUS "lawn: CUDA kernels for the architectures ${TORCH_CUDA_ARCH_LIST}")
   add_library(lawn_cuda OBJECT "${LAWN_KERNELS}")
   target_include_directories(lawn_cuda PRIVATE "${LAWN_INCLUDE_DIR}")
-  target_compile_features(lawn_cuda PRIVATE cuda_std_17)
   set_target_properties(
     lawn_cuda
     PROPERTIES POSITION_INDEPENDENT_CODE ON # a shared library may take it
+               CUDA_STANDARD 17 # also where the programs are in C++20, which CMake 3.25 does not know of nvcc
                CUDA_ARCHITECTURES OFF # LibTorch has put them into CMAKE_CUDA_FLAGS
                CUDA_SEPARABLE_COMPILATION OFF # the linker of a program in C++ knows nothing of it
                # What the project around asks of its own code, warnings as errors perhaps, is not asked of this one. The
