@@ -21,20 +21,26 @@ struct Type {
   using type = T;
 };
 
-/// Calls `f(Type<Operation<W, G>>)` with the setting's dtypes. `launchable` says which there are.
+/// Calls `f(Type<Operation<W, G>>)` with the setting's dtypes. `takes` says which there are;
+/// without gradients, G is W.
 template <template <class, class> class Operation, class F>
 __device__ inline void with_types(const Setting& setting, const F& f) {
-  const bool float_gradient = setting.gradient_dtype == Dtype::kFloat32;
+  [[maybe_unused]] const bool float_gradient = setting.gradient_dtype == Dtype::kFloat32;
+  constexpr bool kMixed = Operation<float, float>::kReadsGradient;
   switch (setting.weight_dtype) {
     case Dtype::kFloat64:
       return f(Type<Operation<double, double>>{});
     case Dtype::kFloat32:
       return f(Type<Operation<float, float>>{});
     case Dtype::kBFloat16:
-      if (float_gradient) return f(Type<Operation<__nv_bfloat16, float>>{});
+      if constexpr (kMixed) {
+        if (float_gradient) return f(Type<Operation<__nv_bfloat16, float>>{});
+      }
       return f(Type<Operation<__nv_bfloat16, __nv_bfloat16>>{});
     case Dtype::kFloat16:
-      if (float_gradient) return f(Type<Operation<__half, float>>{});
+      if constexpr (kMixed) {
+        if (float_gradient) return f(Type<Operation<__half, float>>{});
+      }
       return f(Type<Operation<__half, __half>>{});
   }
 }

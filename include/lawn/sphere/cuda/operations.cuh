@@ -12,7 +12,9 @@
 /// from these for each element. The loops and the reductions are elsewhere.
 ///
 /// An operation is made for one run of elements, of which it knows the arrays. It has
-///   kSums, kWidth, kPerElement  sums it takes; elements of a pack; whether it changes elements
+///   kSums, kWidth               sums it takes; elements of a pack
+///   kReadsGradient              whether it reads gradients
+///   kPerElement                 whether it changes elements
 ///   concerns(radius)            false: the sphere is left alone, nothing need be read
 ///   extent(numel), load(w, i)   its arrays, together
 ///   add(packs, sums)            what packs contribute to the sums
@@ -21,7 +23,7 @@
 namespace lawn::sphere::cuda {
 namespace {
 
-/// Whether x is a number; holds under -use_fast_math too, which assumes nothing about infinities.
+/// Whether x is a number, and not infinite.
 template <class A>
 __device__ inline bool is_finite(A x) {
   return x - x == A(0);
@@ -33,6 +35,7 @@ struct Projection {
   using A = Accumulator<W>;
   static constexpr int kSums = 2;
   static constexpr int kWidth = kPackWidth<W, G>;
+  static constexpr bool kReadsGradient = true;
   static constexpr bool kPerElement = true;
 
   template <int kN>
@@ -92,6 +95,7 @@ struct OfWeight {
   using A = Accumulator<W>;
   static constexpr int kSums = 1;
   static constexpr int kWidth = kPackWidth<W>;
+  static constexpr bool kReadsGradient = false;
 
   template <int kN>
   using Packs = Pack<W, kN>;
