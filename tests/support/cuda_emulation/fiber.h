@@ -18,7 +18,8 @@
 #include <sanitizer/common_interface_defs.h>
 #endif
 
-#if defined(__x86_64__)
+#if defined(__x86_64__) && !defined(CUDA_EMULATION_UCONTEXT)
+#define CUDA_EMULATION_OWN_SWITCH 1
 /// Saves what a call must preserve on the stack, leaves that stack at `*from`, goes on at `to`.
 /// swapcontext would do the same, with two system calls each time, of which a test makes millions.
 extern "C" void cuda_emulation_switch_stack(void** from, void* to);
@@ -66,7 +67,7 @@ class Fiber {
     fake_stack_ = nullptr;
 #endif
     entry_ = entry;
-#if defined(__x86_64__)
+#ifdef CUDA_EMULATION_OWN_SWITCH
     auto** top = reinterpret_cast<void**>(static_cast<char*>(stack_) + kStackBytes);
     *--top = nullptr;  // where a return address would be: keeps the entry's stack aligned
     *--top = reinterpret_cast<void*>(&Fiber::enter);
@@ -87,7 +88,7 @@ class Fiber {
     const void* bottom = to.bottom();  // first: it sets the size
     __sanitizer_start_switch_fiber(&fake_stack_, bottom, to.size_);
 #endif
-#if defined(__x86_64__)
+#ifdef CUDA_EMULATION_OWN_SWITCH
     cuda_emulation_switch_stack(&place_, to.place_);
 #else
     swapcontext(&context_, &to.context_);
@@ -145,7 +146,7 @@ class Fiber {
 
   void* stack_ = nullptr;
   void (*entry_)() = nullptr;
-#if defined(__x86_64__)
+#ifdef CUDA_EMULATION_OWN_SWITCH
   void* place_ = nullptr;
 #else
   ucontext_t context_;

@@ -36,8 +36,9 @@ const char* load_kernels_for() {
 }
 
 /// Loads every kernel on the current device at the first use there: CUDA would load each one at its
-/// own first launch, and might refuse to while a graph is captured.
-inline const char* load_kernels() {
+/// own first launch, and might refuse to while a graph is captured. Static as well, since nvcc gives
+/// unnamed namespaces a name, under which two libraries' flags could become one.
+static const char* load_kernels() {
   static std::array<std::atomic<bool>, 64> loaded{};
   int device = 0;
   if (const char* error = message(cudaGetDevice(&device))) return error;
@@ -69,7 +70,9 @@ const char* launch_lists(const Flat* layers, const Flat* end, void* workspace, c
   LayerList<kCapacity> list;
   ListFiller<kCapacity> filler(list, purpose, limits);
   while (layers != end) {
-    layers = filler.fill(layers, end);
+    const Flat* rest = filler.fill(layers, end);
+    if (rest == layers) return "lawn: a layer has more spheres of its size than the kernels take";
+    layers = rest;
     const std::uint32_t blocks = list.first_block[list.layers];
     const std::uint32_t chunks = blocks - list.first_block[list.first_chunked];
     const auto chunked = static_cast<std::uint32_t>(list.layers - list.first_chunked);
