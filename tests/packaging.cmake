@@ -45,10 +45,11 @@ lawn_add_consumer_test(quickstart "${PROJECT_SOURCE_DIR}/examples/quickstart" qu
 lawn_add_consumer_test(cifar10 "${PROJECT_SOURCE_DIR}/examples/cifar10" cifar10 CONFIGURE "-Dlawn_ROOT=${prefix}"
                        RUN --epochs 1 --train-size 100 --test-size 100 --batch-size 50 --compare)
 
-# Two static libraries and a shared one in a program, and a program that has lawn from its static library alone.
+# Two static libraries and a shared one in a program, and a program that has lawn from its static library alone; in C++20,
+# which the kernels are not.
 set(libraries "${CMAKE_CURRENT_SOURCE_DIR}/consumer_libraries")
 lawn_add_consumer_test(libraries "${libraries}" "${CMAKE_CTEST_COMMAND}"
-                       CONFIGURE "-Dlawn_ROOT=${prefix}" -DEXPECTED=${kernels}\;2 RUN --verbose)
+                       CONFIGURE "-Dlawn_ROOT=${prefix}" -DEXPECTED=${kernels}\;2 -DCMAKE_CXX_STANDARD=20 RUN --verbose)
 
 # Without what lawn can do without. The LibTorch without CUDA is made up: no such wheel is at hand.
 lawn_add_consumer_test(without_nvcc "${libraries}" alone TARGET alone
