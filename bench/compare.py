@@ -6,7 +6,8 @@
     bench/compare.py result.json                                          prints that of an earlier run
 
 The repetitions of all benchmarks are interleaved at random, so that a disturbance of the machine
-falls on both sides of each ratio. Columns:
+falls on both sides of each ratio; on the CPU free/base and lawn/base compare steps that take turns
+on one optimizer's state. Columns:
 
     base         the optimizer alone, median time of a step in microseconds
     free/base    LAWN in its free phase over the optimizer alone
@@ -39,11 +40,19 @@ class Benchmark:
 
     def __init__(self):
         self.times = []  # microseconds
+        self.base_times = []  # of the base steps that took turns with these, where there are any
         self.elements = 0.0
         self.floor_bytes = 0.0
 
     def median(self):
         return statistics.median(self.times)
+
+    def over_base(self, base):
+        """Median ratio to the base step: to the one that took turns, else to the median of `base`."""
+        if self.base_times:
+            return statistics.median(own / other
+                                     for own, other in zip(self.times, self.base_times))
+        return self.median() / base.median()
 
     def spread(self):
         if len(self.times) < 2:
@@ -64,6 +73,8 @@ def read(document):
                  if part not in SUFFIXES and not part.startswith("repeats:")]
         benchmark = found["/".join(parts)]
         benchmark.times.append(entry["real_time"] * MICROSECONDS[entry["time_unit"]])
+        if "base_us" in entry:
+            benchmark.base_times.append(entry["base_us"])
         benchmark.elements = entry.get("elements", 0.0)
         benchmark.floor_bytes = entry.get("floor_bytes", 0.0)
     return found
@@ -82,6 +93,8 @@ def rows(benchmarks):
         def ratio(over, under):
             if over not in variants or under not in variants:
                 return "-"
+            if under == "base":
+                return f"{variants[over].over_base(variants[under]):.2f}"
             return f"{variants[over].median() / variants[under].median():.2f}"
 
         floor = "-"
@@ -102,11 +115,16 @@ def print_table(document):
     table = [list(COLUMNS), *rows(read(document))]
     if len(table) == 1:
         sys.exit("compare.py: the file holds no benchmark named <variant>/<optimizer>/<shapes>")
-    widths = [max(len(line[column]) for line in table) for column in range(len(COLUMNS))]
+    print_columns(table, left=2)
+
+
+def print_columns(table, left):
+    """Prints rows of cells; the first `left` columns begin at the left, the others end at the right."""
+    widths = [max(len(line[column]) for line in table) for column in range(len(table[0]))]
     for line in table:
-        cells = [cell.ljust(width) if column < 2 else cell.rjust(width)
+        cells = [cell.ljust(width) if column < left else cell.rjust(width)
                  for column, (cell, width) in enumerate(zip(line, widths))]
-        print("  ".join(cells).rstrip())
+        print("  ".join(cells).rstrip(), flush=True)
 
 
 def run(program, arguments, repetitions, min_time, output):

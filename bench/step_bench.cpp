@@ -8,11 +8,10 @@
 //   lawn/sphere, aten/sphere    the projection and the rescaling without the optimizer
 //   copy/<shapes>               memcpy (on a GPU: a copy) of as many floats, 8 bytes each: what
 //   memory allows
-// Run `bench/compare.py --run <this program>` for the ratios.
+// On a GPU each stands for the device's time with cold caches; /hot, /host and /graph after the
+// name are the times of timing.h. Run `bench/compare.py --run <this program>` for the ratios.
 
 #include <benchmark/benchmark.h>
-#include <c10/core/Event.h>
-#include <c10/core/impl/VirtualGuardImpl.h>
 #include <torch/torch.h>
 
 #include <cstdlib>
@@ -30,12 +29,14 @@
 #include "naive_lawn.h"
 #include "network.h"
 #include "shapes.h"
+#include "timing.h"
 
 namespace {
 
 using bench::NaiveLAWN;
 using bench::Network;
 using bench::ShapeList;
+using bench::Timing;
 
 // Bytes that a part has to move for one float32, if each of its passes is one kernel and what it
 // reads twice stays in the cache (projection: w, g read, g written; rescaling: w read and written).
@@ -64,98 +65,113 @@ struct Adam {
   }
 };
 
-/// Times `step`: on the CPU by the clock of Google Benchmark, on a GPU by events around each call.
-/// @param bytes  the least that one element needs, for the counter `floor_bytes`
-void measure(benchmark::State& state, const ShapeList& list, at::Device device, int bytes,
-             const std::function<void()>& step) {
+using Step = std::function<void()>;
+
+void count(benchmark::State& state, const ShapeList& list, int bytes) {
   state.counters["elements"] = static_cast<double>(list.elements());
   state.counters["floor_bytes"] = static_cast<double>(bytes * list.elements());
-  for (int i = 0; i < 2; ++i) step();  // makes the optimizer's state
-  if (device.is_cpu()) {
-    for (auto _ : state) step();
-    return;
-  }
-  const c10::impl::VirtualGuardImpl guard(device.type());
-  const c10::Stream stream = guard.getStream(device);
-  c10::Event before(device.type(), c10::EventFlag::BACKEND_DEFAULT);
-  c10::Event after(device.type(), c10::EventFlag::BACKEND_DEFAULT);
-  for (auto _ : state) {
-    before.record(stream);
-    step();
-    after.record(stream);
-    after.synchronize();
-    state.SetIterationTime(before.elapsedTime(after) * 1e-3);
+}
+
+/// Registers `name` for each timing that `device` has. `prepare` makes the step to be timed.
+/// @param bytes  the least that one element needs, for the counter `floor_bytes`
+void add(const std::string& name, const ShapeList& list, at::Device device, int bytes,
+         const std::function<Step()>& prepare,
+         std::vector<Timing> timings = {Timing::kStep, Timing::kHot, Timing::kHost}) {
+  if (device.is_cpu()) timings = {Timing::kStep};
+  for (const Timing timing : timings) {
+    const auto full_name = name + "/" + list.name + suffix(timing);
+    auto* added = benchmark::RegisterBenchmark(full_name.c_str(), [=](benchmark::State& state) {
+      count(state, list, bytes);
+      measure(state, device, timing, prepare());
+    });
+    added->Unit(benchmark::kMicrosecond);
+    if (!device.is_cpu()) added->UseManualTime();
   }
 }
 
-void add(const std::string& name, const ShapeList& list, at::Device device,
-         std::function<void(benchmark::State&)> run) {
-  auto* added = benchmark::RegisterBenchmark((name + "/" + list.name).c_str(), std::move(run));
-  added->Unit(benchmark::kMicrosecond);
-  if (!device.is_cpu()) added->UseManualTime();
+/// Registers LAWN's step after `free_steps` steps. On the CPU it takes turns with the step of the
+/// optimizer that it decorates, on the same state.
+template <class Kind>
+void add_lawn(const std::string& name, const ShapeList& list, at::Device device, int bytes,
+              int64_t free_steps) {
+  using Opt = decltype(Kind::make({}));
+  const auto make = [=] {
+    const auto& weights = Network::shared(list, device).weights;
+    return std::make_shared<lawn::LAWN<Opt>>(Kind::make(weights), lawn::select(weights),
+                                             lawn::LAWNOptions().free_steps(free_steps));
+  };
+  if (!device.is_cpu()) {
+    add(name, list, device, bytes, [=] { return [optimizer = make()] { optimizer->step(); }; });
+    return;
+  }
+  benchmark::RegisterBenchmark((name + "/" + list.name).c_str(),
+                               [=](benchmark::State& state) {
+                                 count(state, list, bytes);
+                                 const auto optimizer = make();
+                                 bench::measure_after(
+                                     state, [&] { optimizer->Opt::step(); },
+                                     [&] { optimizer->step(); });
+                               })
+      ->Unit(benchmark::kMicrosecond)
+      ->UseManualTime();
 }
 
 template <class Kind>
 void add_optimizer(const ShapeList& list, at::Device device) {
   using Opt = decltype(Kind::make({}));
   const std::string name = Kind::kName;
-  add("base/" + name, list, device, [=](benchmark::State& state) {
-    auto optimizer = Kind::make(Network::shared(list, device).weights);
-    measure(state, list, device, Kind::kBytes, [&] { optimizer.step(); });
+  add("base/" + name, list, device, Kind::kBytes, [=] {
+    auto optimizer = std::make_shared<Opt>(Kind::make(Network::shared(list, device).weights));
+    return [optimizer] { optimizer->step(); };
   });
-  add("free/" + name, list, device, [=](benchmark::State& state) {
+  add_lawn<Kind>("free/" + name, list, device, Kind::kBytes, lawn::LAWNOptions::kNever);
+  add_lawn<Kind>("lawn/" + name, list, device, Kind::kBytes + kSphereBytes, 0);
+  add("aten/" + name, list, device, Kind::kBytes + kSphereBytes, [=] {
     const auto& weights = Network::shared(list, device).weights;
-    lawn::LAWN<Opt> optimizer(Kind::make(weights), lawn::select(weights),
-                              lawn::LAWNOptions().free_steps(lawn::LAWNOptions::kNever));
-    measure(state, list, device, Kind::kBytes, [&] { optimizer.step(); });
-  });
-  add("lawn/" + name, list, device, [=](benchmark::State& state) {
-    const auto& weights = Network::shared(list, device).weights;
-    lawn::LAWN<Opt> optimizer(Kind::make(weights), lawn::select(weights),
-                              lawn::LAWNOptions().free_steps(0));
-    measure(state, list, device, Kind::kBytes + kSphereBytes, [&] { optimizer.step(); });
-  });
-  add("aten/" + name, list, device, [=](benchmark::State& state) {
-    const auto& weights = Network::shared(list, device).weights;
-    auto optimizer = Kind::make(weights);
-    NaiveLAWN naive(weights);
-    measure(state, list, device, Kind::kBytes + kSphereBytes, [&] {
+    auto optimizer = std::make_shared<Opt>(Kind::make(weights));
+    return [optimizer, naive = NaiveLAWN(weights)]() mutable {
       naive.project();
-      optimizer.step();
+      optimizer->step();
       naive.rescale();
-    });
+    };
   });
 }
 
 void add_parts(const ShapeList& list, at::Device device) {
-  add("lawn/sphere", list, device, [=](benchmark::State& state) {
-    std::vector<lawn::sphere::Layer> layers;
-    for (const auto& weight : Network::shared(list, device).weights) {
-      layers.push_back({weight, weight.grad(), weight.detach().norm()});
-    }
-    measure(state, list, device, kSphereBytes, [&] {
-      lawn::sphere::project_to_tangent_(layers);
-      lawn::sphere::rescale_(layers);
-    });
-  });
-  add("aten/sphere", list, device, [=](benchmark::State& state) {
-    NaiveLAWN naive(Network::shared(list, device).weights);
-    measure(state, list, device, kSphereBytes, [&] {
-      naive.project();
-      naive.rescale();
-    });
-  });
-  add("copy", list, device, [=](benchmark::State& state) {
+  const std::vector<Timing> all = {Timing::kStep, Timing::kHot, Timing::kHost, Timing::kGraph};
+  add(
+      "lawn/sphere", list, device, kSphereBytes,
+      [=] {
+        std::vector<lawn::sphere::Layer> layers;
+        for (const auto& weight : Network::shared(list, device).weights) {
+          layers.push_back({weight, weight.grad(), weight.detach().norm()});
+        }
+        return [layers] {
+          lawn::sphere::project_to_tangent_(layers);
+          lawn::sphere::rescale_(layers);
+        };
+      },
+      all);
+  add(
+      "aten/sphere", list, device, kSphereBytes,
+      [=] {
+        return [naive = NaiveLAWN(Network::shared(list, device).weights)]() mutable {
+          naive.project();
+          naive.rescale();
+        };
+      },
+      all);
+  add("copy", list, device, kCopyBytes, [=] {
     const auto source = torch::ones(list.elements(), device);
-    auto target = torch::empty_like(source);
-    measure(state, list, device, kCopyBytes, [&] {
+    const auto target = torch::empty_like(source);
+    return [=] {
       if (device.is_cpu()) {
         std::memcpy(target.data_ptr(), source.data_ptr(), source.nbytes());
         benchmark::ClobberMemory();
       } else {
         target.copy_(source);
       }
-    });
+    };
   });
 }
 

@@ -31,8 +31,9 @@ struct Sums {
   }
 };
 
-/// Elements of a stream, and of one where too few are left for it.
-constexpr std::int64_t kStream = 2048;
+/// Elements of a stream, and of one where too few are left for it. Two pages and a quarter of
+/// floats: streams at one place of their pages would fall into one set of the cache.
+constexpr std::int64_t kStream = 2048 + 256;
 constexpr std::int64_t kShortStream = 128;
 
 /// <g, w> and <w, w>

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-#include <algorithm>
 #include <cmath>
 #include <cstdint>
 
@@ -113,9 +112,7 @@ inline void project_to_tangent_(c10::ArrayRef<Layer> layers) {
 }
 
 inline void rescale_(c10::ArrayRef<Layer> layers) {
-  auto flat = flatten(layers);
-  std::reverse(flat.begin(), flat.end());  // begins with what the base step wrote last
-  for_each_sphere(flat, sum_of_squares, scale_to_radius);
+  for_each_sphere(flatten(layers), sum_of_squares, scale_to_radius);
   for (const Layer& layer : layers) bump_version(layer.weight);
 }
 
