@@ -36,8 +36,8 @@ const char* load_kernels_for() {
 }
 
 /// Loads every kernel on the current device at the first use there: CUDA would load each one at its
-/// own first launch, and might refuse to while a graph is captured. Static as well, since nvcc gives
-/// unnamed namespaces a name, under which two libraries' flags could become one.
+/// own first launch, and might refuse to while a graph is captured. Static as well, since nvcc
+/// gives unnamed namespaces a name, under which two libraries' flags could become one.
 static const char* load_kernels() {
   static std::array<std::atomic<bool>, 64> loaded{};
   int device = 0;
