@@ -31,8 +31,8 @@ function(lawn_add_consumer_test name folder program)
     COMMAND
       "${CMAKE_CTEST_COMMAND}" --build-and-test "${folder}" "${CMAKE_CURRENT_BINARY_DIR}/consumer/${name}"
       --build-noclean --build-generator "${CMAKE_GENERATOR}" --build-options "-DCMAKE_CXX_COMPILER=${CMAKE_CXX_COMPILER}"
-      "-DCMAKE_CXX_COMPILER_LAUNCHER=${LAWN_CCACHE}" "-DTorch_DIR=${Torch_DIR}" -DTORCH_CUDA_ARCH_LIST=9.0
-      ${argument_CONFIGURE} ${argument_TARGET} --test-command "${program}" ${argument_RUN})
+      "-DCMAKE_CXX_COMPILER_LAUNCHER=${LAWN_CCACHE}" "-DTorch_DIR=${Torch_DIR}" "-DLAWN_NVCC=${LAWN_NVCC}"
+      -DTORCH_CUDA_ARCH_LIST=9.0 ${argument_CONFIGURE} ${argument_TARGET} --test-command "${program}" ${argument_RUN})
   set_tests_properties(consumer_${name} PROPERTIES PROCESSORS 2 TIMEOUT 900)
 endfunction()
 
