@@ -106,6 +106,7 @@ class Kernels : public ::testing::Test {
  protected:
   void SetUp() override {
     torch::manual_seed(11);
+    torch::set_num_threads(1);  // the tensors are small: threads would mostly wait to be woken
     reset();
   }
   void TearDown() override { reset(); }
