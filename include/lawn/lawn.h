@@ -4,6 +4,10 @@
 /// The whole of lawn: Logit Attenuating Weight Normalization for LibTorch.
 
 #include <lawn/decorator.h>
+#include <lawn/optim/fused_adagrad.h>
+#include <lawn/optim/fused_adam.h>
+#include <lawn/optim/fused_adamw.h>
+#include <lawn/optim/fused_sgd.h>
 #include <lawn/optimizer.h>
 #include <lawn/options.h>
 #include <lawn/report.h>

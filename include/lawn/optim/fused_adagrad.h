@@ -1,0 +1,75 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <memory>
+
+#include <ATen/core/Tensor.h>
+#include <ATen/ops/_fused_adagrad.h>
+#include <ATen/ops/full_like.h>
+#include <c10/util/ArrayRef.h>
+#include <torch/optim/adagrad.h>
+
+#include <lawn/optim/fused_groups.h>
+
+namespace lawn {
+
+namespace detail {
+
+struct FusedAdagradRule {
+  using Options = torch::optim::AdagradOptions;
+  using State = torch::optim::AdagradParamState;
+  using Entry = FusedEntry<State>;
+  static constexpr bool kReducedOnCPU = true;
+  static constexpr bool kStateByConstructor = true;
+
+  static bool keeps_state(const Options& /*options*/) { return true; }
+
+  static bool fits(const State& state, const at::Tensor& parameter, const Options& /*options*/) {
+    return beside(parameter, state.sum());
+  }
+
+  /// For a parameter of a group that was added after the construction.
+  static std::unique_ptr<State> make_state(const at::Tensor& parameter, const Options& options) {
+    auto state = std::make_unique<State>();
+    state->sum(at::full_like(parameter, options.initial_accumulator_value()));
+    return state;
+  }
+
+  static void count_step(State& state) { state.step(state.step() + 1); }
+
+  static void update(c10::ArrayRef<Entry> list, const Options& options) {
+    at::_fused_adagrad_(column(list, [](const Entry& entry) { return entry.parameter; }),
+                        column(list, [](const Entry& entry) { return entry.gradient; }),
+                        column(list, [](const Entry& entry) { return entry.state->sum(); }),
+                        step_counts(list), options.lr(), options.lr_decay(), options.weight_decay(),
+                        options.eps(), /*maximize=*/false);
+  }
+};
+
+}  // namespace detail
+
+/// torch::optim::Adagrad with one pass over memory: each group is stepped by one call of
+/// `at::_fused_adagrad_` for each device and dtype, instead of some five ATen calls for each
+/// parameter.
+///
+///   g' = g + lambda w                                 weight_decay lambda
+///   s <- s + g'^2
+///   w <- w - lr / (1 + (t - 1) lr_decay) g' / (sqrt(s) + eps)
+///
+/// It is-a torch::optim::Adagrad, with its constructors, options and state: schedulers work, and
+/// checkpoints go either way. Other than Adagrad itself it takes groups after its construction.
+/// Numbers are Adagrad's to rounding (of float32 in half and bfloat16, where Adagrad itself rounds
+/// after each operation).
+///
+/// Fused: float64, float32, half and bfloat16 on CPU and CUDA, dense without gaps in any order of
+/// dimensions, each parameter held once. All else, sparse gradients among it, takes Adagrad's own
+/// step. `step()` leaves the gradients as they are and does not wait for the device.
+///
+/// @source  Duchi, Hazan, Singer 2011, "Adaptive subgradient methods for online learning and
+///          stochastic optimization"
+class FusedAdagrad : public detail::Fused<torch::optim::Adagrad, detail::FusedAdagradRule> {
+ public:
+  using Fused::Fused;
+};
+
+}  // namespace lawn

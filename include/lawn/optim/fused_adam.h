@@ -1,0 +1,97 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <memory>
+#include <optional>
+#include <tuple>
+#include <vector>
+
+#include <ATen/core/Tensor.h>
+#include <ATen/ops/_fused_adam.h>
+#include <ATen/ops/zeros_like.h>
+#include <c10/util/ArrayRef.h>
+#include <torch/optim/adam.h>
+
+#include <lawn/optim/fused_groups.h>
+
+namespace lawn {
+
+namespace detail {
+
+/// at::_fused_adam_ or at::_fused_adamw_: parameters, gradients, first and second moments, largest
+/// second moments, step counts; lr, betas, weight decay, epsilon; amsgrad, maximize; scale,
+/// overflow.
+using FusedAdamFunction = void (*)(at::TensorList, at::TensorList, at::TensorList, at::TensorList,
+                                   at::TensorList, at::TensorList, double, double, double, double,
+                                   double, bool, bool, const std::optional<at::Tensor>&,
+                                   const std::optional<at::Tensor>&);
+
+/// Adam and AdamW: alike but for the function.
+template <class AdamOptions, class AdamState, FusedAdamFunction kFunction>
+struct FusedAdamRule {
+  using Options = AdamOptions;
+  using State = AdamState;
+  using Entry = FusedEntry<State>;
+  static constexpr bool kReducedOnCPU = true;
+  static constexpr bool kStateByConstructor = false;
+
+  static bool keeps_state(const Options& /*options*/) { return true; }
+
+  static bool fits(const State& state, const at::Tensor& parameter, const Options& options) {
+    return beside(parameter, state.exp_avg()) && beside(parameter, state.exp_avg_sq()) &&
+           (!options.amsgrad() || beside(parameter, state.max_exp_avg_sq()));
+  }
+
+  static std::unique_ptr<State> make_state(const at::Tensor& parameter, const Options& options) {
+    auto state = std::make_unique<State>();
+    state->exp_avg(at::zeros_like(parameter));
+    state->exp_avg_sq(at::zeros_like(parameter));
+    if (options.amsgrad()) state->max_exp_avg_sq(at::zeros_like(parameter));
+    return state;
+  }
+
+  static void count_step(State& state) { state.step(state.step() + 1); }
+
+  static void update(c10::ArrayRef<Entry> list, const Options& options) {
+    std::vector<at::Tensor> largest;
+    if (options.amsgrad()) {
+      largest = column(list, [](const Entry& entry) { return entry.state->max_exp_avg_sq(); });
+    }
+    const auto [beta1, beta2] = options.betas();
+    kFunction(column(list, [](const Entry& entry) { return entry.parameter; }),
+              column(list, [](const Entry& entry) { return entry.gradient; }),
+              column(list, [](const Entry& entry) { return entry.state->exp_avg(); }),
+              column(list, [](const Entry& entry) { return entry.state->exp_avg_sq(); }), largest,
+              step_counts(list), options.lr(), beta1, beta2, options.weight_decay(), options.eps(),
+              options.amsgrad(), /*maximize=*/false, std::nullopt, std::nullopt);
+  }
+};
+
+}  // namespace detail
+
+/// torch::optim::Adam with one pass over memory: each group is stepped by one call of
+/// `at::_fused_adam_` for each device and dtype, instead of some ten ATen calls for each parameter.
+///
+///   g' = g + lambda w                                 weight_decay lambda
+///   m <- b1 m + (1 - b1) g',  v <- b2 v + (1 - b2) g'^2
+///   w <- w - lr m / (1 - b1^t) / (sqrt(v / (1 - b2^t)) + eps)          amsgrad: the largest v so
+///   far
+///
+/// It is-a torch::optim::Adam, with its constructors, options and state: schedulers work, and
+/// checkpoints go either way. Numbers are Adam's to rounding (of float32 in half and bfloat16,
+/// where Adam itself rounds after each operation).
+///
+/// Fused: float64, float32, half and bfloat16 on CPU and CUDA, dense without gaps in any order of
+/// dimensions, each parameter held once. All else takes Adam's own step, which refuses sparse
+/// gradients. `step()` leaves the gradients as they are and does not wait for the device.
+///
+/// @source  Kingma, Ba 2015, arXiv 1412.6980, algorithm 1; Reddi, Kale, Kumar 2018 (amsgrad)
+class FusedAdam
+    : public detail::Fused<torch::optim::Adam,
+                           detail::FusedAdamRule<torch::optim::AdamOptions,
+                                                 torch::optim::AdamParamState, &at::_fused_adam_>> {
+ public:
+  using Fused::Fused;
+};
+
+}  // namespace lawn

@@ -1,0 +1,33 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <ATen/ops/_fused_adamw.h>
+#include <torch/optim/adamw.h>
+
+#include <lawn/optim/fused_adam.h>
+#include <lawn/optim/fused_groups.h>
+
+namespace lawn {
+
+/// torch::optim::AdamW with one pass over memory: each group is stepped by one call of
+/// `at::_fused_adamw_` for each device and dtype, instead of some ten ATen calls for each
+/// parameter.
+///
+///   w <- (1 - lr lambda) w                            weight_decay lambda, decoupled
+///   m <- b1 m + (1 - b1) g,  v <- b2 v + (1 - b2) g^2
+///   w <- w - lr m / (1 - b1^t) / (sqrt(v / (1 - b2^t)) + eps)          amsgrad: the largest v so
+///   far
+///
+/// It is-a torch::optim::AdamW, with its constructors, options and state. What is fused, and what
+/// takes AdamW's own step, is as FusedAdam says.
+///
+/// @source  Loshchilov, Hutter 2019, arXiv 1711.05101, algorithm 2
+class FusedAdamW
+    : public detail::Fused<torch::optim::AdamW, detail::FusedAdamRule<torch::optim::AdamWOptions,
+                                                                      torch::optim::AdamWParamState,
+                                                                      &at::_fused_adamw_>> {
+ public:
+  using Fused::Fused;
+};
+
+}  // namespace lawn

@@ -1,0 +1,80 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <memory>
+#include <vector>
+
+#include <ATen/core/Tensor.h>
+#include <ATen/ops/_fused_sgd.h>
+#include <ATen/ops/zeros_like.h>
+#include <c10/util/ArrayRef.h>
+#include <torch/optim/sgd.h>
+
+#include <lawn/optim/fused_groups.h>
+
+namespace lawn {
+
+namespace detail {
+
+struct FusedSGDRule {
+  using Options = torch::optim::SGDOptions;
+  using State = torch::optim::SGDParamState;
+  using Entry = FusedEntry<State>;
+  // LibTorch 2.11's vector loop for them computes the momentum and never writes the parameter.
+  static constexpr bool kReducedOnCPU = false;
+  static constexpr bool kStateByConstructor = false;
+
+  static bool keeps_state(const Options& options) { return options.momentum() != 0; }
+
+  static bool fits(const State& state, const at::Tensor& parameter, const Options& options) {
+    return options.momentum() == 0 || beside(parameter, state.momentum_buffer());
+  }
+
+  static std::unique_ptr<State> make_state(const at::Tensor& parameter,
+                                           const Options& /*options*/) {
+    auto state = std::make_unique<State>();
+    state->momentum_buffer(at::zeros_like(parameter));
+    return state;
+  }
+
+  static void count_step(State& /*state*/) {}
+
+  static void update(c10::ArrayRef<Entry> list, const Options& options) {
+    std::vector<at::Tensor> momenta;
+    if (keeps_state(options)) {
+      momenta = column(list, [](const Entry& entry) { return entry.state->momentum_buffer(); });
+    }
+    at::_fused_sgd_(column(list, [](const Entry& entry) { return entry.parameter; }),
+                    column(list, [](const Entry& entry) { return entry.gradient; }), momenta,
+                    options.weight_decay(), options.momentum(), options.lr(), options.dampening(),
+                    options.nesterov(), /*maximize=*/false, /*is_first_step=*/list.front().first);
+  }
+};
+
+}  // namespace detail
+
+/// torch::optim::SGD with one pass over memory: each group is stepped by one call of
+/// `at::_fused_sgd_` for each device and dtype, instead of up to four ATen calls for each
+/// parameter.
+///
+///   g' = g + lambda w                                 weight_decay lambda
+///   m <- mu m + (1 - dampening) g'                    momentum mu; m <- g' at the first step
+///   w <- w - lr (g' + mu m if nesterov, else m)
+///
+/// It is-a torch::optim::SGD, with its constructors, options and state: schedulers work, and
+/// checkpoints go either way. Numbers are SGD's to rounding.
+///
+/// Fused: float64 and float32 on CPU and CUDA, half and bfloat16 on CUDA (the fused function of the
+/// CPU does not move them), dense without gaps in any order of dimensions, each parameter held
+/// once. All else, sparse gradients among it, takes SGD's own step. `step()` leaves the gradients
+/// as they are and does not wait for the device.
+///
+/// @source  Sutskever, Martens, Dahl, Hinton 2013, "On the importance of initialization and
+/// momentum
+///          in deep learning"
+class FusedSGD : public detail::Fused<torch::optim::SGD, detail::FusedSGDRule> {
+ public:
+  using Fused::Fused;
+};
+
+}  // namespace lawn
