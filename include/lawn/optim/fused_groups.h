@@ -12,6 +12,7 @@
 
 #include <ATen/core/Tensor.h>
 #include <ATen/core/grad_mode.h>
+#include <ATen/ops/as_strided.h>
 #include <ATen/ops/empty_like.h>
 #include <ATen/ops/full.h>
 #include <c10/util/ArrayRef.h>
@@ -64,12 +65,20 @@ inline at::Tensor in_order_of(const at::Tensor& parameter, const at::Tensor& gra
   return at::empty_like(parameter).copy_(gradient);
 }
 
+/// `tensor` as a fused function is to see it. That of the CPU copies a gradient that is not
+/// contiguous, and then walks the memory of the original: a flat view spares the copy.
+/// @param tensor  dense without gaps
+inline at::Tensor flat(const at::Tensor& tensor) {
+  if (!tensor.is_cpu() || tensor.is_contiguous()) return tensor;
+  return tensor.as_strided({tensor.numel()}, {1});
+}
+
 /// One tensor for each entry of a list.
 template <class Entry, class Get>
 std::vector<at::Tensor> column(c10::ArrayRef<Entry> list, const Get& get) {
   std::vector<at::Tensor> tensors;
   tensors.reserve(list.size());
-  for (const Entry& entry : list) tensors.push_back(get(entry));
+  for (const Entry& entry : list) tensors.push_back(flat(get(entry)));
   return tensors;
 }
 
