@@ -1,0 +1,37 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstddef>
+#include <vector>
+
+#include <c10/util/Exception.h>
+#include <torch/optim/optimizer.h>
+
+/// The options of parameter groups, for lawn's own optimizers.
+namespace lawn::detail {
+
+/// The options of `group`, which are those of the optimizer `who`.
+/// @throws c10::Error if they are another optimizer's
+template <class Options>
+const Options& group_options(const char* who, const torch::optim::OptimizerParamGroup& group) {
+  const auto* options = dynamic_cast<const Options*>(&group.options());
+  TORCH_CHECK(options != nullptr, who, ": expected each parameter group to have the options of ",
+              who, ", got those of another optimizer");
+  return *options;
+}
+
+/// Checks the options that `given` brings, if any.
+template <class Options>
+void check_group_options(const char* who, const torch::optim::OptimizerParamGroup& given) {
+  if (given.has_options()) group_options<Options>(who, given).validate();
+}
+
+/// Gives `taken`, a group that LibTorch made out of `given`, the options that `given` brings.
+/// LibTorch 2.15 knows how to merge options of its own optimizers' types alone, and puts the
+/// optimizer's defaults in the place of any others.
+inline void keep_group_options(const torch::optim::OptimizerParamGroup& given,
+                               torch::optim::OptimizerParamGroup& taken) {
+  if (given.has_options()) taken.set_options(given.options().clone());
+}
+
+}  // namespace lawn::detail

@@ -1,0 +1,307 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cmath>
+#include <cstddef>
+#include <cstdint>
+#include <limits>
+#include <memory>
+#include <tuple>
+#include <utility>
+#include <vector>
+
+#include <ATen/TensorOperators.h>
+#include <ATen/core/Tensor.h>
+#include <ATen/core/grad_mode.h>
+#include <ATen/core/ivalue.h>
+#include <ATen/ops/_foreach_add.h>
+#include <ATen/ops/_foreach_addcmul.h>
+#include <ATen/ops/_foreach_copy.h>
+#include <ATen/ops/_foreach_div.h>
+#include <ATen/ops/_foreach_lerp.h>
+#include <ATen/ops/_foreach_mul.h>
+#include <ATen/ops/_foreach_sqrt.h>
+#include <ATen/ops/minimum.h>
+#include <ATen/ops/stack.h>
+#include <ATen/ops/where.h>
+#include <ATen/ops/zeros_like.h>
+#include <c10/core/Scalar.h>
+#include <c10/util/ArrayRef.h>
+#include <c10/util/Exception.h>
+#include <torch/arg.h>
+#include <torch/optim/optimizer.h>
+#include <torch/optim/serialize.h>
+#include <torch/serialize/input-archive.h>
+#include <torch/serialize/output-archive.h>
+
+#include <lawn/optim/group_options.h>
+#include <lawn/optim/tensor_lists.h>
+#include <lawn/sphere/sphere.h>
+
+namespace lawn {
+
+/// Options of `LAMB`. Checked when the optimizer is constructed and when a group is added.
+struct LAMBOptions : public torch::optim::OptimizerCloneableOptions<LAMBOptions> {
+  using betas_t = std::tuple<double, double>;
+  LAMBOptions(double lr = 1e-3) : lr_(lr) {}  // converts from a learning rate, as LibTorch's do
+  /// Learning rate, >= 0.
+  TORCH_ARG(double, lr);
+  /// Decay of the two moments per step, each in [0, 1).
+  TORCH_ARG(betas_t, betas) = std::make_tuple(0.9, 0.999);
+  /// Added to the root of the second moment, > 0.
+  TORCH_ARG(double, eps) = 1e-6;
+  /// lambda of the decoupled decay, >= 0. With 0, weights are adapted with `always_adapt` alone.
+  TORCH_ARG(double, weight_decay) = 0.01;
+  /// Whether the moments are divided by 1 - beta^t.
+  TORCH_ARG(bool, bias_correction) = true;
+  /// Upper bound of the trust ratio, > 0; 1 is what other implementations call `trust_clip`.
+  TORCH_ARG(double, max_trust_ratio) = std::numeric_limits<double>::infinity();
+  /// Whether groups without weight decay (as a rule biases and normalisation) are adapted as well.
+  TORCH_ARG(bool, always_adapt) = false;
+
+ public:
+  /// @throws c10::Error that names the option, what was expected and what came
+  void validate() const {
+    TORCH_CHECK(std::isfinite(lr()) && lr() >= 0, "lawn::LAMB: lr must be finite and >= 0, got ",
+                lr());
+    const auto [beta1, beta2] = betas();
+    TORCH_CHECK(beta1 >= 0 && beta1 < 1 && beta2 >= 0 && beta2 < 1,
+                "lawn::LAMB: betas must be in [0, 1), got ", beta1, " and ", beta2);
+    TORCH_CHECK(std::isfinite(eps()) && eps() > 0, "lawn::LAMB: eps must be finite and > 0, got ",
+                eps());
+    TORCH_CHECK(std::isfinite(weight_decay()) && weight_decay() >= 0,
+                "lawn::LAMB: weight_decay must be finite and >= 0, got ", weight_decay());
+    TORCH_CHECK(max_trust_ratio() > 0, "lawn::LAMB: max_trust_ratio must be > 0, got ",
+                max_trust_ratio());
+  }
+
+  void serialize(torch::serialize::OutputArchive& archive) const override {
+    archive.write("lr", c10::IValue(lr()));
+    archive.write("betas", c10::IValue(betas()));
+    archive.write("eps", c10::IValue(eps()));
+    archive.write("weight_decay", c10::IValue(weight_decay()));
+    archive.write("bias_correction", c10::IValue(bias_correction()));
+    archive.write("max_trust_ratio", c10::IValue(max_trust_ratio()));
+    archive.write("always_adapt", c10::IValue(always_adapt()));
+  }
+  void serialize(torch::serialize::InputArchive& archive) override {
+    const auto read = [&archive](const char* key) {
+      c10::IValue value;
+      archive.read(key, value);
+      return value;
+    };
+    lr(read("lr").toDouble());
+    betas(read("betas").to<betas_t>());
+    eps(read("eps").toDouble());
+    weight_decay(read("weight_decay").toDouble());
+    bias_correction(read("bias_correction").toBool());
+    max_trust_ratio(read("max_trust_ratio").toDouble());
+    always_adapt(read("always_adapt").toBool());
+  }
+  double get_lr() const override { return lr(); }
+  void set_lr(const double value) override { lr(value); }
+
+  friend bool operator==(const LAMBOptions& a, const LAMBOptions& b) {
+    return a.lr() == b.lr() && a.betas() == b.betas() && a.eps() == b.eps() &&
+           a.weight_decay() == b.weight_decay() && a.bias_correction() == b.bias_correction() &&
+           a.max_trust_ratio() == b.max_trust_ratio() && a.always_adapt() == b.always_adapt();
+  }
+};
+
+/// What `LAMB` keeps of a parameter.
+struct LAMBParamState : public torch::optim::OptimizerCloneableParamState<LAMBParamState> {
+  TORCH_ARG(int64_t, step) = 0;
+  /// Shape and device of the parameter; float64 for a float64 parameter, else float32.
+  TORCH_ARG(at::Tensor, exp_avg);
+  TORCH_ARG(at::Tensor, exp_avg_sq);
+
+ public:
+  void serialize(torch::serialize::OutputArchive& archive) const override {
+    archive.write("step", c10::IValue(step()));
+    archive.write("exp_avg", exp_avg(), /*is_buffer=*/true);
+    archive.write("exp_avg_sq", exp_avg_sq(), /*is_buffer=*/true);
+  }
+  void serialize(torch::serialize::InputArchive& archive) override {
+    c10::IValue count;
+    at::Tensor first;
+    at::Tensor second;
+    archive.read("step", count);
+    archive.read("exp_avg", first, /*is_buffer=*/true);
+    archive.read("exp_avg_sq", second, /*is_buffer=*/true);
+    step(count.toInt());
+    exp_avg(first);
+    exp_avg_sq(second);
+  }
+
+  friend bool operator==(const LAMBParamState& a, const LAMBParamState& b) {
+    return a.step() == b.step() && detail::same_values(a.exp_avg(), b.exp_avg()) &&
+           detail::same_values(a.exp_avg_sq(), b.exp_avg_sq());
+  }
+};
+
+/// Adam whose update of each weight tensor is as long as the weight, times the learning rate.
+///
+///   m <- beta1 m + (1 - beta1) g,  v <- beta2 v + (1 - beta2) g^2
+///   u = m / (1 - beta1^t) / (sqrt(v / (1 - beta2^t)) + eps) + weight_decay w
+///   w <- w - lr min(||w|| / ||u||, max_trust_ratio) u
+///
+/// The trust ratio ||w|| / ||u|| counts as 1 where one of the norms is zero, and is 1 throughout a
+/// group whose `weight_decay` is 0, unless `always_adapt`: put biases and the parameters of
+/// normalisation into such a group. Gradients are taken as they come: other implementations also
+/// clip their common norm to 1, which is `clip_grad_norm_(parameters, 1)` before the step.
+///
+/// Parameters in bfloat16 and half have moments in float32, and each new weight is rounded once.
+/// Options of a parameter group stand as they are given, with no defaults merged into them, in
+/// every version of LibTorch. (Under LibTorch 2.15 that does not hold for a group added through a
+/// reference to `torch::optim::Optimizer`, whose `add_param_group` is not virtual.)
+///
+/// @note    `step` does not wait for the device. Step counts and learning rates are host numbers: a
+///          CUDA graph would replay those of its capture
+/// @source  You et al. 2019, arXiv 1904.00962, algorithm 2, with the identity for phi
+class LAMB : public torch::optim::Optimizer {
+ public:
+  explicit LAMB(const std::vector<torch::optim::OptimizerParamGroup>& groups,
+                LAMBOptions defaults = {})
+      : Optimizer(groups, std::make_unique<LAMBOptions>(defaults)) {
+    defaults.validate();
+    for (std::size_t g = 0; g < groups.size(); ++g) {
+      detail::check_group_options<LAMBOptions>(kName, groups[g]);
+      detail::keep_group_options(groups[g], param_groups_[g]);
+    }
+  }
+  explicit LAMB(std::vector<at::Tensor> parameters, LAMBOptions defaults = {})
+      : LAMB({torch::optim::OptimizerParamGroup(std::move(parameters))}, std::move(defaults)) {}
+
+  /// As LibTorch's, and checks the options of the group.
+  void add_param_group(const torch::optim::OptimizerParamGroup& group) {
+    detail::check_group_options<LAMBOptions>(kName, group);
+    Optimizer::add_param_group(group);
+    detail::keep_group_options(group, param_groups_.back());
+  }
+
+  /// One step on every parameter that has a gradient; gradients stay as they are.
+  /// @return the closure's loss, or an undefined tensor
+  /// @throws c10::Error for a sparse gradient, before anything is changed
+  at::Tensor step(LossClosure closure = nullptr) override {
+    at::Tensor loss;
+    if (closure) {
+      const at::AutoGradMode with_grad(true);
+      loss = closure();
+    }
+    const at::NoGradGuard no_grad;
+    std::vector<Update> updates;
+    for (auto& batch : detail::batches<LAMBOptions>(kName, param_groups_)) {
+      updates.push_back(adam_update(std::move(batch)));
+    }
+    adapt_(updates);
+    for (const Update& update : updates) {
+      at::_foreach_add_(update.wide_weights, update.values, -update.batch.options->lr());
+      if (!update.wide_weights.front().is_same(update.batch.weights.front())) {
+        at::_foreach_copy_(update.batch.weights, update.wide_weights);
+      }
+    }
+    return loss;
+  }
+
+  void save(torch::serialize::OutputArchive& archive) const override {
+    torch::optim::serialize<LAMBParamState, LAMBOptions>(archive, *this);
+  }
+  void load(torch::serialize::InputArchive& archive) override {
+    torch::optim::serialize<LAMBParamState, LAMBOptions>(archive, *this);
+  }
+
+ private:
+  static constexpr const char* kName = "lawn::LAMB";
+
+  /// The u of each weight of a batch.
+  struct Update {
+    detail::Batch<LAMBOptions> batch;
+    std::vector<at::Tensor> wide_weights;
+    std::vector<at::Tensor> values;
+  };
+
+  LAMBParamState& state_of(const at::Tensor& weight) {
+    auto& state = state_[weight.unsafeGetTensorImpl()];
+    if (!state) {
+      const auto options = weight.options().dtype(sphere::accumulation_dtype(weight));
+      auto fresh = std::make_unique<LAMBParamState>();
+      fresh->exp_avg(at::zeros_like(weight, options));
+      fresh->exp_avg_sq(at::zeros_like(weight, options));
+      state = std::move(fresh);
+    }
+    return static_cast<LAMBParamState&>(*state);
+  }
+
+  Update adam_update(detail::Batch<LAMBOptions> batch) {
+    const LAMBOptions& options = *batch.options;
+    const auto [beta1, beta2] = options.betas();
+    std::vector<at::Tensor> first;
+    std::vector<at::Tensor> second;
+    // m / c1 / (sqrt(v) / sqrt(c2) + eps) = m / (c1 / sqrt(c2) sqrt(v) + c1 eps)
+    std::vector<at::Scalar> root_factors;
+    std::vector<at::Scalar> root_terms;
+    for (const at::Tensor& weight : batch.weights) {
+      LAMBParamState& state = state_of(weight);
+      state.step(state.step() + 1);
+      first.push_back(state.exp_avg());
+      second.push_back(state.exp_avg_sq());
+      const auto t = static_cast<double>(state.step());
+      const double correction1 = options.bias_correction() ? 1 - std::pow(beta1, t) : 1;
+      const double correction2 = options.bias_correction() ? 1 - std::pow(beta2, t) : 1;
+      root_factors.emplace_back(correction1 / std::sqrt(correction2));
+      root_terms.emplace_back(correction1 * options.eps());
+    }
+    const auto gradients = detail::widened(batch.gradients, batch.weights.front());
+    at::_foreach_lerp_(first, gradients, 1 - beta1);
+    at::_foreach_mul_(second, beta2);
+    at::_foreach_addcmul_(second, gradients, gradients, 1 - beta2);
+    auto roots = at::_foreach_sqrt(second);
+    at::_foreach_mul_(roots, root_factors);
+    at::_foreach_add_(roots, root_terms);
+    auto values = at::_foreach_div(first, roots);
+    auto wide_weights = detail::widened(batch.weights, batch.weights.front());
+    if (options.weight_decay() != 0) {
+      at::_foreach_add_(values, wide_weights, options.weight_decay());
+    }
+    return {std::move(batch), std::move(wide_weights), std::move(values)};
+  }
+
+  /// Multiplies each update by its trust ratio: brings it onto the sphere of its weight's norm.
+  /// `sphere::rescale_` leaves a vector as it is where one of the norms is zero.
+  static void adapt_(const std::vector<Update>& updates) {
+    std::vector<at::Tensor> weights;
+    for (const Update& update : updates) {
+      if (!adapts(update)) continue;
+      const auto& list = update.batch.weights;
+      weights.insert(weights.end(), list.begin(), list.end());
+    }
+    auto radii = detail::norms(weights);
+    std::vector<sphere::Layer> layers;
+    layers.reserve(radii.size());
+    for (const Update& update : updates) {
+      if (!adapts(update)) continue;
+      const c10::ArrayRef<at::Tensor> norms(radii.data() + layers.size(), update.values.size());
+      const auto bounded = bound(norms, update);
+      for (std::size_t i = 0; i < bounded.size(); ++i) {
+        layers.push_back({update.values[i], {}, bounded[i], sphere::kWholeTensor, 0});
+      }
+    }
+    sphere::rescale_(layers);
+  }
+
+  static bool adapts(const Update& update) {
+    return update.batch.options->weight_decay() != 0 || update.batch.options->always_adapt();
+  }
+
+  /// min(||w||, max_trust_ratio ||u||), with ||u|| in the place of a ||w|| that is zero.
+  static std::vector<at::Tensor> bound(c10::ArrayRef<at::Tensor> weight_norms,
+                                       const Update& update) {
+    const double most = update.batch.options->max_trust_ratio();
+    if (std::isinf(most)) return weight_norms.vec();
+    const auto norms = at::stack(weight_norms);
+    const auto lengths = at::stack(detail::norms(update.values));
+    return at::minimum(at::where(norms > 0, norms, lengths), lengths * most).unbind();
+  }
+};
+
+}  // namespace lawn
