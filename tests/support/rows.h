@@ -44,9 +44,8 @@ struct MomentumSGD : Row {
 
 struct NesterovSGD : Row {
   using Opt = torch::optim::SGD;
-  static Opt make(const Groups& groups) {
-    return Opt(groups, torch::optim::SGDOptions(0.05).momentum(0.9).nesterov(true));
-  }
+  static auto options() { return torch::optim::SGDOptions(0.05).momentum(0.9).nesterov(true); }
+  static Opt make(const Groups& groups) { return Opt(groups, options()); }
 };
 
 struct PlainAdam : Row {
@@ -65,9 +64,8 @@ struct DecayedAdam : Row {
 
 struct AdamW : Row {
   using Opt = torch::optim::AdamW;
-  static Opt make(const Groups& groups) {
-    return Opt(groups, torch::optim::AdamWOptions(0.01).weight_decay(0.1));
-  }
+  static auto options() { return torch::optim::AdamWOptions(0.01).weight_decay(0.1); }
+  static Opt make(const Groups& groups) { return Opt(groups, options()); }
 };
 
 struct RMSprop : Row {
@@ -120,13 +118,29 @@ struct Own : Row {
   }
 };
 
+/// The row `Plain` with a fused optimizer in the place of LibTorch's.
+template <class Plain, class Fused>
+struct FusedRow : Plain {
+  using Opt = Fused;
+  static Opt make(const Groups& groups) { return Opt(groups, Plain::options()); }
+};
+
+using FusedMomentumSGD = FusedRow<MomentumSGD, lawn::FusedSGD>;
+using FusedNesterovSGD = FusedRow<NesterovSGD, lawn::FusedSGD>;
+using FusedDecayedAdam = FusedRow<DecayedAdam, lawn::FusedAdam>;
+using FusedDecayedAdamW = FusedRow<AdamW, lawn::FusedAdamW>;
+using FusedDecayedAdagrad = FusedRow<Adagrad, lawn::FusedAdagrad>;
+
 /// Those that take more groups after their construction. (LibTorch's Adagrad makes the state of its
 /// parameters in its constructor alone, and L-BFGS has one group.)
-using RowsOfGroups = ::testing::Types<PlainSGD, MomentumSGD, NesterovSGD, PlainAdam, DecayedAdam,
-                                      AdamW, RMSprop, Own>;
+using RowsOfGroups =
+    ::testing::Types<PlainSGD, MomentumSGD, NesterovSGD, PlainAdam, DecayedAdam, AdamW, RMSprop,
+                     FusedMomentumSGD, FusedNesterovSGD, FusedDecayedAdam, FusedDecayedAdamW,
+                     FusedDecayedAdagrad, Own>;
 
 using Rows = ::testing::Types<PlainSGD, MomentumSGD, NesterovSGD, PlainAdam, DecayedAdam, AdamW,
-                              RMSprop, Adagrad, LBFGS, Own>;
+                              RMSprop, Adagrad, LBFGS, FusedMomentumSGD, FusedNesterovSGD,
+                              FusedDecayedAdam, FusedDecayedAdamW, FusedDecayedAdagrad, Own>;
 
 /// A network, its data and loss: two constrained weights, two free biases.
 struct Problem {
