@@ -279,11 +279,10 @@ class SphereTable : public ::testing::Test {
   void SetUp() override {
     CountingTable::calls = 0;
     CountingTable::layers = 0;
-    before_ = lawn::sphere::register_table(c10::kCPU, &table_);
+    lawn::sphere::register_table(c10::kCPU, &table_);
   }
-  void TearDown() override { lawn::sphere::register_table(c10::kCPU, before_); }
+  void TearDown() override { lawn::sphere::register_table(c10::kCPU, nullptr); }
 
-  const lawn::sphere::Table* before_ = nullptr;
   static constexpr lawn::sphere::Table table_{&CountingTable::takes, &CountingTable::norms,
                                               &CountingTable::project, &CountingTable::rescale};
 };

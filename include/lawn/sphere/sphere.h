@@ -9,6 +9,7 @@
 #include <ATen/core/Tensor.h>
 #include <ATen/core/grad_mode.h>
 #include <ATen/ops/empty.h>
+#include <c10/core/DeviceType.h>
 #include <c10/util/ArrayRef.h>
 #include <c10/util/Exception.h>
 
@@ -19,6 +20,15 @@
 #include <lawn/sphere/table.h>
 
 namespace lawn::sphere {
+
+/// The table of `device`: the registered one, else lawn's own, or null where ATen does the work.
+inline const Table* table_of(c10::DeviceType device) {
+  const Table* registered = detail::registered_tables()[static_cast<std::size_t>(device)];
+  if (registered != nullptr) return registered;
+  if (device == c10::DeviceType::CPU) return &cpu::kTable;
+  if (device == c10::DeviceType::CUDA) return &cuda::kTable;
+  return nullptr;
+}
 
 namespace detail {
 

@@ -3,7 +3,6 @@
 
 #include <array>
 #include <cstddef>
-#include <utility>
 
 #include <c10/core/DeviceType.h>
 #include <c10/util/ArrayRef.h>
@@ -27,29 +26,23 @@ struct Table {
 };
 
 namespace detail {
-inline std::array<const Table*, c10::COMPILE_TIME_MAX_DEVICE_TYPES>& tables() {
+inline std::array<const Table*, c10::COMPILE_TIME_MAX_DEVICE_TYPES>& registered_tables() {
   static std::array<const Table*, c10::COMPILE_TIME_MAX_DEVICE_TYPES> all{};
   return all;
 }
 }  // namespace detail
 
-/// Makes `table` the one that layers on `device` go to; null: ATen does the work. Lawn's own tables
-/// of the CPU and of CUDA are registered when the program starts.
+/// Makes `table` the one that layers on `device` go to, in place of lawn's own; a null pointer
+/// takes it back.
 /// @param table  must outlive every use; all its functions set
-/// @return the table that stood there before, or null
 /// @note  not synchronised with steps that are running: call it at start-up
-inline const Table* register_table(c10::DeviceType device, const Table* table) {
+inline void register_table(c10::DeviceType device, const Table* table) {
   TORCH_CHECK(table == nullptr ||
                   (table->takes && table->norms && table->project_to_tangent_ && table->rescale_),
               "lawn::sphere::register_table: expected every function of the table to be set; got a "
               "null pointer among them for device ",
               device);
-  return std::exchange(detail::tables()[static_cast<std::size_t>(device)], table);
-}
-
-/// The table of `device`, or null where ATen does the work.
-inline const Table* table_of(c10::DeviceType device) {
-  return detail::tables()[static_cast<std::size_t>(device)];
+  detail::registered_tables()[static_cast<std::size_t>(device)] = table;
 }
 
 }  // namespace lawn::sphere

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <type_traits>
+
 /// Compiles a loop for the instruction set that every CPU has and for a wider one, and takes the
 /// wider where the machine has it. A consumer's own compile flags are not ours to choose, and
 /// without `-march` a compiler uses SSE2 alone, which is half as fast.
@@ -29,11 +31,15 @@ LAWN_AVX2 auto run_avx2(Arguments... arguments) {
   return Loop::run(arguments...);
 }
 
-/// `Loop::run(arguments...)`, as fast as this machine can.
-template <class Loop, class... Arguments>
-auto run(Arguments... arguments) {
-  static const bool avx2 = has_avx2();
-  return avx2 ? run_avx2<Loop>(arguments...) : run_baseline<Loop>(arguments...);
+/// `Loop::run(arguments...)`, as fast as this machine can; float64, which nobody trains in, for any
+/// CPU, since every loop costs each consumer compile time.
+template <class Loop, class T, class... Arguments>
+auto run(T* elements, Arguments... arguments) {
+  if constexpr (std::is_same_v<std::remove_const_t<T>, float>) {
+    static const bool avx2 = has_avx2();
+    if (avx2) return run_avx2<Loop>(elements, arguments...);
+  }
+  return run_baseline<Loop>(elements, arguments...);
 }
 
 }  // namespace lawn::sphere::cpu

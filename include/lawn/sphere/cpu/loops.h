@@ -41,8 +41,26 @@ struct InnerProducts {
   template <class T>
   LAWN_LOOP static Sums run(const T* g, const T* w, std::int64_t numel) {
     Sums sums;
-    std::int64_t i = streams<kStream>(g, w, 0, numel, sums);
-    i = streams<kShortStream>(g, w, i, numel, sums);
+    std::int64_t i = 0;
+    for (const std::int64_t n : {kStream, kShortStream}) {
+      for (; i + 4 * n <= numel; i += 4 * n) {
+        T gw0 = 0, gw1 = 0, gw2 = 0, gw3 = 0;
+        T ww0 = 0, ww1 = 0, ww2 = 0, ww3 = 0;
+#pragma omp simd reduction(+ : gw0, gw1, gw2, gw3, ww0, ww1, ww2, ww3)
+        for (std::int64_t j = i; j < i + n; ++j) {
+          gw0 += g[j] * w[j];
+          ww0 += w[j] * w[j];
+          gw1 += g[j + n] * w[j + n];
+          ww1 += w[j + n] * w[j + n];
+          gw2 += g[j + 2 * n] * w[j + 2 * n];
+          ww2 += w[j + 2 * n] * w[j + 2 * n];
+          gw3 += g[j + 3 * n] * w[j + 3 * n];
+          ww3 += w[j + 3 * n] * w[j + 3 * n];
+        }
+        sums.gw += (static_cast<double>(gw0) + gw1) + (static_cast<double>(gw2) + gw3);
+        sums.ww += (static_cast<double>(ww0) + ww1) + (static_cast<double>(ww2) + ww3);
+      }
+    }
     T gw = 0, ww = 0;
 #pragma omp simd reduction(+ : gw, ww)
     for (std::int64_t j = i; j < numel; ++j) {
@@ -51,31 +69,6 @@ struct InnerProducts {
     }
     return sums += {static_cast<double>(gw), static_cast<double>(ww)};
   }
-
- private:
-  /// Adds whole blocks of four streams from `i` on; returns where they end.
-  template <std::int64_t n, class T>
-  LAWN_LOOP static std::int64_t streams(const T* g, const T* w, std::int64_t i, std::int64_t numel,
-                                        Sums& sums) {
-    for (; i + 4 * n <= numel; i += 4 * n) {
-      T gw0 = 0, gw1 = 0, gw2 = 0, gw3 = 0;
-      T ww0 = 0, ww1 = 0, ww2 = 0, ww3 = 0;
-#pragma omp simd reduction(+ : gw0, gw1, gw2, gw3, ww0, ww1, ww2, ww3)
-      for (std::int64_t j = i; j < i + n; ++j) {
-        gw0 += g[j] * w[j];
-        ww0 += w[j] * w[j];
-        gw1 += g[j + n] * w[j + n];
-        ww1 += w[j + n] * w[j + n];
-        gw2 += g[j + 2 * n] * w[j + 2 * n];
-        ww2 += w[j + 2 * n] * w[j + 2 * n];
-        gw3 += g[j + 3 * n] * w[j + 3 * n];
-        ww3 += w[j + 3 * n] * w[j + 3 * n];
-      }
-      sums.gw += (static_cast<double>(gw0) + gw1) + (static_cast<double>(gw2) + gw3);
-      sums.ww += (static_cast<double>(ww0) + ww1) + (static_cast<double>(ww2) + ww3);
-    }
-    return i;
-  }
 };
 
 /// <w, w>
@@ -83,30 +76,24 @@ struct SumOfSquares {
   template <class T>
   LAWN_LOOP static double run(const T* w, std::int64_t numel) {
     double sum = 0;
-    std::int64_t i = streams<kStream>(w, 0, numel, sum);
-    i = streams<kShortStream>(w, i, numel, sum);
+    std::int64_t i = 0;
+    for (const std::int64_t n : {kStream, kShortStream}) {
+      for (; i + 4 * n <= numel; i += 4 * n) {
+        T s0 = 0, s1 = 0, s2 = 0, s3 = 0;
+#pragma omp simd reduction(+ : s0, s1, s2, s3)
+        for (std::int64_t j = i; j < i + n; ++j) {
+          s0 += w[j] * w[j];
+          s1 += w[j + n] * w[j + n];
+          s2 += w[j + 2 * n] * w[j + 2 * n];
+          s3 += w[j + 3 * n] * w[j + 3 * n];
+        }
+        sum += (static_cast<double>(s0) + s1) + (static_cast<double>(s2) + s3);
+      }
+    }
     T rest = 0;
 #pragma omp simd reduction(+ : rest)
     for (std::int64_t j = i; j < numel; ++j) rest += w[j] * w[j];
     return sum + static_cast<double>(rest);
-  }
-
- private:
-  template <std::int64_t n, class T>
-  LAWN_LOOP static std::int64_t streams(const T* w, std::int64_t i, std::int64_t numel,
-                                        double& sum) {
-    for (; i + 4 * n <= numel; i += 4 * n) {
-      T s0 = 0, s1 = 0, s2 = 0, s3 = 0;
-#pragma omp simd reduction(+ : s0, s1, s2, s3)
-      for (std::int64_t j = i; j < i + n; ++j) {
-        s0 += w[j] * w[j];
-        s1 += w[j + n] * w[j + n];
-        s2 += w[j + 2 * n] * w[j + 2 * n];
-        s3 += w[j + 3 * n] * w[j + 3 * n];
-      }
-      sum += (static_cast<double>(s0) + s1) + (static_cast<double>(s2) + s3);
-    }
-    return i;
   }
 };
 

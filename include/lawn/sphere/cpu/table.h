@@ -4,7 +4,6 @@
 #include <cmath>
 #include <cstdint>
 
-#include <c10/core/DeviceType.h>
 #include <c10/util/ArrayRef.h>
 
 #include <lawn/sphere/cpu/chunks.h>
@@ -120,7 +119,5 @@ inline void rescale_(c10::ArrayRef<Layer> layers) {
 
 inline constexpr Table kTable{is_flat, detail::norms, detail::project_to_tangent_,
                               detail::rescale_};
-
-inline const bool kRegistered = (register_table(c10::DeviceType::CPU, &kTable), true);
 
 }  // namespace lawn::sphere::cpu

@@ -6,8 +6,8 @@
 #include <lawn/sphere/flat.h>
 
 /// Where the two halves of the CUDA table meet: `table.h`, which knows torch and is compiled by the
-/// host compiler with every program, and the kernels, which know CUDA and are compiled by nvcc once,
-/// where there is one. Free of both.
+/// host compiler with every program, and the kernels, which know CUDA and are compiled by nvcc
+/// once, where there is one. Free of both.
 namespace lawn::sphere::cuda {
 
 /// What the kernels' half offers. All layers of a call lie on the current device; `stream` is a

@@ -82,6 +82,4 @@ inline void rescale_(c10::ArrayRef<Layer> layers) {
 inline constexpr Table kTable{detail::takes, detail::norms, detail::project_to_tangent_,
                               detail::rescale_};
 
-inline const bool kRegistered = (register_table(c10::DeviceType::CUDA, &kTable), true);
-
 }  // namespace lawn::sphere::cuda
