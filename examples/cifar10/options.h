@@ -15,6 +15,7 @@
 #include "examples/support/flags.h"
 #include "examples/support/generated.h"
 #include "examples/support/idx.h"
+#include "examples/support/optimizers.h"
 #include "examples/support/trainer.h"
 
 /// What the command line of cifar10 says.
@@ -66,7 +67,7 @@ struct Options {
   /// The optimizer's usual learning rate, unless --lr gives another.
   double rate() const {
     if (learning_rate > 0) return learning_rate;
-    return optimizer == "sgd" ? 0.05 : 1e-3;
+    return optimizer == "sgd" || optimizer == "fused-sgd" ? 0.05 : 1e-3;
   }
 
   /// Plain, with LAWN, or both.
@@ -109,7 +110,8 @@ inline std::optional<Options> Options::parse(int argc, char** argv) {
   flags.add("root", &o.root, "folder of the data's files").incidental();
   flags.add("network", &o.network, "what to train; vgg has no normalisation")
       .choices({"resnet20", "resnet18", "vgg"});
-  flags.add("optimizer", &o.optimizer, "").choices({"sgd", "adam", "adamw"});
+  flags.add("optimizer", &o.optimizer, "LibTorch's, or lawn's fused ones")
+      .choices(examples::kOptimizers);
   flags.add("lawn", &o.lawn, "train with LAWN around the optimizer").incidental();
   flags.add("compare", &o.compare, "train plain and with LAWN from one seed").incidental();
   flags

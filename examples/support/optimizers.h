@@ -86,9 +86,13 @@ class TypedStepper : public Stepper {
   Schedule schedule_;
 };
 
+/// LibTorch's, and lawn's fused ones.
+inline const std::vector<std::string> kOptimizers = {"sgd",       "adam",       "adamw",
+                                                     "fused-sgd", "fused-adam", "fused-adamw"};
+
 /// What the optimizer of a run is.
 struct StepperOptions {
-  std::string optimizer = "adam";  ///< sgd (momentum 0.9), adam or adamw
+  std::string optimizer = "adam";  ///< one of kOptimizers; sgd has momentum 0.9
   double learning_rate = 1e-3;
   double weight_decay = 0;
   bool lawn = false;
@@ -133,24 +137,24 @@ std::unique_ptr<Stepper> make_stepper(Base&& base, const lawn::Subnetwork& const
 inline std::unique_ptr<Stepper> make_stepper(const std::vector<at::Tensor>& parameters,
                                              const lawn::Subnetwork& constrained,
                                              const StepperOptions& options) {
-  const double lr = options.learning_rate;
-  const double decay = options.weight_decay;
-  if (options.optimizer == "sgd") {
-    return detail::make_stepper(
-        torch::optim::SGD(parameters,
-                          torch::optim::SGDOptions(lr).momentum(0.9).weight_decay(decay)),
-        constrained, options);
-  }
-  if (options.optimizer == "adam") {
-    return detail::make_stepper(
-        torch::optim::Adam(parameters, torch::optim::AdamOptions(lr).weight_decay(decay)),
-        constrained, options);
-  }
-  TORCH_CHECK(options.optimizer == "adamw", "unknown optimizer '", options.optimizer,
-              "'; expected sgd, adam or adamw");
-  return detail::make_stepper(
-      torch::optim::AdamW(parameters, torch::optim::AdamWOptions(lr).weight_decay(decay)),
-      constrained, options);
+  const std::string& name = options.optimizer;
+  const auto make = [&](auto&& base) {
+    return detail::make_stepper(std::forward<decltype(base)>(base), constrained, options);
+  };
+  const auto sgd = torch::optim::SGDOptions(options.learning_rate)
+                       .momentum(0.9)
+                       .weight_decay(options.weight_decay);
+  const auto adam =
+      torch::optim::AdamOptions(options.learning_rate).weight_decay(options.weight_decay);
+  const auto adamw =
+      torch::optim::AdamWOptions(options.learning_rate).weight_decay(options.weight_decay);
+  if (name == "sgd") return make(torch::optim::SGD(parameters, sgd));
+  if (name == "adam") return make(torch::optim::Adam(parameters, adam));
+  if (name == "adamw") return make(torch::optim::AdamW(parameters, adamw));
+  if (name == "fused-sgd") return make(lawn::FusedSGD(parameters, sgd));
+  if (name == "fused-adam") return make(lawn::FusedAdam(parameters, adam));
+  if (name == "fused-adamw") return make(lawn::FusedAdamW(parameters, adamw));
+  TORCH_CHECK(false, "unknown optimizer '", name, "'; expected one of ", kOptimizers);
 }
 
 }  // namespace examples
