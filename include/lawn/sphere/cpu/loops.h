@@ -34,7 +34,7 @@ struct Sums {
 /// Elements of a stream, and of one where too few are left for it. Two pages and a quarter of
 /// floats: streams at one place of their pages would fall into one set of the cache.
 constexpr std::int64_t kStream = 2048 + 256;
-constexpr std::int64_t kShortStream = 128;
+constexpr std::int64_t kShortStream = 256;
 
 /// <g, w> and <w, w>
 struct InnerProducts {
