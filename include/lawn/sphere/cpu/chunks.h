@@ -7,7 +7,6 @@
 #include <vector>
 
 #include <ATen/Parallel.h>
-#include <c10/util/ArrayRef.h>
 
 #include <lawn/sphere/cpu/loops.h>
 #include <lawn/sphere/flat.h>
@@ -17,16 +16,18 @@
 namespace lawn::sphere::cpu {
 
 /// Elements of a chunk: with its gradient 320 KiB in float32, which a core's own cache holds.
-constexpr std::int64_t kChunk = 40 * 1024;
+constexpr std::int64_t kChunk = std::int64_t{40} * 1024;
 /// Elements after which a batch of layers is closed. What the first pass over a batch has read, the
 /// second finds in the cache.
-constexpr std::int64_t kBatch = 256 * 1024;
+constexpr std::int64_t kBatch = std::int64_t{256} * 1024;
 /// The least number of elements that a further thread is worth.
-constexpr std::int64_t kGrain = 16 * 1024;
+constexpr std::int64_t kGrain = std::int64_t{16} * 1024;
 
 /// Whole spheres of a layer, or a part of one.
+/// @tparam Layer  Flat, or a class derived from it
+template <class Layer>
 struct Chunk {
-  const Flat* layer;
+  const Layer* layer;
   std::int64_t first_sphere;
   std::int64_t last_sphere;  ///< one past
   std::int64_t begin;        ///< first element, counted from the layer's first
@@ -39,85 +40,123 @@ struct Chunk {
   bool is_part() const { return end - begin < layer->sphere_numel; }
 };
 
-/// Appends the chunks of `layer`; counts its elements and its split spheres into the totals.
-inline void append_chunks(const Flat& layer, std::vector<Chunk>& chunks, std::int64_t& elements,
-                          std::size_t& split) {
-  const std::int64_t numel = layer.sphere_numel;
-  const auto append = [&](std::int64_t first, std::int64_t last, std::int64_t begin,
-                          std::int64_t end) {
-    chunks.push_back({&layer, first, last, begin, end, split, elements, {}});
-    elements += end - begin;
-  };
-  if (numel > kChunk) {
-    for (std::int64_t sphere = 0; sphere < layer.spheres; ++sphere, ++split) {
-      const std::int64_t last = (sphere + 1) * numel;
-      for (std::int64_t begin = sphere * numel; begin < last; begin += kChunk) {
-        append(sphere, sphere + 1, begin, std::min(begin + kChunk, last));
-      }
-    }
-  } else {
-    const std::int64_t together = kChunk / std::max<std::int64_t>(numel, 1);
-    for (std::int64_t sphere = 0; sphere < layer.spheres; sphere += together) {
-      const std::int64_t last = std::min(sphere + together, layer.spheres);
-      append(sphere, last, sphere * numel, last * numel);
-    }
+/// Layers whose chunks are worked on together: every pass over them ends before the next begins,
+/// and finds in the cache what the last one read.
+template <class Layer>
+class Batch {
+ public:
+  /// Takes layers from `next` on until there is enough to do.
+  /// @return the first that is not taken
+  const Layer* fill(const Layer* next, const Layer* end) {
+    chunks_.clear();
+    elements_ = 0;
+    split_ = 0;
+    while (next != end && elements_ < kBatch) append(*next++);
+    return next;
   }
-}
 
-/// Calls `visit(chunk)` for the chunks from `begin` to `end`, which hold `elements` in all, on
-/// several threads where there is enough to do.
-template <class Iterator, class Visit>
-void parallel_for_each(Iterator begin, Iterator end, std::int64_t elements, const Visit& visit) {
-  const auto threads = std::min<std::int64_t>(at::get_num_threads(), elements / kGrain);
-  if (threads <= 1 || at::in_parallel_region()) {
-    std::for_each(begin, end, visit);
-    return;
-  }
-  at::parallel_for(0, threads, 1, [&](std::int64_t first, std::int64_t last) {
-    std::for_each(begin, end, [&](Chunk& chunk) {
-      const std::int64_t middle = chunk.offset + (chunk.end - chunk.begin) / 2;
-      const std::int64_t share = middle * threads / elements;
-      if (share >= first && share < last) visit(chunk);
-    });
-  });
-}
-
-/// For every sphere, `apply(layer, sphere, begin, end, sums)` over its elements, where `sums` is
-/// what `reduce(layer, begin, end)` gave for all of them. A large sphere is reduced and applied in
-/// parts.
-template <class Reduce, class Apply>
-void for_each_sphere(c10::ArrayRef<Flat> layers, const Reduce& reduce, const Apply& apply) {
-  std::vector<Chunk> chunks;
-  std::vector<Sums> totals;
-  for (std::size_t next = 0; next < layers.size();) {
-    chunks.clear();
-    std::int64_t elements = 0;
-    std::size_t split = 0;
-    while (next < layers.size() && elements < kBatch) {
-      append_chunks(layers[next++], chunks, elements, split);
-    }
-    parallel_for_each(chunks.begin(), chunks.end(), elements, [&](Chunk& chunk) {
-      const Flat& layer = *chunk.layer;
+  /// The first stage of each sphere that is split, and every stage of the others.
+  template <class First, class... Stages>
+  void begin(const First& first, const Stages&... stages) {
+    parallel_for_each(chunks_.begin(), chunks_.end(), [&](Chunk<Layer>& chunk) {
+      const Layer& layer = *chunk.layer;
       if (chunk.is_part()) {
-        chunk.sums = reduce(layer, chunk.begin, chunk.end);
+        chunk.sums = first(layer, chunk.first_sphere, chunk.begin, chunk.end, Sums());
         return;
       }
       for (std::int64_t sphere = chunk.first_sphere; sphere < chunk.last_sphere; ++sphere) {
-        const std::int64_t begin = sphere * layer.sphere_numel;
-        const std::int64_t end = begin + layer.sphere_numel;
-        apply(layer, sphere, begin, end, reduce(layer, begin, end));
+        const std::int64_t from = sphere * layer.sphere_numel;
+        const std::int64_t to = from + layer.sphere_numel;
+        Sums sums = first(layer, sphere, from, to, Sums());
+        ((sums = stages(layer, sphere, from, to, sums)), ...);
       }
     });
-    if (split == 0) continue;
-    totals.assign(split, Sums());
-    for (const Chunk& chunk : chunks) {
-      if (chunk.is_part()) totals[chunk.split] += chunk.sums;
+  }
+
+  /// A later stage of each sphere that is split.
+  template <class Stage>
+  void go_on(const Stage& stage) {
+    if (split_ == 0) return;
+    totals_.assign(split_, Sums());
+    for (const auto& chunk : chunks_) {
+      if (chunk.is_part()) totals_[chunk.split] += chunk.sums;
     }
-    // Backwards: what the first pass read last is still in the cache.
-    parallel_for_each(chunks.rbegin(), chunks.rend(), elements, [&](const Chunk& chunk) {
+    const auto visit = [&](Chunk<Layer>& chunk) {
       if (!chunk.is_part()) return;
-      apply(*chunk.layer, chunk.first_sphere, chunk.begin, chunk.end, totals[chunk.split]);
+      chunk.sums =
+          stage(*chunk.layer, chunk.first_sphere, chunk.begin, chunk.end, totals_[chunk.split]);
+    };
+    // To and fro: what the last pass touched last is still in the cache.
+    backwards_ = !backwards_;
+    if (backwards_) {
+      parallel_for_each(chunks_.rbegin(), chunks_.rend(), visit);
+    } else {
+      parallel_for_each(chunks_.begin(), chunks_.end(), visit);
+    }
+  }
+
+ private:
+  void append(const Layer& layer) {
+    const std::int64_t numel = layer.sphere_numel;
+    const auto append_chunk = [&](std::int64_t first, std::int64_t last, std::int64_t begin,
+                                  std::int64_t end) {
+      chunks_.push_back({&layer, first, last, begin, end, split_, elements_, {}});
+      elements_ += end - begin;
+    };
+    if (numel > kChunk) {
+      for (std::int64_t sphere = 0; sphere < layer.spheres; ++sphere, ++split_) {
+        const std::int64_t last = (sphere + 1) * numel;
+        for (std::int64_t begin = sphere * numel; begin < last; begin += kChunk) {
+          append_chunk(sphere, sphere + 1, begin, std::min(begin + kChunk, last));
+        }
+      }
+    } else {
+      const std::int64_t together = kChunk / std::max<std::int64_t>(numel, 1);
+      for (std::int64_t sphere = 0; sphere < layer.spheres; sphere += together) {
+        const std::int64_t last = std::min(sphere + together, layer.spheres);
+        append_chunk(sphere, last, sphere * numel, last * numel);
+      }
+    }
+  }
+
+  /// Calls `visit(chunk)` for the chunks from `begin` to `end`, on several threads where there is
+  /// enough to do. A chunk is the same thread's in every pass, whatever the direction.
+  template <class Iterator, class Visit>
+  void parallel_for_each(Iterator begin, Iterator end, const Visit& visit) const {
+    const auto threads = std::min<std::int64_t>(at::get_num_threads(), elements_ / kGrain);
+    if (threads <= 1 || at::in_parallel_region()) {
+      std::for_each(begin, end, visit);
+      return;
+    }
+    at::parallel_for(0, threads, 1, [&](std::int64_t first, std::int64_t last) {
+      std::for_each(begin, end, [&](Chunk<Layer>& chunk) {
+        const std::int64_t middle = chunk.offset + (chunk.end - chunk.begin) / 2;
+        const std::int64_t share = middle * threads / elements_;
+        if (share >= first && share < last) visit(chunk);
+      });
     });
+  }
+
+  std::vector<Chunk<Layer>> chunks_;
+  std::vector<Sums> totals_;
+  std::int64_t elements_ = 0;
+  std::size_t split_ = 0;
+  bool backwards_ = false;
+};
+
+/// Goes through the stages of every sphere in turn: each is called as
+///   stage(layer, sphere, begin, end, sums) -> Sums
+/// over the sphere's elements, all or a part of them, where `sums` is what the stage before gave
+/// for all of them.
+template <class Layer, class First, class... Stages>
+void for_each_sphere(const std::vector<Layer>& layers, const First& first,
+                     const Stages&... stages) {
+  Batch<Layer> batch;
+  const Layer* const end = layers.data() + layers.size();
+  for (const Layer* next = layers.data(); next != end;) {
+    next = batch.fill(next, end);
+    batch.begin(first, stages...);
+    (batch.go_on(stages), ...);
   }
 }
 

@@ -10,12 +10,16 @@ namespace lawn::sphere::cpu {
 
 #if defined(__x86_64__) && defined(__GNUC__)  // also Clang
 #define LAWN_AVX2 __attribute__((target("avx2")))
-#define LAWN_LOOP __attribute__((always_inline)) inline
 inline bool has_avx2() { return __builtin_cpu_supports("avx2") != 0; }
 #else
 #define LAWN_AVX2
-#define LAWN_LOOP inline
 inline bool has_avx2() { return false; }
+#endif
+
+#if defined(__GNUC__)
+#define LAWN_LOOP __attribute__((always_inline)) inline
+#else
+#define LAWN_LOOP inline
 #endif
 
 /// `Loop::run(arguments...)` for any CPU.

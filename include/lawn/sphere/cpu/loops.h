@@ -101,7 +101,7 @@ struct SumOfSquares {
 struct Subtract {
   template <class T>
   LAWN_LOOP static void run(T* g, const T* w, std::int64_t numel, T c) {
-    constexpr std::int64_t n = kStream;
+    const std::int64_t n = kStream;
     std::int64_t i = 0;
     for (; i + 4 * n <= numel; i += 4 * n) {
 #pragma omp simd
@@ -121,7 +121,7 @@ struct Subtract {
 struct Scale {
   template <class T>
   LAWN_LOOP static void run(T* w, std::int64_t numel, T s) {
-    constexpr std::int64_t n = kStream;
+    const std::int64_t n = kStream;
     std::int64_t i = 0;
     for (; i + 4 * n <= numel; i += 4 * n) {
 #pragma omp simd
