@@ -1,13 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-#include <cstddef>
-#include <vector>
-
+#include <ATen/core/Tensor.h>
+#include <ATen/ops/equal.h>
 #include <c10/util/Exception.h>
 #include <torch/optim/optimizer.h>
 
-/// The options of parameter groups, for lawn's own optimizers.
+/// Options of parameter groups and states of parameters, for lawn's own optimizers.
 namespace lawn::detail {
 
 /// The options of `group`, which are those of the optimizer `who`.
@@ -32,6 +31,11 @@ void check_group_options(const char* who, const torch::optim::OptimizerParamGrou
 inline void keep_group_options(const torch::optim::OptimizerParamGroup& given,
                                torch::optim::OptimizerParamGroup& taken) {
   if (given.has_options()) taken.set_options(given.options().clone());
+}
+
+/// Whether `a` and `b` are both undefined, or equal in every element.
+inline bool same_values(const at::Tensor& a, const at::Tensor& b) {
+  return a.defined() && b.defined() ? at::equal(a, b) : a.defined() == b.defined();
 }
 
 }  // namespace lawn::detail

@@ -8,7 +8,6 @@
 #include <ATen/core/Tensor.h>
 #include <ATen/ops/_foreach_copy.h>
 #include <ATen/ops/empty_like.h>
-#include <ATen/ops/equal.h>
 #include <c10/util/Exception.h>
 #include <torch/optim/optimizer.h>
 
@@ -111,11 +110,6 @@ inline std::vector<at::Tensor> norms(const std::vector<at::Tensor>& tensors) {
     layers.push_back({tensor, {}, {}, sphere::kWholeTensor, 0});
   }
   return sphere::norms(layers);
-}
-
-/// Whether `a` and `b` are both undefined, or equal in every element.
-inline bool same_values(const at::Tensor& a, const at::Tensor& b) {
-  return a.defined() && b.defined() ? at::equal(a, b) : a.defined() == b.defined();
 }
 
 }  // namespace lawn::detail
