@@ -19,6 +19,7 @@ struct FusedAdagradRule {
   using Options = torch::optim::AdagradOptions;
   using State = torch::optim::AdagradParamState;
   using Entry = FusedEntry<State>;
+  static constexpr const char* kName = "lawn::FusedAdagrad";
   static constexpr bool kReducedOnCPU = true;
   static constexpr bool kStateByConstructor = true;
 

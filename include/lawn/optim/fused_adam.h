@@ -28,7 +28,7 @@ using FusedAdamFunction = void (*)(at::TensorList, at::TensorList, at::TensorLis
 
 /// Adam and AdamW: alike but for the function.
 template <class AdamOptions, class AdamState, FusedAdamFunction kFunction>
-struct FusedAdamRule {
+struct AdamFamilyRule {
   using Options = AdamOptions;
   using State = AdamState;
   using Entry = FusedEntry<State>;
@@ -67,6 +67,11 @@ struct FusedAdamRule {
   }
 };
 
+struct FusedAdamRule
+    : AdamFamilyRule<torch::optim::AdamOptions, torch::optim::AdamParamState, &at::_fused_adam_> {
+  static constexpr const char* kName = "lawn::FusedAdam";
+};
+
 }  // namespace detail
 
 /// torch::optim::Adam with one pass over memory: each group is stepped by one call of
@@ -88,10 +93,7 @@ struct FusedAdamRule {
 /// gradients. `step()` leaves the gradients as they are and does not wait for the device.
 ///
 /// @source  Kingma, Ba 2015, arXiv 1412.6980, algorithm 1; Reddi, Kale, Kumar 2018 (amsgrad)
-class FusedAdam
-    : public detail::Fused<torch::optim::Adam,
-                           detail::FusedAdamRule<torch::optim::AdamOptions,
-                                                 torch::optim::AdamParamState, &at::_fused_adam_>> {
+class FusedAdam : public detail::Fused<torch::optim::Adam, detail::FusedAdamRule> {
  public:
   using Fused::Fused;
 };

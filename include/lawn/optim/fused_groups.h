@@ -6,7 +6,6 @@
 #include <cstdint>
 #include <map>
 #include <memory>
-#include <typeinfo>
 #include <utility>
 #include <vector>
 
@@ -16,10 +15,9 @@
 #include <ATen/ops/empty_like.h>
 #include <ATen/ops/full.h>
 #include <c10/util/ArrayRef.h>
-#include <c10/util/Exception.h>
-#include <c10/util/Type.h>
 #include <torch/optim/optimizer.h>
 
+#include <lawn/optim/group_options.h>
 #include <lawn/sphere/flatten.h>
 
 /// What the fused optimizers share: the walk over the groups, which makes lists of parameters; what
@@ -106,6 +104,7 @@ std::vector<at::Tensor> step_counts(c10::ArrayRef<Entry> list) {
 /// parameter may be held once only.
 ///
 /// @tparam Rule  static functions; Entry is FusedEntry<State>
+///   const char* kName                               in messages
 ///   Options, State                                  types of Base
 ///   bool kReducedOnCPU                              its function steps half and bfloat16 there
 ///   bool kStateByConstructor                        Base makes its state there alone
@@ -147,12 +146,7 @@ class Fused : public Base {
   using Entry = FusedEntry<State>;
 
   const Options& options_of(std::size_t group) const {
-    const auto& given = this->param_groups_[group].options();
-    const auto* options = dynamic_cast<const Options*>(&given);
-    TORCH_CHECK(options != nullptr, "lawn: expected ", c10::demangle_type<Options>(),
-                " in parameter group ", group, " of a fused optimizer, got ",
-                c10::demangle(typeid(given).name()), ": make the group with its options");
-    return *options;
+    return group_options<Options>(Rule::kName, this->param_groups_[group]);
   }
 
   /// The parameters of `group` that have gradients and can be fused; the others with gradients go

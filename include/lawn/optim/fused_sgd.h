@@ -20,6 +20,7 @@ struct FusedSGDRule {
   using Options = torch::optim::SGDOptions;
   using State = torch::optim::SGDParamState;
   using Entry = FusedEntry<State>;
+  static constexpr const char* kName = "lawn::FusedSGD";
   // LibTorch 2.11's vector loop for them computes the momentum and never writes the parameter.
   static constexpr bool kReducedOnCPU = false;
   static constexpr bool kStateByConstructor = false;
