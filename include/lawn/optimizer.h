@@ -33,8 +33,10 @@ namespace lawn {
 /// adds to the gradient is subtracted beforehand, and what a decoupled decay takes off the norm is
 /// restored by the rescaling. The options of the optimizer are never changed.
 ///
-/// The gradients of the constrained tensors are changed in place by `step()`. They may be missing,
-/// but not sparse. A gradient that is not finite affects its own layer alone (with L-BFGS, whose
+/// The gradients of the constrained tensors are changed in place by `step()`, but by that of
+/// `LAWN<FusedSGD>`, `LAWN<FusedAdam>` and `LAWN<FusedAdamW>`: these have projection and rescaling
+/// folded into their own pass over memory, and leave them alone. Gradients may be missing, but not
+/// sparse. A gradient that is not finite affects its own layer alone (with L-BFGS, whose
 /// direction mixes all layers, also the others). `step()` does not wait for the device, but for the
 /// one that switches with `ZeroNorm::kError`.
 ///
@@ -50,7 +52,9 @@ class LAWN : public Decorator<Opt, detail::LAWNRule> {
   /// @throws c10::Error  that names the option or the parameter; with `Radius::kInitial` the
   ///                   constructor waits for the device
   LAWN(Opt&& optimizer, const Subnetwork& selection, LAWNOptions options = {})
-      : Base(std::move(optimizer), detail::LAWNRule(optimizer, selection, std::move(options))) {}
+      : Base(std::move(optimizer), detail::LAWNRule(optimizer, selection, std::move(options))) {
+    if constexpr (detail::kFolds<Opt>) this->rule_.leave_to_base();
+  }
 
   /// Switches to the constrained phase now, without regard to `free_steps`. No effect in it.
   /// @throws c10::Error  that names a layer whose norm cannot be a radius; nothing is changed then

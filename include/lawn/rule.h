@@ -23,6 +23,7 @@
 
 #include <lawn/base_optimizer.h>
 #include <lawn/measure.h>
+#include <lawn/optim/folded/folding.h>
 #include <lawn/options.h>
 #include <lawn/report.h>
 #include <lawn/sphere/sphere.h>
@@ -71,11 +72,16 @@ class LAWNRule {
     attach_gradients(optimizer);
     if (options_.angular_steps()) remember_weights();
     if (phase_ == Phase::kFree && steps_ >= options_.free_steps()) constrain(optimizer);
-    if (phase_ == Phase::kConstrained) sphere::project_to_tangent_(layers_);
+    if (phase_ != Phase::kConstrained) return;
+    if (folds_) {
+      dynamic_cast<Folding&>(optimizer).fold(layers_);
+    } else {
+      sphere::project_to_tangent_(layers_);
+    }
   }
 
   void after_step(torch::optim::Optimizer& /*optimizer*/) {
-    if (phase_ == Phase::kConstrained) sphere::rescale_(layers_);
+    if (phase_ == Phase::kConstrained && !folds_) sphere::rescale_(layers_);
     if (options_.angular_steps()) measure_angles();
     for (auto& layer : layers_) layer.gradient.reset();
     ++steps_;
@@ -150,6 +156,9 @@ class LAWNRule {
     }
     return result;
   }
+
+  /// Leaves projection and rescaling to the step of an optimizer that is a `Folding`.
+  void leave_to_base() { folds_ = true; }
 
   Phase phase() const { return phase_; }
   int64_t steps() const { return steps_; }
@@ -304,6 +313,7 @@ class LAWNRule {
   std::vector<Position> positions_;
   Phase phase_ = Phase::kFree;
   int64_t steps_ = 0;
+  bool folds_ = false;
   std::vector<at::Tensor> previous_;
   std::vector<at::Tensor> angles_;
 };

@@ -21,6 +21,7 @@ struct FusedAdagradRule {
   using Entry = FusedEntry<State>;
   static constexpr const char* kName = "lawn::FusedAdagrad";
   static constexpr bool kReducedOnCPU = true;
+  static constexpr bool kFolds = false;
   static constexpr bool kStateByConstructor = true;
 
   static bool keeps_state(const Options& /*options*/) { return true; }

@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <cmath>
 #include <memory>
 #include <optional>
 #include <tuple>
+#include <type_traits>
 #include <vector>
 
 #include <ATen/core/Tensor.h>
@@ -11,6 +13,7 @@
 #include <ATen/ops/zeros_like.h>
 #include <c10/util/ArrayRef.h>
 #include <torch/optim/adam.h>
+#include <torch/optim/adamw.h>
 
 #include <lawn/optim/fused_groups.h>
 
@@ -33,6 +36,7 @@ struct AdamFamilyRule {
   using State = AdamState;
   using Entry = FusedEntry<State>;
   static constexpr bool kReducedOnCPU = true;
+  static constexpr bool kFolds = true;
   static constexpr bool kStateByConstructor = false;
 
   static bool keeps_state(const Options& /*options*/) { return true; }
@@ -65,6 +69,29 @@ struct AdamFamilyRule {
               step_counts(list), options.lr(), beta1, beta2, options.weight_decay(), options.eps(),
               options.amsgrad(), /*maximize=*/false, std::nullopt, std::nullopt);
   }
+
+  static bool folds(const Options& options) { return !options.amsgrad(); }
+
+  static bool same_step(const Entry& a, const Entry& b) {
+    return a.state->step() == b.state->step();
+  }
+
+  static void set_moments(const Entry& entry, folded::Layer& layer) {
+    layer.first_moment = entry.state->exp_avg().data_ptr();
+    layer.second_moment = entry.state->exp_avg_sq().data_ptr();
+  }
+
+  static folded::Adam folded_step(const Entry& entry, const Options& options) {
+    const auto [beta1, beta2] = options.betas();
+    const auto step = static_cast<double>(entry.state->step());
+    const bool decoupled = std::is_same_v<Options, torch::optim::AdamWOptions>;
+    return {beta1,
+            beta2,
+            options.eps(),
+            options.lr() / (1 - std::pow(beta1, step)),
+            std::sqrt(1 - std::pow(beta2, step)),
+            decoupled ? 1 - options.lr() * options.weight_decay() : 1};
+  }
 };
 
 struct FusedAdamRule
@@ -81,8 +108,8 @@ struct FusedAdamRule
 ///
 ///   g' = g + lambda w                                 weight_decay lambda
 ///   m <- b1 m + (1 - b1) g',  v <- b2 v + (1 - b2) g'^2
-///   w <- w - lr m / (1 - b1^t) / (sqrt(v / (1 - b2^t)) + eps)          amsgrad: the largest v so
-///   far
+///   w <- w - lr m / (1 - b1^t) / (sqrt(v / (1 - b2^t)) + eps)
+///                                                     amsgrad: the largest v so far
 ///
 /// It is-a torch::optim::Adam, with its constructors, options and state: schedulers work, and
 /// checkpoints go either way. Numbers are Adam's to rounding (of float32 in half and bfloat16,
@@ -97,5 +124,8 @@ class FusedAdam : public detail::Fused<torch::optim::Adam, detail::FusedAdamRule
  public:
   using Fused::Fused;
 };
+
+template <>
+inline constexpr bool detail::kFolds<FusedAdam> = true;
 
 }  // namespace lawn

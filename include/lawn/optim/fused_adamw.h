@@ -24,8 +24,8 @@ struct FusedAdamWRule : AdamFamilyRule<torch::optim::AdamWOptions, torch::optim:
 ///
 ///   w <- (1 - lr lambda) w                            weight_decay lambda, decoupled
 ///   m <- b1 m + (1 - b1) g,  v <- b2 v + (1 - b2) g^2
-///   w <- w - lr m / (1 - b1^t) / (sqrt(v / (1 - b2^t)) + eps)          amsgrad: the largest v so
-///   far
+///   w <- w - lr m / (1 - b1^t) / (sqrt(v / (1 - b2^t)) + eps)
+///                                                     amsgrad: the largest v so far
 ///
 /// It is-a torch::optim::AdamW, with its constructors, options and state. What is fused, and what
 /// takes AdamW's own step, is as FusedAdam says.
@@ -35,5 +35,8 @@ class FusedAdamW : public detail::Fused<torch::optim::AdamW, detail::FusedAdamWR
  public:
   using Fused::Fused;
 };
+
+template <>
+inline constexpr bool detail::kFolds<FusedAdamW> = true;
 
 }  // namespace lawn

@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <map>
 #include <memory>
+#include <type_traits>
 #include <utility>
 #include <vector>
 
@@ -17,8 +18,10 @@
 #include <c10/util/ArrayRef.h>
 #include <torch/optim/optimizer.h>
 
+#include <lawn/optim/folded/folding.h>
 #include <lawn/optim/group_options.h>
 #include <lawn/sphere/flatten.h>
+#include <lawn/sphere/layer.h>
 
 /// What the fused optimizers share: the walk over the groups, which makes lists of parameters; what
 /// a list is stepped with is the rule of the one optimizer.
@@ -107,14 +110,17 @@ std::vector<at::Tensor> step_counts(c10::ArrayRef<Entry> list) {
 ///   const char* kName                               in messages
 ///   Options, State                                  types of Base
 ///   bool kReducedOnCPU                              its function steps half and bfloat16 there
+///   bool kFolds                                     see FoldedGroup for what it has then
 ///   bool kStateByConstructor                        Base makes its state there alone
 ///   bool keeps_state(const Options&)
-///   bool fits(const State&, const at::Tensor& parameter, const Options&)   beside() for each
-///   tensor std::unique_ptr<State> make_state(const at::Tensor& parameter, const Options&) void
-///   count_step(State&) void update(c10::ArrayRef<Entry> list, const Options&)                 the
-///   fused function
+///   bool fits(const State&, const at::Tensor& parameter, const Options&)
+///                                                   whether its tensors lie beside the parameter
+///   std::unique_ptr<State> make_state(const at::Tensor& parameter, const Options&)
+///   void count_step(State&)
+///   void update(c10::ArrayRef<Entry> list, const Options&)
+///                                                   calls the fused function
 template <class Base, class Rule>
-class Fused : public Base {
+class Fused : public Base, public std::conditional_t<Rule::kFolds, Folding, NoFolding> {
  public:
   using Base::Base;
 
@@ -128,13 +134,20 @@ class Fused : public Base {
       const at::AutoGradMode enable_grad(true);
       loss = closure();
     }
+    [[maybe_unused]] const auto layers = this->take_layers();
     for (std::size_t group = 0; group < this->param_groups_.size(); ++group) {
       const Options& options = options_of(group);
       std::vector<at::Tensor> refused;
       auto entries = collect(group, options, refused);
+      if constexpr (Rule::kFolds) {
+        if (!layers.empty()) {
+          step_constrained(group, options, layers, entries, std::move(refused));
+          continue;
+        }
+      }
       // First, so that what Base refuses with an error leaves the rest of the group as it was.
       if (!refused.empty()) step_unfused(group, std::move(refused));
-      advance(entries, options);
+      for (Entry& entry : entries) advance(entry, options);
       update(entries, options);
     }
     return loss;
@@ -176,15 +189,13 @@ class Fused : public Base {
   }
 
   /// Makes the state that is missing, and counts the step.
-  void advance(std::vector<Entry>& entries, const Options& options) {
+  void advance(Entry& entry, const Options& options) {
     if (!Rule::keeps_state(options)) return;
-    for (Entry& entry : entries) {
-      if (entry.state == nullptr) {
-        entry.state = make_state(entry.parameter, options);
-        entry.first = true;
-      }
-      Rule::count_step(*entry.state);
+    if (entry.state == nullptr) {
+      entry.state = make_state(entry.parameter, options);
+      entry.first = true;
     }
+    Rule::count_step(*entry.state);
   }
 
   /// Moves the parameters: one call of the fused function for each list. Reorders `entries`.
@@ -206,6 +217,19 @@ class Fused : public Base {
   }
 
  private:
+  /// The step of a group in LAWN's constrained phase.
+  void step_constrained(std::size_t group, const Options& options,
+                        c10::ArrayRef<sphere::Layer> layers, std::vector<Entry>& entries,
+                        std::vector<at::Tensor> refused) {
+    FoldedGroup<Rule> folded(layers, this->param_groups_[group].params(), entries, options);
+    folded.begin();
+    if (!refused.empty()) step_unfused(group, std::move(refused));
+    folded.for_each_entry([&](Entry& entry) { advance(entry, options); });
+    for (Entry& entry : entries) advance(entry, options);
+    update(entries, options);
+    folded.finish(options);
+  }
+
   State* find_state(const at::Tensor& parameter) const {
     const auto found = this->state_.find(parameter.unsafeGetTensorImpl());
     return found == this->state_.end() ? nullptr : static_cast<State*>(found->second.get());

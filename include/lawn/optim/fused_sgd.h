@@ -23,6 +23,7 @@ struct FusedSGDRule {
   static constexpr const char* kName = "lawn::FusedSGD";
   // LibTorch 2.11's vector loop for them computes the momentum and never writes the parameter.
   static constexpr bool kReducedOnCPU = false;
+  static constexpr bool kFolds = true;
   static constexpr bool kStateByConstructor = false;
 
   static bool keeps_state(const Options& options) { return options.momentum() != 0; }
@@ -50,6 +51,18 @@ struct FusedSGDRule {
                     options.weight_decay(), options.momentum(), options.lr(), options.dampening(),
                     options.nesterov(), /*maximize=*/false, /*is_first_step=*/list.front().first);
   }
+
+  static bool folds(const Options& /*options*/) { return true; }
+
+  static bool same_step(const Entry& a, const Entry& b) { return a.first == b.first; }
+
+  static void set_moments(const Entry& entry, folded::Layer& layer) {
+    if (entry.state != nullptr) layer.first_moment = entry.state->momentum_buffer().data_ptr();
+  }
+
+  static folded::SGD folded_step(const Entry& entry, const Options& options) {
+    return {options.lr(), options.momentum(), options.dampening(), options.nesterov(), entry.first};
+  }
 };
 
 }  // namespace detail
@@ -72,11 +85,13 @@ struct FusedSGDRule {
 /// as they are and does not wait for the device.
 ///
 /// @source  Sutskever, Martens, Dahl, Hinton 2013, "On the importance of initialization and
-/// momentum
-///          in deep learning"
+///          momentum in deep learning"
 class FusedSGD : public detail::Fused<torch::optim::SGD, detail::FusedSGDRule> {
  public:
   using Fused::Fused;
 };
+
+template <>
+inline constexpr bool detail::kFolds<FusedSGD> = true;
 
 }  // namespace lawn

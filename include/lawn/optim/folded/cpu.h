@@ -29,7 +29,10 @@ namespace lawn::folded::cpu {
 /// taken off the gradient.
 template <class T>
 struct AdamFactors {
-  T c, beta1, beta2, eps, step_size, of_root, decay;  ///< of_root: 1 / bias_correction2_sqrt
+  T c, eps, step_size, decay;
+  T new_first;               ///< 1 - beta1, subtracted in double
+  T old_second, new_second;  ///< beta2 and 1 - beta2
+  T of_root;                 ///< 1 / bias_correction2_sqrt
 };
 
 template <class T>
@@ -69,8 +72,8 @@ struct UpdateByAdam {
 #pragma omp simd
       for (std::int64_t j = 0; j < block; ++j) {
         const T gradient = g[i + j] - f.c * w[i + j];
-        const T second = f.beta2 * v[i + j] + (1 - f.beta2) * gradient * gradient;
-        m[i + j] += (1 - f.beta1) * (gradient - m[i + j]);
+        const T second = f.old_second * v[i + j] + f.new_second * gradient * gradient;
+        m[i + j] += f.new_first * (gradient - m[i + j]);
         v[i + j] = second;
         roots[j] = second;
       }
@@ -155,11 +158,15 @@ inline Sums update(const Layer& layer, std::int64_t sphere, std::int64_t begin, 
                    const Sums& sums, const Adam& step) {
   return in_accumulation_type(layer, [&](auto zero) {
     using T = decltype(zero);
-    const AdamFactors<T> factors{
-        coefficient<T>(layer, sphere, sums), static_cast<T>(step.beta1),
-        static_cast<T>(step.beta2),          static_cast<T>(step.eps),
-        static_cast<T>(step.step_size),      static_cast<T>(1 / step.bias_correction2_sqrt),
-        static_cast<T>(step.decay)};
+    AdamFactors<T> factors{};
+    factors.c = coefficient<T>(layer, sphere, sums);
+    factors.eps = static_cast<T>(step.eps);
+    factors.step_size = static_cast<T>(step.step_size);
+    factors.decay = static_cast<T>(step.decay);
+    factors.new_first = static_cast<T>(1 - step.beta1);
+    factors.old_second = static_cast<T>(step.beta2);
+    factors.new_second = static_cast<T>(1 - step.beta2);
+    factors.of_root = static_cast<T>(1 / step.bias_correction2_sqrt);
     Elements<T> w(layer.weight, layer.weight_dtype);
     Elements<T> g(layer.gradient, layer.weight_dtype);
     Elements<T> m(layer.first_moment, layer.weight_dtype);
