@@ -136,6 +136,14 @@ TEST(ClipGradNorm, ScalesByANormThatIsNotFiniteUnlessItIsAnError) {
   EXPECT_FLOAT_EQ(lawn::clip_grad_norm_(good, 1, 2, true).item<float>(), 2);
 }
 
+TEST(ClipGradNorm, NeverReadsWhatTheDeviceHolds) {
+  // There is nothing to read on the meta device: whatever tried would throw.
+  auto w = with_gradient(torch::empty({3}, torch::kMeta));
+  EXPECT_TRUE(lawn::clip_grad_norm_({w, w}, 1).is_meta());
+  EXPECT_TRUE(lawn::clip_grad_norm_(w, 1, 1).is_meta());
+  EXPECT_THROW(lawn::clip_grad_norm_(w, 1, 2, true), c10::Error);
+}
+
 TEST(ClipGradNorm, RefusesLimitsAndOrdersOutOfRange) {
   auto w = with_gradient(torch::ones({2}));
   expect_refusal([&] { lawn::clip_grad_norm_(w, -1); }, "max_norm must be >= 0, got -1");

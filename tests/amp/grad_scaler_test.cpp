@@ -17,6 +17,7 @@
 #include <lawn/optimizer.h>
 #include <lawn/subnetwork/selection.h>
 
+#include "tests/optim/device_reads.h"
 #include "tests/support/refusal.h"
 #include "tests/support/rows.h"
 
@@ -26,6 +27,7 @@ using lawn::GradScaler;
 using lawn::GradScalerOptions;
 using lawn::LAWN;
 using lawn::LAWNOptions;
+using lawn::testing::device_reads;
 using lawn::testing::expect_equal;
 using lawn::testing::expect_refusal;
 using lawn::testing::Problem;
@@ -227,6 +229,16 @@ TEST(GradScaler, ClippingBetweenUnscaleAndStepSeesTheTrueNorm) {
   EXPECT_NEAR(total.item<double>(), 10 * std::sqrt(3.0), 1e-5);
   EXPECT_TRUE(scaler.step(net.sgd));
   EXPECT_NEAR((net.w.detach() - 1).norm().item<double>(), 1, 1e-6);
+}
+
+TEST(GradScaler, WaitsForTheDeviceOnceAnIteration) {
+  Single net;
+  GradScaler scaler;
+  EXPECT_EQ(device_reads([&] { net.backward(scaler); }), 0);
+  EXPECT_EQ(device_reads([&] { scaler.unscale_(net.sgd); }), 0);
+  const int step_of_its_own = device_reads([&] { net.sgd.step(); });
+  EXPECT_EQ(device_reads([&] { scaler.step(net.sgd); }), step_of_its_own + 1);
+  EXPECT_LE(device_reads([&] { scaler.update(); }), 2);  // the CPU's kernel reads its own numbers
 }
 
 TEST(GradScaler, RefusesCallsOutOfOrder) {

@@ -15,6 +15,7 @@
 #include <lawn/clip_grad_norm.h>
 #include <lawn/optim/lamb.h>
 
+#include "tests/optim/device_reads.h"
 #include "tests/optim/golden/problem.h"
 #include "tests/optim/golden/timm.h"
 #include "tests/support/refusal.h"
@@ -25,6 +26,7 @@ namespace {
 using lawn::LAMB;
 using lawn::LAMBOptions;
 using lawn::LAMBParamState;
+using lawn::testing::device_reads;
 using lawn::testing::expect_refusal;
 using lawn::testing::GoldenProblem;
 using torch::optim::OptimizerParamGroup;
@@ -104,7 +106,8 @@ TEST_P(LAMBOn, EqualsAPlainTwinInEveryGroup) {
         leaf(torch::zeros({3}, GetParam())),
         leaf(random({2, 3, 4, 4}).contiguous(torch::MemoryFormat::ChannelsLast)),
         leaf(random({5, 4}).t()),
-        leaf(random({0, 2}))};
+        leaf(random({0, 2})),
+        random({6, 8}).slice(1, 0, 8, 2).detach().set_requires_grad(true)};
     for (const auto& w : members) {
       weights.push_back(w);
       twins.emplace_back(w, options);
@@ -221,6 +224,29 @@ TEST(LAMB, ParametersWithoutGradientStayAndCountTheirOwnSteps) {
   }
   EXPECT_TRUE(torch::allclose(often.to(torch::kDouble), twin_often.w, 1e-5, 1e-6));
   EXPECT_TRUE(torch::allclose(seldom.to(torch::kDouble), twin_seldom.w, 1e-5, 1e-6));
+}
+
+TEST(LAMB, StateInAnotherOrderOfMemoryIsSteppedToTheSameNumbersWithoutWaiting) {
+  torch::manual_seed(4);
+  for (const bool bias_correction : {true, false}) {
+    const auto options = LAMBOptions(0.02).max_trust_ratio(1.5).bias_correction(bias_correction);
+    auto fused = leaf(torch::randn({6, 8}, torch::kDouble));
+    auto other = leaf(fused);
+    LAMB fused_lamb({fused}, options);
+    LAMB other_lamb({other}, options);
+    for (int t = 0; t < 8; ++t) {
+      fused.mutable_grad() = torch::randn({6, 8}, torch::kDouble);
+      other.mutable_grad() = fused.grad().clone();
+      fused_lamb.step();
+      // LibTorch's fused function reads the step counts, on the CPU alone.
+      const int reads = device_reads([&] { other_lamb.step(); });
+      EXPECT_TRUE(t == 0 || reads == 0) << reads;
+      auto& state =
+          static_cast<LAMBParamState&>(*other_lamb.state().at(other.unsafeGetTensorImpl()));
+      state.exp_avg(state.exp_avg().t().contiguous().t());
+    }
+    EXPECT_TRUE(torch::allclose(other, fused, 1e-12, 1e-14));
+  }
 }
 
 TEST(LAMB, RefusesSparseGradientsBeforeItChangesAnything) {

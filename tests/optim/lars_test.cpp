@@ -12,6 +12,7 @@
 
 #include <lawn/optim/lars.h>
 
+#include "tests/optim/device_reads.h"
 #include "tests/optim/golden/problem.h"
 #include "tests/optim/golden/timm.h"
 #include "tests/support/refusal.h"
@@ -22,6 +23,7 @@ namespace {
 using lawn::LARS;
 using lawn::LARSOptions;
 using lawn::LARSParamState;
+using lawn::testing::device_reads;
 using lawn::testing::expect_refusal;
 using lawn::testing::GoldenProblem;
 using torch::optim::OptimizerParamGroup;
@@ -93,7 +95,8 @@ TEST_P(LARSOn, EqualsAPlainTwinInEveryGroup) {
         leaf(torch::zeros({3}, GetParam())),
         leaf(random({2, 3, 4, 4}).contiguous(torch::MemoryFormat::ChannelsLast)),
         leaf(random({5, 4}).t()),
-        leaf(random({0, 2}))};
+        leaf(random({0, 2})),
+        random({6, 8}).slice(1, 0, 8, 2).detach().set_requires_grad(true)};
     for (const auto& w : members) {
       weights.push_back(w);
       twins.emplace_back(w, options);
@@ -219,6 +222,13 @@ TEST(LARS, ParametersWithoutGradientStayAsTheyAre) {
   }
   EXPECT_TRUE(torch::allclose(often.to(torch::kDouble), twin_often.w, 1e-5, 1e-6));
   EXPECT_TRUE(torch::allclose(seldom.to(torch::kDouble), twin_seldom.w, 1e-5, 1e-6));
+}
+
+TEST(LARS, StepDoesNotWaitForTheDevice) {
+  auto w = leaf(torch::randn({6, 8}));
+  LARS lars({w}, LARSOptions(0.1).trust_clip(true).nesterov(true));
+  w.mutable_grad() = torch::randn({6, 8});
+  EXPECT_EQ(device_reads([&] { lars.step(); }), 0);
 }
 
 TEST(LARS, RefusesSparseGradientsBeforeItChangesAnything) {

@@ -3,7 +3,9 @@
 
 #include <cmath>
 #include <cstddef>
+#include <limits>
 #include <memory>
+#include <optional>
 #include <utility>
 #include <vector>
 
@@ -17,6 +19,10 @@
 #include <ATen/ops/_foreach_lerp.h>
 #include <ATen/ops/_foreach_mul.h>
 #include <ATen/ops/_foreach_sqrt.h>
+#include <ATen/ops/_foreach_zero.h>
+#include <ATen/ops/_fused_adam.h>
+#include <ATen/ops/empty_like.h>
+#include <ATen/ops/full.h>
 #include <ATen/ops/minimum.h>
 #include <ATen/ops/stack.h>
 #include <ATen/ops/where.h>
@@ -28,6 +34,7 @@
 #include <torch/serialize/input-archive.h>
 #include <torch/serialize/output-archive.h>
 
+#include <lawn/optim/fused_groups.h>
 #include <lawn/optim/group_options.h>
 #include <lawn/optim/lamb_options.h>
 #include <lawn/optim/tensor_lists.h>
@@ -130,36 +137,86 @@ class LAMB : public torch::optim::Optimizer {
 
   Update adam_update(detail::Batch<LAMBOptions> batch) {
     const LAMBOptions& options = *batch.options;
+    auto wide_weights = detail::widened(batch.weights, batch.weights.front());
+    const auto gradients = detail::widened(batch.gradients, batch.weights.front());
+    std::vector<at::Tensor> values(batch.weights.size());
+    std::vector<Entry> fused;
+    std::vector<Entry> unfused;
+    for (std::size_t i = 0; i < values.size(); ++i) {
+      LAMBParamState& state = state_of(batch.weights[i]);
+      state.step(state.step() + 1);
+      values[i] = at::empty_like(wide_weights[i]);
+      const bool fits = detail::can_fuse(values[i], /*reduced_on_cpu=*/false) &&
+                        detail::beside(values[i], state.exp_avg()) &&
+                        detail::beside(values[i], state.exp_avg_sq());
+      const auto ordered = fits ? detail::in_order_of(values[i], gradients[i]) : at::Tensor();
+      if (ordered.defined()) {
+        fused.push_back({values[i], ordered, &state});
+      } else {
+        unfused.push_back({values[i], gradients[i], &state});
+      }
+    }
+    if (!fused.empty()) adam_fused_(fused, options);
+    if (!unfused.empty()) adam_unfused_(unfused, options);
+    if (options.weight_decay() != 0) {
+      at::_foreach_add_(values, wide_weights, options.weight_decay());
+    }
+    return {std::move(batch), std::move(wide_weights), std::move(values)};
+  }
+
+  /// The place of a weight's m / c1 / (sqrt(v / c2) + eps), its gradient in float32 or wider and
+  /// its state; c1 and c2 are the corrections of the bias.
+  using Entry = detail::FusedEntry<LAMBParamState>;
+
+  /// What Adam's fused step with a learning rate of -1 makes out of zero.
+  static void adam_fused_(const std::vector<Entry>& list, const LAMBOptions& options) {
+    const auto column = [&list](const auto& get) {
+      return detail::column(c10::ArrayRef<Entry>(list), get);
+    };
+    const auto values = column([](const Entry& entry) { return entry.parameter; });
+    // After infinitely many steps nothing is left of the bias.
+    const auto endless = at::full({}, std::numeric_limits<double>::infinity(),
+                                  list.front().parameter.options().dtype(at::kFloat));
+    const auto steps = options.bias_correction() ? detail::step_counts(c10::ArrayRef<Entry>(list))
+                                                 : std::vector<at::Tensor>(list.size(), endless);
     const auto [beta1, beta2] = options.betas();
+    at::_foreach_zero_(values);
+    at::_fused_adam_(values, column([](const Entry& entry) { return entry.gradient; }),
+                     column([](const Entry& entry) { return entry.state->exp_avg(); }),
+                     column([](const Entry& entry) { return entry.state->exp_avg_sq(); }),
+                     /*max_exp_avg_sqs=*/{}, steps, /*lr=*/-1.0, beta1, beta2, /*weight_decay=*/0.0,
+                     options.eps(), /*amsgrad=*/false, /*maximize=*/false, std::nullopt,
+                     std::nullopt);
+  }
+
+  /// The same for any device and stride.
+  static void adam_unfused_(const std::vector<Entry>& list, const LAMBOptions& options) {
+    const auto [beta1, beta2] = options.betas();
+    std::vector<at::Tensor> values;
+    std::vector<at::Tensor> gradients;
     std::vector<at::Tensor> first;
     std::vector<at::Tensor> second;
     // m / c1 / (sqrt(v) / sqrt(c2) + eps) = m / (c1 / sqrt(c2) sqrt(v) + c1 eps)
     std::vector<at::Scalar> root_factors;
     std::vector<at::Scalar> root_terms;
-    for (const at::Tensor& weight : batch.weights) {
-      LAMBParamState& state = state_of(weight);
-      state.step(state.step() + 1);
-      first.push_back(state.exp_avg());
-      second.push_back(state.exp_avg_sq());
-      const auto t = static_cast<double>(state.step());
+    for (const Entry& entry : list) {
+      values.push_back(entry.parameter);
+      gradients.push_back(entry.gradient);
+      first.push_back(entry.state->exp_avg());
+      second.push_back(entry.state->exp_avg_sq());
+      const auto t = static_cast<double>(entry.state->step());
       const double correction1 = options.bias_correction() ? 1 - std::pow(beta1, t) : 1;
       const double correction2 = options.bias_correction() ? 1 - std::pow(beta2, t) : 1;
       root_factors.emplace_back(correction1 / std::sqrt(correction2));
       root_terms.emplace_back(correction1 * options.eps());
     }
-    const auto gradients = detail::widened(batch.gradients, batch.weights.front());
     at::_foreach_lerp_(first, gradients, 1 - beta1);
     at::_foreach_mul_(second, beta2);
     at::_foreach_addcmul_(second, gradients, gradients, 1 - beta2);
     auto roots = at::_foreach_sqrt(second);
     at::_foreach_mul_(roots, root_factors);
     at::_foreach_add_(roots, root_terms);
-    auto values = at::_foreach_div(first, roots);
-    auto wide_weights = detail::widened(batch.weights, batch.weights.front());
-    if (options.weight_decay() != 0) {
-      at::_foreach_add_(values, wide_weights, options.weight_decay());
-    }
-    return {std::move(batch), std::move(wide_weights), std::move(values)};
+    at::_foreach_copy_(values, at::_foreach_div(first, roots));
   }
 
   /// Multiplies each update by its trust ratio: brings it onto the sphere of its weight's norm.
