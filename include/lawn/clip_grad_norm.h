@@ -85,7 +85,7 @@ inline at::Tensor clip_grad_norm_(const std::vector<at::Tensor>& parameters, dou
     if (norm.scalar_type() == at::kDouble) dtype = at::kDouble;
   }
   for (at::Tensor& norm : norms) norm = norm.to(device, dtype, /*non_blocking=*/true);
-  const auto total = at::linalg_vector_norm(at::stack(norms), norm_type);
+  auto total = at::linalg_vector_norm(at::stack(norms), norm_type);
   if (error_if_nonfinite) {
     const double value = total.item<double>();
     TORCH_CHECK(std::isfinite(value), "lawn::clip_grad_norm_: expected a finite norm of order ",

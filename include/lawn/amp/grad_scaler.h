@@ -5,7 +5,6 @@
 #include <cstdint>
 #include <map>
 #include <string>
-#include <utility>
 #include <vector>
 
 #include <ATen/TensorOperators.h>
@@ -71,7 +70,7 @@ struct GradScalerOptions {
 /// @source Micikevicius et al. 2018, arXiv 1710.03740, section 3.2
 class GradScaler {
  public:
-  explicit GradScaler(GradScalerOptions options = {}) : options_(std::move(options)) {
+  explicit GradScaler(const GradScalerOptions& options = {}) : options_(options) {
     options_.validate();
   }
   // Two scalers of one scale would both adapt it.

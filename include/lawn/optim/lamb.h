@@ -64,7 +64,7 @@ namespace lawn {
 class LAMB : public torch::optim::Optimizer {
  public:
   explicit LAMB(const std::vector<torch::optim::OptimizerParamGroup>& groups,
-                LAMBOptions defaults = {})
+                const LAMBOptions& defaults = {})
       : Optimizer(groups, std::make_unique<LAMBOptions>(defaults)) {
     defaults.validate();
     for (std::size_t g = 0; g < groups.size(); ++g) {
@@ -72,8 +72,8 @@ class LAMB : public torch::optim::Optimizer {
       detail::keep_group_options(groups[g], param_groups_[g]);
     }
   }
-  explicit LAMB(std::vector<at::Tensor> parameters, LAMBOptions defaults = {})
-      : LAMB({torch::optim::OptimizerParamGroup(std::move(parameters))}, std::move(defaults)) {}
+  explicit LAMB(std::vector<at::Tensor> parameters, const LAMBOptions& defaults = {})
+      : LAMB({torch::optim::OptimizerParamGroup(std::move(parameters))}, defaults) {}
 
   /// As LibTorch's, and checks the options of the group.
   void add_param_group(const torch::optim::OptimizerParamGroup& group) {

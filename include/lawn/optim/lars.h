@@ -52,7 +52,7 @@ namespace lawn {
 /// @source  You et al. 2017, arXiv 1708.03888, algorithm 1; `trust_clip`: NVIDIA's LARC
 class LARS : public torch::optim::Optimizer {
  public:
-  LARS(const std::vector<torch::optim::OptimizerParamGroup>& groups, LARSOptions defaults)
+  LARS(const std::vector<torch::optim::OptimizerParamGroup>& groups, const LARSOptions& defaults)
       : Optimizer(groups, std::make_unique<LARSOptions>(defaults)) {
     defaults.validate();
     for (std::size_t g = 0; g < groups.size(); ++g) {
@@ -60,8 +60,8 @@ class LARS : public torch::optim::Optimizer {
       detail::keep_group_options(groups[g], param_groups_[g]);
     }
   }
-  LARS(std::vector<at::Tensor> parameters, LARSOptions defaults)
-      : LARS({torch::optim::OptimizerParamGroup(std::move(parameters))}, std::move(defaults)) {}
+  LARS(std::vector<at::Tensor> parameters, const LARSOptions& defaults)
+      : LARS({torch::optim::OptimizerParamGroup(std::move(parameters))}, defaults) {}
 
   /// As LibTorch's, and checks the options of the group.
   void add_param_group(const torch::optim::OptimizerParamGroup& group) {
