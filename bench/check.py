@@ -101,6 +101,13 @@ def cpu_promises(threads):
     ]
     if threads == 1:
         promises.append(overhead("lawn/Adam/ResNet-18", 1.2))
+    promises += [
+        ratio("lawn/FusedAdam/ResNet-18", "base/Adam/ResNet-18", 0.23 if threads == 1 else 0.32),
+        ratio("lawn/FusedAdam/ResNet-20", "base/Adam/ResNet-20", 0.3),
+        ratio("lawn/FusedSGD/ResNet-18", "base/SGD/ResNet-18", 1.5),
+        ratio("lawn/FusedSGD/ResNet-20", "base/SGD/ResNet-20", 0.75),
+        ratio("lawn/FusedAdam/ResNet-18", "apart/FusedAdam/ResNet-18", 0.75),
+    ]
     return promises
 
 

@@ -4,6 +4,7 @@
 //   base/<Optimizer>/<shapes>   the optimizer alone
 //   free/<Optimizer>/<shapes>   LAWN in its free phase
 //   lawn/<Optimizer>/<shapes>   LAWN in its constrained phase, every tensor constrained
+//   apart/<Optimizer>/<shapes>  the same with a fused optimizer, but not folded into it
 //   aten/<Optimizer>/<shapes>   the same written naively, one ATen call at a time
 //   lawn/sphere, aten/sphere    the projection and the rescaling without the optimizer
 //   copy/<shapes>               memcpy (on a GPU: a copy) of as many floats, 8 bytes each: what
@@ -49,20 +50,30 @@ constexpr int kSphereBytes = 12 + 8;
 // new tangent space shortens the gradient by the cosine of it: 1e-10 of itself.
 constexpr double kLearningRate = 1e-6;
 
+template <class Opt>
 struct SGD {
-  static constexpr const char* kName = "SGD";
+  using Optimizer = Opt;
   static constexpr int kBytes = 20;  // w, g, momentum read; w, momentum written
-  static torch::optim::SGD make(const std::vector<at::Tensor>& weights) {
-    return torch::optim::SGD(weights, torch::optim::SGDOptions(kLearningRate).momentum(0.9));
+  static Opt make(const std::vector<at::Tensor>& weights) {
+    return Opt(weights, torch::optim::SGDOptions(kLearningRate).momentum(0.9));
   }
 };
 
+template <class Opt>
 struct Adam {
-  static constexpr const char* kName = "Adam";
+  using Optimizer = Opt;
   static constexpr int kBytes = 28;  // w, g and two moments read; w and two moments written
-  static torch::optim::Adam make(const std::vector<at::Tensor>& weights) {
-    return torch::optim::Adam(weights, torch::optim::AdamOptions(kLearningRate));
+  static Opt make(const std::vector<at::Tensor>& weights) {
+    return Opt(weights, torch::optim::AdamOptions(kLearningRate));
   }
+};
+
+/// Fused optimizers under a name into which LAWN does not fold.
+struct ApartSGD : lawn::FusedSGD {
+  using FusedSGD::FusedSGD;
+};
+struct ApartAdam : lawn::FusedAdam {
+  using FusedAdam::FusedAdam;
 };
 
 using Step = std::function<void()>;
@@ -94,7 +105,7 @@ void add(const std::string& name, const ShapeList& list, at::Device device, int 
 template <class Kind>
 void add_lawn(const std::string& name, const ShapeList& list, at::Device device, int bytes,
               int64_t free_steps) {
-  using Opt = decltype(Kind::make({}));
+  using Opt = typename Kind::Optimizer;
   const auto make = [=] {
     const auto& weights = Network::shared(list, device).weights;
     return std::make_shared<lawn::LAWN<Opt>>(Kind::make(weights), lawn::select(weights),
@@ -117,18 +128,22 @@ void add_lawn(const std::string& name, const ShapeList& list, at::Device device,
 }
 
 template <class Kind>
-void add_optimizer(const ShapeList& list, at::Device device) {
-  using Opt = decltype(Kind::make({}));
-  const std::string name = Kind::kName;
+void add_optimizer(const std::string& name, const ShapeList& list, at::Device device) {
+  using Opt = typename Kind::Optimizer;
   add("base/" + name, list, device, Kind::kBytes, [=] {
     auto optimizer = std::make_shared<Opt>(Kind::make(Network::shared(list, device).weights));
     return [optimizer] { optimizer->step(); };
   });
   add_lawn<Kind>("free/" + name, list, device, Kind::kBytes, lawn::LAWNOptions::kNever);
   add_lawn<Kind>("lawn/" + name, list, device, Kind::kBytes + kSphereBytes, 0);
+}
+
+/// LibTorch's own: the naive form is measured around these.
+template <class Kind>
+void add_naive(const std::string& name, const ShapeList& list, at::Device device) {
   add("aten/" + name, list, device, Kind::kBytes + kSphereBytes, [=] {
     const auto& weights = Network::shared(list, device).weights;
-    auto optimizer = std::make_shared<Opt>(Kind::make(weights));
+    auto optimizer = std::make_shared<typename Kind::Optimizer>(Kind::make(weights));
     return [optimizer, naive = NaiveLAWN(weights)]() mutable {
       naive.project();
       optimizer->step();
@@ -224,8 +239,16 @@ int main(int argc, char** argv) {
   benchmark::AddCustomContext("lawn_version", LAWN_VERSION);
   benchmark::AddCustomContext("torch_version", TORCH_VERSION);
   for (const ShapeList& list : bench::shape_lists()) {
-    add_optimizer<SGD>(list, device);
-    add_optimizer<Adam>(list, device);
+    add_optimizer<SGD<torch::optim::SGD>>("SGD", list, device);
+    add_naive<SGD<torch::optim::SGD>>("SGD", list, device);
+    add_optimizer<SGD<lawn::FusedSGD>>("FusedSGD", list, device);
+    add_lawn<SGD<ApartSGD>>("apart/FusedSGD", list, device, SGD<ApartSGD>::kBytes + kSphereBytes,
+                            0);
+    add_optimizer<Adam<torch::optim::Adam>>("Adam", list, device);
+    add_naive<Adam<torch::optim::Adam>>("Adam", list, device);
+    add_optimizer<Adam<lawn::FusedAdam>>("FusedAdam", list, device);
+    add_lawn<Adam<ApartAdam>>("apart/FusedAdam", list, device,
+                              Adam<ApartAdam>::kBytes + kSphereBytes, 0);
     add_parts(list, device);
   }
   benchmark::RunSpecifiedBenchmarks();
