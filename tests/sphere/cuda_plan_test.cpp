@@ -102,7 +102,7 @@ TEST(Plan, PutsChunkedLayersLastAndCountsBlocksThrough) {
   const std::vector<Flat> flats{make_flat(1, 40000), make_flat(1, 10), make_flat(100, 64),
                                 make_flat(2, 40000, Dtype::kBFloat16)};
   LayerList<kFewLayers> list;
-  ListFiller<kFewLayers> filler(list, Purpose::kProjection, {});
+  ListFiller<LayerList<kFewLayers>> filler(list, Purpose::kProjection, {});
   EXPECT_EQ(filler.fill(flats.data(), flats.data() + flats.size()), flats.data() + flats.size());
   ASSERT_EQ(list.layers, 5);
   EXPECT_EQ(list.first_chunked, 2);
@@ -116,7 +116,7 @@ TEST(Plan, PutsChunkedLayersLastAndCountsBlocksThrough) {
 
 TEST(Plan, SplitsWhereLayersOrSettingsAreTooMany) {
   const auto list = std::make_unique<LayerList<kManyLayers>>();
-  ListFiller<kManyLayers> filler(*list, Purpose::kProjection, {});
+  ListFiller<LayerList<kManyLayers>> filler(*list, Purpose::kProjection, {});
   std::vector<Flat> flats(kManyLayers + 1, make_flat(1, 100));
   EXPECT_EQ(filler.fill(flats.data(), flats.data() + flats.size()), flats.data() + kManyLayers);
   EXPECT_EQ(filler.fill(flats.data() + kManyLayers, flats.data() + flats.size()),
@@ -131,7 +131,7 @@ TEST(Plan, SplitsWhereLayersOrSettingsAreTooMany) {
 TEST(Plan, HasRoomInTheShortestListForALayerOfManyEntries) {
   const Flat flat = make_flat(Limits{}.many_spheres - 1, 40000);
   LayerList<kFewLayers> list;
-  ListFiller<kFewLayers> filler(list, Purpose::kProjection, {});
+  ListFiller<LayerList<kFewLayers>> filler(list, Purpose::kProjection, {});
   EXPECT_EQ(filler.fill(&flat, &flat + 1), &flat + 1);
   EXPECT_EQ(list.layers, 63);
 }

@@ -20,6 +20,9 @@
 #define __shared__ static __attribute__((section("cuda_emulation_shared")))
 
 #define __syncthreads() ::cuda_emulation::Machine::get().barrier({__FILE__, __LINE__, 0})
+/// What lanes give one another here is nothing; they wait for one another.
+#define __syncwarp() \
+  static_cast<void>(::cuda_emulation::shuffle_xor(0xffffffffU, 0, {__FILE__, __LINE__, 0}))
 #define __shfl_xor_sync(mask, value, distance) \
   ::cuda_emulation::shuffle_xor(mask, value, {__FILE__, __LINE__, distance})
 

@@ -21,12 +21,12 @@ struct Type {
   using type = T;
 };
 
-/// Calls `f(Type<Operation<W, G>>)` with the setting's dtypes. `takes` says which there are;
-/// without gradients, G is W.
+/// Calls `f(Type<Operation<W, G>>)` with the setting's dtypes. `takes` says which there are; G is W
+/// where the operation mixes none.
 template <template <class, class> class Operation, class F>
 __device__ inline void with_types(const Setting& setting, const F& f) {
   [[maybe_unused]] const bool float_gradient = setting.gradient_dtype == Dtype::kFloat32;
-  constexpr bool kMixed = Operation<float, float>::kReadsGradient;
+  constexpr bool kMixed = Operation<float, float>::kMixesDtypes;
   switch (setting.weight_dtype) {
     case Dtype::kFloat64:
       return f(Type<Operation<double, double>>{});
@@ -165,10 +165,32 @@ __device__ inline SumsOf<Op>& slot_at(void* workspace, std::int64_t slot) {
   return *reinterpret_cast<SumsOf<Op>*>(static_cast<char*>(workspace) + slot * kMaxSumBytes);
 }
 
-/// A function, since a kernel for every operation needs but one.
-__device__ inline BlockScratch& block_scratch() {
-  __shared__ BlockScratch scratch;
-  return scratch;
+/// Room for the first and the second sum that a block takes; with one each, no barrier is needed in
+/// between. A function, since a kernel for every operation needs but one.
+__device__ inline BlockScratch& block_scratch(int which = 0) {
+  __shared__ BlockScratch scratch[2];
+  return scratch[which];
+}
+
+/// Sum over the team; no thread of it goes on before all have come here.
+template <class S>
+__device__ inline S team_sum(const S& of_thread, Role role, int which = 0) {
+  const S sums = warp_sum(of_thread);
+  if (role != Role::kWarp) return block_sum(sums, block_scratch(which));
+  __syncwarp();
+  return sums;
+}
+
+/// Sum over the slots of a layer's chunks, from `first_slot` on; every thread of the block gets it.
+template <class Op>
+__device__ inline SumsOf<Op> slots_sum(void* workspace, std::int64_t first_slot,
+                                       std::uint32_t slots) {
+  SumsOf<Op> sums;
+#pragma unroll 1
+  for (std::uint32_t i = threadIdx.x; i < slots; i += kThreads) {
+    sums += slot_at<Op>(workspace, first_slot + i);
+  }
+  return team_sum(sums, Role::kChunk);
 }
 
 }  // namespace
@@ -188,8 +210,7 @@ static __global__ void __launch_bounds__(kThreads, kMinBlocks)
     if (!Op::concerns(radius)) return;
     const Op op(view.weight, view.gradient, run.first);
     const Extent extent = op.extent(run.numel);
-    auto sums = warp_sum(sums_over(op, extent, run.team));
-    if (role != Role::kWarp) sums = block_sum(sums, block_scratch());
+    const auto sums = team_sum(sums_over(op, extent, run.team), role);
     if (role != Role::kChunk) {
       finish(op, extent, run.team, view, radius, sums);
     } else if (run.team.leads()) {
@@ -216,12 +237,7 @@ static __global__ void __launch_bounds__(kThreads, kMinBlocks)
     using Op = typename decltype(type)::type;
     auto* radius = radius_of<typename Op::A>(view, 0);
     if (!Op::concerns(radius)) return;
-    SumsOf<Op> sums;
-#pragma unroll 1
-    for (std::uint32_t i = threadIdx.x; i < view.blocks; i += kThreads) {
-      sums += slot_at<Op>(workspace, first_slot + i);
-    }
-    sums = block_sum(warp_sum(sums), block_scratch());
+    const auto sums = slots_sum<Op>(workspace, first_slot, view.blocks);
     const Op op(view.weight, view.gradient, place * view.setting.per_block);
     finish(op, op.extent(chunk_numel(view, place)), whole_block(), view, radius, sums);
   });

@@ -3,6 +3,7 @@
 
 #include <cstdint>
 
+#include <lawn/optim/folded/step.h>
 #include <lawn/sphere/flat.h>
 
 /// Where the two halves of the CUDA table meet: `table.h`, which knows torch and is compiled by the
@@ -25,6 +26,15 @@ struct Launchers {
                                     void* stream);
   /// As `sphere::rescale_`.
   const char* (*rescale)(const Flat* layers, std::int64_t count, void* workspace, void* stream);
+
+  /// As `workspace_bytes`, for the steps below.
+  std::int64_t (*folded_workspace_bytes)(const folded::Layer* layers, std::int64_t count);
+  /// As `folded/step.h` says; a layer without a gradient is passed over, and one without a radius
+  /// is projected and not rescaled.
+  const char* (*adam)(const folded::Layer* layers, std::int64_t count, const folded::Adam& step,
+                      void* workspace, void* stream);
+  const char* (*sgd)(const folded::Layer* layers, std::int64_t count, const folded::SGD& step,
+                     void* workspace, void* stream);
 };
 
 /// Null in a program without the kernels' half. That half sets it when the program starts.

@@ -43,6 +43,9 @@ inline bool operator==(const Setting& a, const Setting& b) {
 /// second kernel starts.
 template <int kCapacity>
 struct LayerList {
+  static constexpr int kLayers = kCapacity;
+  using Item = Flat;
+
   void* weight[kCapacity];
   void* gradient[kCapacity];
   void* radius[kCapacity];

@@ -13,7 +13,7 @@
 ///
 /// An operation is made for one run of elements, of which it knows the arrays. It has
 ///   kSums, kWidth               sums it takes; elements of a pack
-///   kReadsGradient              whether it reads gradients
+///   kMixesDtypes                whether gradients may be of another dtype than weights
 ///   kPerElement                 whether it changes elements
 ///   concerns(radius)            false: the sphere is left alone, nothing need be read
 ///   extent(numel), load(w, i)   its arrays, together
@@ -35,7 +35,7 @@ struct Projection {
   using A = Accumulator<W>;
   static constexpr int kSums = 2;
   static constexpr int kWidth = kPackWidth<W, G>;
-  static constexpr bool kReadsGradient = true;
+  static constexpr bool kMixesDtypes = true;
   static constexpr bool kPerElement = true;
 
   template <int kN>
@@ -71,10 +71,15 @@ struct Projection {
     }
   }
 
-  /// The coefficient of the weight.
-  __device__ static A factor(const Sums<A, kSums>& sums, const A*, const Setting& setting) {
+  /// <g,w> / <w,w>, 0 where that is not finite.
+  __device__ static A coefficient(const Sums<A, kSums>& sums) {
     const A quotient = sums.value[1] / sums.value[0];
-    return (is_finite(quotient) ? quotient : A(0)) + static_cast<A>(setting.weight_decay);
+    return is_finite(quotient) ? quotient : A(0);
+  }
+
+  /// What the weight is multiplied by.
+  __device__ static A factor(const Sums<A, kSums>& sums, const A*, const Setting& setting) {
+    return coefficient(sums) + static_cast<A>(setting.weight_decay);
   }
 
   template <int kN>
@@ -95,7 +100,7 @@ struct OfWeight {
   using A = Accumulator<W>;
   static constexpr int kSums = 1;
   static constexpr int kWidth = kPackWidth<W>;
-  static constexpr bool kReadsGradient = false;
+  static constexpr bool kMixesDtypes = false;
 
   template <int kN>
   using Packs = Pack<W, kN>;
@@ -135,7 +140,7 @@ struct Rescaling : OfWeight<W> {
 
   using OfWeight<W>::OfWeight;
 
-  __device__ static bool concerns(const A* radius) { return *radius > A(0); }
+  __device__ static bool concerns(const A* radius) { return radius != nullptr && *radius > A(0); }
 
   /// The scale. Divided first, so that a weight in half precision is rounded once.
   __device__ static A factor(const Sums<A, 1>& sums, const A* radius, const Setting&) {

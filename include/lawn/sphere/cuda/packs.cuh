@@ -152,14 +152,16 @@ __device__ inline void stride_loop(int count, Team team, const Get& get, const U
 
 /// Goes over a run: `get(Width, first element)` loads so many elements of each array, `use(Width,
 /// u, first element, loaded)` works on them. Each element is always some one thread's: what a
-/// thread wrote, it alone reads in a later pass of the same team over the same run.
-template <int kWidth, class Get, class Use>
+/// thread wrote, it alone reads in a later pass of the same team over the same run with the same
+/// `kAhead`.
+/// @tparam kAhead  packs in flight
+template <int kWidth, int kAhead = kAheadPacks<kWidth>, class Get, class Use>
 __device__ inline void for_each_pack(const Extent& extent, Team team, const Get& get,
                                      const Use& use) {
   const int inside = extent.packs * kWidth;
   const auto pack = [&](int i) { return extent.head + i * kWidth; };
   const auto single = [&](int i) { return i < extent.head ? i : i + inside; };
-  stride_loop<kAheadPacks<kWidth>>(
+  stride_loop<kAhead>(
       extent.packs, team, [&](int i) { return get(Width<kWidth>{}, pack(i)); },
       [&](int u, int i, auto& item) { use(Width<kWidth>{}, u, pack(i), item); });
   // A few elements, or a misaligned run, which is too rare to be worth more code.

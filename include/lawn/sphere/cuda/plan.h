@@ -12,7 +12,7 @@
 namespace lawn::sphere::cuda {
 
 /// What a list is for.
-enum class Purpose : std::uint8_t { kNorms, kProjection, kRescaling };
+enum class Purpose : std::uint8_t { kNorms, kProjection, kRescaling, kStep };
 
 /// Elements of a run are counted in 32 bits, with room for a stride beyond.
 constexpr std::int64_t kMaxRun = std::int64_t{1} << 30;
@@ -34,13 +34,14 @@ inline Share share_of(const Flat& layer, Purpose purpose, const Limits& limits) 
   const std::int64_t numel = layer.sphere_numel;
   Share share;
   if (layer.spheres == 0 || (numel == 0 && purpose != Purpose::kNorms)) return share;
-  if (purpose == Purpose::kProjection && layer.gradient == nullptr) return share;
+  const bool reads_gradient = purpose == Purpose::kProjection || purpose == Purpose::kStep;
+  if (reads_gradient && layer.gradient == nullptr) return share;
   if (purpose == Purpose::kRescaling && layer.radius == nullptr) return share;
 
   Setting& setting = share.setting;
   setting.weight_dtype = layer.weight_dtype;
   setting.gradient_dtype = layer.weight_dtype;
-  if (purpose == Purpose::kProjection) {
+  if (reads_gradient) {
     setting.weight_decay = layer.weight_decay;
     setting.gradient_dtype = layer.gradient_dtype;
   }
@@ -84,20 +85,36 @@ inline std::int64_t element_bytes(Dtype dtype) {
   return dtype == Dtype::kFloat64 ? 8 : dtype == Dtype::kFloat32 ? 4 : 2;
 }
 
-/// Puts layers into a list until they end or the list is full.
+inline void* moved(void* pointer, std::int64_t bytes) {
+  return pointer == nullptr ? nullptr : static_cast<char*>(pointer) + bytes;
+}
+
+/// Puts the arrays of `layer` from `sphere` on into entry `at`.
 template <int kCapacity>
+void put_arrays(LayerList<kCapacity>& list, int at, const Flat& layer, std::int64_t sphere) {
+  const auto first = sphere * layer.sphere_numel;
+  list.weight[at] = moved(layer.weight, first * element_bytes(layer.weight_dtype));
+  list.gradient[at] = moved(layer.gradient, first * element_bytes(layer.gradient_dtype));
+  list.radius[at] = moved(layer.radius, sphere * radius_bytes(layer.weight_dtype));
+}
+
+/// Puts layers into a list until they end or the list is full.
+/// @tparam List  a `LayerList`, or one with more arrays, for which there is a `put_arrays`
+template <class List>
 class ListFiller {
  public:
-  ListFiller(LayerList<kCapacity>& list, Purpose purpose, const Limits& limits)
+  using Item = typename List::Item;
+
+  ListFiller(List& list, Purpose purpose, const Limits& limits)
       : list_(list), purpose_(purpose), limits_(limits) {}
 
   /// Fills the list anew with the layers from `begin`.
   /// @return the first layer that had no room; `end` if all had
-  const Flat* fill(const Flat* begin, const Flat* end) {
+  const Item* fill(const Item* begin, const Item* end) {
     settings_ = 0;
     list_.layers = 0;
     list_.first_block[0] = 0;
-    const Flat* full = room_until(begin, end);
+    const Item* full = room_until(begin, end);
     append(begin, full, [](Role role) { return role != Role::kChunk; });
     list_.first_chunked = list_.layers;
     append(begin, full, [](Role role) { return role == Role::kChunk; });
@@ -105,12 +122,12 @@ class ListFiller {
   }
 
  private:
-  const Flat* room_until(const Flat* begin, const Flat* end) {
+  const Item* room_until(const Item* begin, const Item* end) {
     std::int64_t entries = 0;
-    for (const Flat* layer = begin; layer != end; ++layer) {
+    for (const Item* layer = begin; layer != end; ++layer) {
       const Share share = share_of(*layer, purpose_, limits_);
       entries += share.entries;
-      if (entries > kCapacity) return layer;
+      if (entries > List::kLayers) return layer;
       if (share.entries > 0 && setting_index(share.setting) == kMaxSettings) return layer;
     }
     return end;
@@ -127,17 +144,14 @@ class ListFiller {
   }
 
   template <class Wanted>
-  void append(const Flat* begin, const Flat* end, const Wanted& wanted) {
-    for (const Flat* layer = begin; layer != end; ++layer) {
+  void append(const Item* begin, const Item* end, const Wanted& wanted) {
+    for (const Item* layer = begin; layer != end; ++layer) {
       const Share share = share_of(*layer, purpose_, limits_);
       if (share.entries == 0 || !wanted(share.setting.role)) continue;
       const auto setting = static_cast<std::uint8_t>(setting_index(share.setting));
       for (std::int64_t e = 0; e < share.entries; ++e) {
         const auto at = list_.layers++;
-        const auto first = e * layer->sphere_numel;
-        list_.weight[at] = moved(layer->weight, first * element_bytes(layer->weight_dtype));
-        list_.gradient[at] = moved(layer->gradient, first * element_bytes(layer->gradient_dtype));
-        list_.radius[at] = moved(layer->radius, e * radius_bytes(layer->weight_dtype));
+        put_arrays(list_, at, *layer, e);
         list_.setting[at] = setting;
         list_.missing[at] = static_cast<std::uint16_t>(share.missing);
         list_.first_block[at + 1] =
@@ -146,11 +160,7 @@ class ListFiller {
     }
   }
 
-  static void* moved(void* pointer, std::int64_t bytes) {
-    return pointer == nullptr ? nullptr : static_cast<char*>(pointer) + bytes;
-  }
-
-  LayerList<kCapacity>& list_;
+  List& list_;
   Purpose purpose_;
   Limits limits_;
   int settings_ = 0;

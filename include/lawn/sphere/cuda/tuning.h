@@ -15,6 +15,11 @@ constexpr int kMinBlocks = 2;
 constexpr int kAheadElements = 16;
 constexpr int kMaxAheadPacks = 4;
 
+/// The same for an optimizer's step, which reads up to four arrays side by side: bytes of a pack,
+/// and packs in flight. Float64, whose roots and quotients are the longest code, has one.
+constexpr int kStepPackBytes = 8;
+constexpr int kStepAheadPacks = 2;
+
 /// Partial sums of a thread, so that one addition need not wait for the one before. With the packs
 /// in flight they are what fills the registers.
 constexpr int kSideBySide = 2;
@@ -26,6 +31,8 @@ constexpr int kPackBytes = 16;
 /// launch, so that a small network should not pay for a long one.
 constexpr int kManyLayers = 1024;
 constexpr int kFewLayers = 64;
+/// In place of `kManyLayers` where layers have an optimizer's state.
+constexpr int kManySteppedLayers = 640;
 
 /// Distinct `Setting`s of one launch: what the parameters have room for beside `kManyLayers`.
 constexpr int kMaxSettings = 40;

@@ -1,0 +1,157 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstdint>
+
+#include <cuda_runtime.h>
+
+#include <lawn/optim/folded/cuda/layer_list.h>
+#include <lawn/sphere/cuda/layer_list.h>
+#include <lawn/sphere/cuda/tuning.h>
+#include <lawn/optim/folded/cuda/steps.cuh>
+#include <lawn/sphere/cuda/kernels.cuh>
+#include <lawn/sphere/cuda/operations.cuh>
+#include <lawn/sphere/cuda/packs.cuh>
+#include <lawn/sphere/cuda/reduce.cuh>
+
+/// The kernels of a folded step. The first deals with whole spheres where a warp or a block can
+/// hold one, in three passes that follow one another, and leaves the inner products of each chunk
+/// of the others in a slot. The second adds these, updates, and leaves the new squares in another
+/// slot. The third is the second pass of `sphere::cuda::Rescaling`.
+namespace lawn::folded::cuda {
+namespace {
+
+using sphere::cuda::kMinBlocks;
+using sphere::cuda::kThreads;
+using sphere::cuda::Projection;
+using sphere::cuda::Rescaling;
+using sphere::cuda::Role;
+using sphere::cuda::Setting;
+using sphere::cuda::Team;
+using sphere::cuda::View;
+
+/// Updates a run; returns this thread's share of the sum of its new squares.
+template <class Step>
+__device__ inline Sums<typename Step::A, 1> update(const Step& step, int numel, Team team,
+                                                   typename Step::A c) {
+  Sums<typename Step::A, 1> sum;
+  sphere::cuda::for_each_pack<Step::kWidth, Step::kAhead>(
+      step.extent(numel), team, [&](auto width, int i) { return step.load(width, i); },
+      [&](auto, int, int i, auto& packs) { step.update(i, packs, c, sum); });
+  return sum;
+}
+
+/// x, of which the compiler no longer knows anything: what follows from it is worked out anew and
+/// not kept in registers, of which a pass has none to spare for the next one.
+template <class T>
+__device__ inline T forget(T x) {
+  asm volatile("" : "+r"(x));
+  return x;
+}
+
+/// What a thread does for a layer, and as part of which team.
+struct Task {
+  View view;
+  sphere::cuda::Run run;
+};
+
+template <int kCapacity>
+__device__ inline Task task_of(const LayerList<kCapacity>& list, int layer, std::uint32_t block) {
+  const View view = sphere::cuda::view_of(list, layer);
+  return {view, sphere::cuda::run_of(view, block - view.first_block)};
+}
+
+/// What of the weight is taken off the gradient of a free sphere: the base optimizer's decay.
+template <class A>
+__device__ inline A free_coefficient(const View& view) {
+  return -static_cast<A>(view.setting.weight_decay);
+}
+
+}  // namespace
+
+template <template <class, class> class Step, int kCapacity>
+static __global__ void __launch_bounds__(kThreads, kMinBlocks)
+    first_pass(const __grid_constant__ LayerList<kCapacity> list,
+               const __grid_constant__ typename Step<float, float>::Numbers numbers,
+               void* workspace) {
+  const std::uint32_t first_chunk = list.first_block[list.first_chunked];
+  // The chunks backwards, the second kernel goes forwards and the third backwards: each first reads
+  // what the one before had last.
+  const std::uint32_t block = blockIdx.x < first_chunk
+                                  ? blockIdx.x
+                                  : list.first_block[list.layers] - 1 - (blockIdx.x - first_chunk);
+  const int layer = sphere::cuda::layer_of(list, 0, block);
+  const Setting& setting = list.settings[list.setting[layer]];
+  const Role role = setting.role;
+  if (const auto [view, run] = task_of(list, layer, block);
+      role == Role::kWarp && run.sphere >= view.total) {
+    return;
+  }
+
+  sphere::cuda::with_types<Step>(setting, [&](auto type) {
+    using S = typename decltype(type)::type;
+    using W = typename S::Weight;
+    using A = typename S::A;
+    auto c = -static_cast<A>(setting.weight_decay);  // of a free sphere
+    if (const auto [view, run] = task_of(list, layer, block);
+        Projection<W, W>::concerns(sphere::cuda::radius_of<A>(view, run.sphere))) {
+      const Projection<W, W> dots(view.weight, view.gradient, run.first);
+      const auto sums = sphere::cuda::team_sum(
+          sphere::cuda::sums_over(dots, dots.extent(run.numel), run.team), role);
+      if (role == Role::kChunk && run.team.leads()) {
+        sphere::cuda::slot_at<Projection<W, W>>(workspace, block - first_chunk) = sums;
+      }
+      c = Projection<W, W>::coefficient(sums);
+    }
+    if (role == Role::kChunk) return;
+    Sums<A, 1> sum;
+    {
+      const int same_layer = forget(layer);
+      const auto [view, run] = task_of(list, same_layer, forget(block));
+      const S step(Arrays<W>(list, same_layer, run.first), numbers);
+      sum = update(step, run.numel, run.team, c);
+    }
+    const auto [view, run] = task_of(list, forget(layer), forget(block));
+    auto* radius = sphere::cuda::radius_of<A>(view, run.sphere);
+    if (!Rescaling<W, W>::concerns(radius)) return;
+    const Rescaling<W, W> rescaling(view.weight, nullptr, run.first);
+    sphere::cuda::finish(rescaling, rescaling.extent(run.numel), run.team, view, radius,
+                         sphere::cuda::team_sum(sum, view.setting.role, 1));
+  });
+}
+
+/// A block for each chunk.
+/// @param workspace  a slot for each chunk's inner products, then one for each chunk's new squares
+template <template <class, class> class Step, int kCapacity>
+static __global__ void __launch_bounds__(kThreads, kMinBlocks)
+    second_pass(const __grid_constant__ LayerList<kCapacity> list,
+                const __grid_constant__ typename Step<float, float>::Numbers numbers,
+                void* workspace) {
+  const std::uint32_t first_chunk = list.first_block[list.first_chunked];
+  const std::uint32_t block = first_chunk + blockIdx.x;
+  const int layer = sphere::cuda::layer_of(list, list.first_chunked, block);
+  const View view = sphere::cuda::view_of(list, layer);
+  const std::int64_t place = block - view.first_block;
+
+  sphere::cuda::with_types<Step>(view.setting, [&](auto type) {
+    using S = typename decltype(type)::type;
+    using W = typename S::Weight;
+    using A = typename S::A;
+    const auto* radius = sphere::cuda::radius_of<A>(view, 0);
+    auto c = free_coefficient<A>(view);
+    if (Projection<W, W>::concerns(radius)) {
+      c = Projection<W, W>::coefficient(sphere::cuda::slots_sum<Projection<W, W>>(
+          workspace, view.first_block - first_chunk, view.blocks));
+    }
+    const S step(Arrays<W>(list, layer, place * view.setting.per_block), numbers);
+    const int numel = sphere::cuda::chunk_numel(view, place);
+    const auto sum = update(step, numel, sphere::cuda::whole_block(), c);
+    if (!Rescaling<W, W>::concerns(radius)) return;
+    const auto of_chunk = sphere::cuda::team_sum(sum, Role::kChunk, 1);
+    if (threadIdx.x == 0) {
+      sphere::cuda::slot_at<Rescaling<W, W>>(workspace, gridDim.x + blockIdx.x) = of_chunk;
+    }
+  });
+}
+
+}  // namespace lawn::folded::cuda
