@@ -23,6 +23,8 @@ TEST(BaseOptimizer, KnowsWhichWeightDecayIsCoupled) {
   EXPECT_EQ(coupled_weight_decay(optim::AdagradOptions().weight_decay(0.4)), 0.4);
   EXPECT_EQ(coupled_weight_decay(optim::AdamWOptions().weight_decay(0.5)), 0.0);
   EXPECT_EQ(coupled_weight_decay(optim::LBFGSOptions()), 0.0);
+  EXPECT_EQ(coupled_weight_decay(lawn::LAMBOptions().weight_decay(0.5)), 0.0);
+  EXPECT_EQ(coupled_weight_decay(lawn::LARSOptions(1).weight_decay(0.7)), 0.7);
   EXPECT_EQ(coupled_weight_decay(lawn::testing::SignMomentumOptions().decay(0.6)), std::nullopt);
 }
 
@@ -43,6 +45,8 @@ TEST(BaseOptimizer, FindsTheFirstMomentsOfEachState) {
   EXPECT_TRUE(only(optim::AdamParamState().exp_avg(moment)));
   EXPECT_TRUE(only(optim::AdamWParamState().exp_avg(moment)));
   EXPECT_TRUE(only(optim::RMSpropParamState().momentum_buffer(moment)));
+  EXPECT_TRUE(only(lawn::LAMBParamState().exp_avg(moment)));
+  EXPECT_TRUE(only(lawn::LARSParamState().momentum_buffer(moment)));
   optim::RMSpropParamState without_momentum;
   EXPECT_TRUE(first_moments(without_momentum)->empty());
   optim::AdagradParamState adagrad;

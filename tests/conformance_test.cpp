@@ -321,7 +321,13 @@ TYPED_TEST(Conformance, NestsWithAnotherDecoratorEitherWayRound) {
   this->train(lawn, alone, 0, 5);
   this->train(around, inner, 0, 5);
   this->train(within, outer, 0, 5);
-  expect_equal(inner.values(), alone.values(), "LAWN around");
+  if constexpr (lawn::detail::kFolds<Opt>) {  // folded alone, but not around another decorator
+    for (size_t i = 0; i < alone.values().size(); ++i) {
+      EXPECT_TRUE(torch::allclose(inner.values()[i], alone.values()[i], 1e-5, 1e-6)) << i;
+    }
+  } else {
+    expect_equal(inner.values(), alone.values(), "LAWN around");
+  }
   expect_equal(outer.values(), alone.values(), "LAWN within");
   EXPECT_EQ(around.rule().after, 5);
   EXPECT_GE(around.rule().before, 5);

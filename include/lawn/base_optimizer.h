@@ -16,8 +16,11 @@
 #include <torch/optim/rmsprop.h>
 #include <torch/optim/sgd.h>
 
-/// What the decorators have to know of LibTorch's own optimizers, in one place. Options and state
-/// of a class derived from one of them are recognised too.
+#include <lawn/optim/lamb_options.h>
+#include <lawn/optim/lars_options.h>
+
+/// What the decorators have to know of LibTorch's and lawn's own optimizers, in one place. Options
+/// and state of a class derived from one of them are recognised too.
 namespace lawn::detail {
 
 /// The lambda of `g + lambda w` that a group's optimizer computes before its moments; 0 where decay
@@ -36,7 +39,11 @@ inline std::optional<double> coupled_weight_decay(const torch::optim::OptimizerO
   if (const auto* adagrad = dynamic_cast<const optim::AdagradOptions*>(&options)) {
     return adagrad->weight_decay();
   }
+  if (const auto* lars = dynamic_cast<const LARSOptions*>(&options)) {
+    return lars->weight_decay();
+  }
   if (dynamic_cast<const optim::AdamWOptions*>(&options) != nullptr ||
+      dynamic_cast<const LAMBOptions*>(&options) != nullptr ||
       dynamic_cast<const optim::LBFGSOptions*>(&options) != nullptr) {
     return 0.0;
   }
@@ -57,6 +64,10 @@ inline std::optional<std::vector<at::Tensor>> first_moments(
     moments = {adamw->exp_avg()};
   } else if (auto* rmsprop = dynamic_cast<optim::RMSpropParamState*>(&state)) {
     moments = {rmsprop->momentum_buffer()};
+  } else if (auto* lamb = dynamic_cast<LAMBParamState*>(&state)) {
+    moments = {lamb->exp_avg()};
+  } else if (auto* lars = dynamic_cast<LARSParamState*>(&state)) {
+    moments = {lars->momentum_buffer()};
   } else if (dynamic_cast<optim::AdagradParamState*>(&state) == nullptr &&
              dynamic_cast<optim::LBFGSParamState*>(&state) == nullptr) {
     return std::nullopt;

@@ -3,11 +3,15 @@
 
 /// The whole of lawn: Logit Attenuating Weight Normalization for LibTorch.
 
+#include <lawn/amp/grad_scaler.h>
+#include <lawn/clip_grad_norm.h>
 #include <lawn/decorator.h>
 #include <lawn/optim/fused_adagrad.h>
 #include <lawn/optim/fused_adam.h>
 #include <lawn/optim/fused_adamw.h>
 #include <lawn/optim/fused_sgd.h>
+#include <lawn/optim/lamb.h>
+#include <lawn/optim/lars.h>
 #include <lawn/optimizer.h>
 #include <lawn/options.h>
 #include <lawn/report.h>

@@ -131,16 +131,33 @@ using FusedDecayedAdam = FusedRow<DecayedAdam, lawn::FusedAdam>;
 using FusedDecayedAdamW = FusedRow<AdamW, lawn::FusedAdamW>;
 using FusedDecayedAdagrad = FusedRow<Adagrad, lawn::FusedAdagrad>;
 
+struct LAMB : Row {
+  using Opt = lawn::LAMB;
+  static Opt make(const Groups& groups) {
+    return Opt(groups, lawn::LAMBOptions(0.01).weight_decay(0.1));
+  }
+};
+
+struct LARS : Row {
+  using Opt = lawn::LARS;
+  // Without decay, of which LAWN leaves a trace in the trust ratio that the twin has not.
+  static Opt make(const Groups& groups) {
+    return Opt(groups,
+               lawn::LARSOptions(0.5).trust_coefficient(0.02).weight_decay(0).always_adapt(true));
+  }
+};
+
 /// Those that take more groups after their construction. (LibTorch's Adagrad makes the state of its
 /// parameters in its constructor alone, and L-BFGS has one group.)
 using RowsOfGroups =
     ::testing::Types<PlainSGD, MomentumSGD, NesterovSGD, PlainAdam, DecayedAdam, AdamW, RMSprop,
                      FusedMomentumSGD, FusedNesterovSGD, FusedDecayedAdam, FusedDecayedAdamW,
-                     FusedDecayedAdagrad, Own>;
+                     FusedDecayedAdagrad, LAMB, LARS, Own>;
 
-using Rows = ::testing::Types<PlainSGD, MomentumSGD, NesterovSGD, PlainAdam, DecayedAdam, AdamW,
-                              RMSprop, Adagrad, LBFGS, FusedMomentumSGD, FusedNesterovSGD,
-                              FusedDecayedAdam, FusedDecayedAdamW, FusedDecayedAdagrad, Own>;
+using Rows =
+    ::testing::Types<PlainSGD, MomentumSGD, NesterovSGD, PlainAdam, DecayedAdam, AdamW, RMSprop,
+                     Adagrad, LBFGS, FusedMomentumSGD, FusedNesterovSGD, FusedDecayedAdam,
+                     FusedDecayedAdamW, FusedDecayedAdagrad, LAMB, LARS, Own>;
 
 /// A network, its data and loss: two constrained weights, two free biases.
 struct Problem {
