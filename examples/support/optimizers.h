@@ -86,13 +86,13 @@ class TypedStepper : public Stepper {
   Schedule schedule_;
 };
 
-/// LibTorch's, and lawn's fused ones.
-inline const std::vector<std::string> kOptimizers = {"sgd",       "adam",       "adamw",
-                                                     "fused-sgd", "fused-adam", "fused-adamw"};
+/// LibTorch's, and lawn's.
+inline const std::vector<std::string> kOptimizers = {
+    "sgd", "adam", "adamw", "fused-sgd", "fused-adam", "fused-adamw", "lamb", "lars"};
 
 /// What the optimizer of a run is.
 struct StepperOptions {
-  std::string optimizer = "adam";  ///< one of kOptimizers; sgd has momentum 0.9
+  std::string optimizer = "adam";  ///< one of kOptimizers; sgd and lars have momentum 0.9
   double learning_rate = 1e-3;
   double weight_decay = 0;
   bool lawn = false;
@@ -154,6 +154,15 @@ inline std::unique_ptr<Stepper> make_stepper(const std::vector<at::Tensor>& para
   if (name == "fused-sgd") return make(lawn::FusedSGD(parameters, sgd));
   if (name == "fused-adam") return make(lawn::FusedAdam(parameters, adam));
   if (name == "fused-adamw") return make(lawn::FusedAdamW(parameters, adamw));
+  if (name == "lamb") {
+    return make(lawn::LAMB(
+        parameters, lawn::LAMBOptions(options.learning_rate).weight_decay(options.weight_decay)));
+  }
+  if (name == "lars") {
+    return make(lawn::LARS(
+        parameters,
+        lawn::LARSOptions(options.learning_rate).momentum(0.9).weight_decay(options.weight_decay)));
+  }
   TORCH_CHECK(false, "unknown optimizer '", name, "'; expected one of ", kOptimizers);
 }
 

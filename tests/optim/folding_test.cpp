@@ -6,27 +6,25 @@
 #include <gtest/gtest.h>
 #include <torch/torch.h>
 
-#include <cmath>
 #include <sstream>
 #include <string>
 #include <vector>
 
 #include <lawn/lawn.h>
 
+#include "tests/optim/folding.h"
 #include "tests/support/tolerance.h"
 
 namespace {
 
 using lawn::LAWN;
 using lawn::LAWNOptions;
-using torch::ScalarType;
-
-/// The optimizer `Fused` under another name, which LAWN does not fold.
-template <class Fused>
-class Apart : public Fused {
- public:
-  using Fused::Fused;
-};
+using lawn::testing::Apart;
+using lawn::testing::difference;
+using lawn::testing::expect_folded_equals_apart;
+using lawn::testing::make_weights;
+using lawn::testing::selection;
+using lawn::testing::set_gradients;
 
 static_assert(lawn::detail::kFolds<lawn::FusedSGD> && lawn::detail::kFolds<lawn::FusedAdam> &&
                   lawn::detail::kFolds<lawn::FusedAdamW>,
@@ -35,70 +33,6 @@ static_assert(!lawn::detail::kFolds<Apart<lawn::FusedAdam>> &&
                   !lawn::detail::kFolds<LAWN<lawn::FusedAdam>> &&
                   !lawn::detail::kFolds<torch::optim::Adam>,
               "and into no other");
-
-/// Layers of every kind: small, larger than a chunk, 4-dimensional and channels-last, a vector.
-std::vector<torch::Tensor> make_weights(ScalarType dtype) {
-  torch::manual_seed(5);
-  std::vector<torch::Tensor> weights;
-  for (const auto& shape : std::vector<std::vector<int64_t>>{
-           {7, 5}, {300, 400}, {8, 3, 3, 3}, {1, 33}, {64}, {3, 50'001}}) {
-    weights.push_back(torch::randn(shape, torch::kDouble).to(dtype));
-  }
-  weights[2] = weights[2].contiguous(torch::MemoryFormat::ChannelsLast);
-  for (auto& weight : weights) weight.requires_grad_();
-  return weights;
-}
-
-/// The gradient of step `step`: new each time, in the weight's own order of memory.
-void set_gradients(const std::vector<torch::Tensor>& weights, int64_t step) {
-  torch::manual_seed(100 + static_cast<uint64_t>(step));
-  for (const auto& weight : weights) {
-    weight.mutable_grad() =
-        torch::empty_like(weight).copy_(torch::randn(weight.sizes(), torch::kDouble));
-  }
-}
-
-double difference(const torch::Tensor& actual, const torch::Tensor& expected) {
-  const auto e = expected.detach().to(torch::kDouble);
-  return ((actual.detach().to(torch::kDouble) - e).abs().max() / (e.abs().max() + 1e-30))
-      .item<double>();
-}
-
-/// Selects all but the vector, which stays outside.
-lawn::Subnetwork selection(const std::vector<torch::Tensor>& weights) {
-  auto constrained = weights;
-  constrained.erase(constrained.begin() + 4);
-  return lawn::select(constrained);
-}
-
-/// Steps `LAWN<Fused>` and `LAWN<Apart<Fused>>` side by side and compares them after each step.
-template <class Fused, class Options>
-void expect_folded_equals_apart(const Options& options, ScalarType dtype = torch::kFloat,
-                                LAWNOptions lawn_options = {}, int64_t steps = 12) {
-  const auto folded_weights = make_weights(dtype);
-  const auto apart_weights = make_weights(dtype);
-  lawn_options.free_steps(3);
-  LAWN<Fused> folded(Fused(folded_weights, options), selection(folded_weights), lawn_options);
-  LAWN<Apart<Fused>> apart(Apart<Fused>(apart_weights, options), selection(apart_weights),
-                           lawn_options);
-  for (int64_t step = 0; step < steps; ++step) {
-    set_gradients(folded_weights, step);
-    set_gradients(apart_weights, step);
-    std::vector<torch::Tensor> gradients;
-    for (const auto& weight : folded_weights) gradients.push_back(weight.grad().clone());
-    folded.step();
-    apart.step();
-    for (size_t i = 0; i < folded_weights.size(); ++i) {
-      ASSERT_LE(difference(folded_weights[i], apart_weights[i]),
-                lawn::testing::tolerance(dtype).step * static_cast<double>(step + 1))
-          << "step " << step << ", weight " << i;
-      EXPECT_TRUE(torch::equal(folded_weights[i].grad(), gradients[i]))
-          << "step " << step << ", gradient " << i;
-    }
-  }
-  EXPECT_EQ(folded.steps(), steps);
-  EXPECT_EQ(folded.phase(), lawn::Phase::kConstrained);
-}
 
 TEST(Folding, EqualsLAWNAroundSGD) {
   using torch::optim::SGDOptions;

@@ -12,7 +12,7 @@
 #include <c10/util/ArrayRef.h>
 #include <c10/util/Exception.h>
 
-#include <lawn/optim/folded/cpu.h>
+#include <lawn/optim/folded/dispatch.h>
 #include <lawn/optim/folded/step.h>
 #include <lawn/sphere/flatten.h>
 #include <lawn/sphere/layer.h>
@@ -105,7 +105,7 @@ class FoldedGroup {
       });
       std::vector<folded::Layer> layers;
       for (auto item = begin; item != end; ++item) layers.push_back(flatten(*item));
-      folded::cpu::step(layers, Rule::folded_step(first.entry, options));
+      folded::step(first.layer.weight.device(), layers, Rule::folded_step(first.entry, options));
       std::for_each(begin, end,
                     [](const Item& item) { sphere::bump_version(item.entry.parameter); });
       begin = end;
@@ -128,7 +128,8 @@ class FoldedGroup {
   static bool takes(const sphere::Layer& layer, const Entry& entry) {
     auto seen = layer;
     seen.gradient = entry.gradient;
-    return layer.weight.is_cpu() && layer.radius.defined() && sphere::is_flat(seen);
+    return folded::has_steps(layer.weight.device()) && layer.radius.defined() &&
+           sphere::is_flat(seen);
   }
 
   static folded::Layer flatten(const Item& item) {

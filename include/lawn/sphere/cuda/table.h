@@ -6,12 +6,9 @@
 #include <vector>
 
 #include <ATen/core/Tensor.h>
-#include <ATen/ops/empty.h>
-#include <c10/core/DeviceGuard.h>
-#include <c10/core/impl/VirtualGuardImpl.h>
 #include <c10/util/ArrayRef.h>
-#include <c10/util/Exception.h>
 
+#include <lawn/sphere/cuda/call.h>
 #include <lawn/sphere/cuda/launch.h>
 #include <lawn/sphere/flat.h>
 #include <lawn/sphere/flatten.h>
@@ -26,9 +23,7 @@ namespace detail {
 
 using Launch = const char* (*)(const Flat*, std::int64_t, void*, void*);
 
-/// Launches `function` once for each device, on its current stream, with the layers that lie there.
-/// The workspace comes from LibTorch's caching allocator, which knows streams and CUDA graphs, and
-/// asks the device for nothing after the first step.
+/// Launches `function` once for each device, with the layers that lie there.
 inline void launch(Launch Launchers::*function, c10::ArrayRef<Layer> layers) {
   std::vector<at::Device> devices;
   for (const Layer& layer : layers) {
@@ -42,18 +37,11 @@ inline void launch(Launch Launchers::*function, c10::ArrayRef<Layer> layers) {
     for (const Layer& layer : layers) {
       if (layer.weight.device() == device) flat.push_back(flatten(layer));
     }
-    const c10::DeviceGuard guard(device);
-    // The tests run the kernels on the host, which has no streams.
-    void* stream =
-        device.is_cpu()
-            ? nullptr
-            : c10::impl::VirtualGuardImpl(device.type()).getStream(device).native_handle();
     const auto count = static_cast<std::int64_t>(flat.size());
-    const auto workspace = at::empty({launchers->workspace_bytes(flat.data(), count)},
-                                     at::TensorOptions(device).dtype(at::kByte));
-    const char* error = (launchers->*function)(flat.data(), count, workspace.data_ptr(), stream);
-    TORCH_CHECK(error == nullptr, "lawn::sphere: launching a kernel on ", device,
-                " failed: ", error);
+    call(device, launchers->workspace_bytes(flat.data(), count),
+         [&](void* workspace, void* stream) {
+           return (launchers->*function)(flat.data(), count, workspace, stream);
+         });
   }
 }
 
