@@ -2,6 +2,8 @@
 #pragma once
 
 #include <lawn/lawn.h>
+#include <lawn/optim/lamb.h>
+#include <lawn/optim/lars.h>
 #include <lawn/schedule/lawn_schedule.h>
 #include <lawn/schedule/warmup_decay.h>
 #include <torch/optim/adam.h>

@@ -10,8 +10,6 @@
 #include <lawn/optim/fused_adam.h>
 #include <lawn/optim/fused_adamw.h>
 #include <lawn/optim/fused_sgd.h>
-#include <lawn/optim/lamb.h>
-#include <lawn/optim/lars.h>
 #include <lawn/optimizer.h>
 #include <lawn/options.h>
 #include <lawn/report.h>

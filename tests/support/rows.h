@@ -9,6 +9,8 @@
 #include <torch/torch.h>
 
 #include <lawn/lawn.h>
+#include <lawn/optim/lamb.h>
+#include <lawn/optim/lars.h>
 
 #include "tests/support/own_optimizer.h"
 
