@@ -29,6 +29,7 @@ class History {
   }
 
   const std::vector<std::string>& columns() const { return columns_; }
+  const std::vector<std::vector<double>>& rows() const { return rows_; }
   size_t size() const { return rows_.size(); }
 
   /// A figure of the last row.
