@@ -67,7 +67,7 @@ class Batch {
       for (std::int64_t sphere = chunk.first_sphere; sphere < chunk.last_sphere; ++sphere) {
         const std::int64_t from = sphere * layer.sphere_numel;
         const std::int64_t to = from + layer.sphere_numel;
-        Sums sums = first(layer, sphere, from, to, Sums());
+        [[maybe_unused]] Sums sums = first(layer, sphere, from, to, Sums());
         ((sums = stages(layer, sphere, from, to, sums)), ...);
       }
     });

@@ -1,0 +1,33 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cmath>
+
+#include <c10/util/Exception.h>
+#include <torch/arg.h>
+
+namespace lawn {
+
+/// Options of `Admm`.
+struct AdmmOptions {
+  /// The weight of the penalty, finite and > 0. Gradient descent with learning rate lr needs
+  /// lr rho < 2.
+  TORCH_ARG(double, rho) = 1e-3;
+  /// What each `update` multiplies rho by, >= 1.
+  TORCH_ARG(double, rho_growth) = 2;
+  /// What rho grows to, >= `rho`.
+  TORCH_ARG(double, max_rho) = 1;
+
+ public:
+  /// @throws c10::Error that names the option, what was expected and what came
+  void validate() const {
+    TORCH_CHECK(std::isfinite(rho()) && rho() > 0, "lawn::Admm: rho must be finite and > 0, got ",
+                rho());
+    TORCH_CHECK(std::isfinite(rho_growth()) && rho_growth() >= 1,
+                "lawn::Admm: rho_growth must be finite and >= 1, got ", rho_growth());
+    TORCH_CHECK(std::isfinite(max_rho()) && max_rho() >= rho(),
+                "lawn::Admm: max_rho must be finite and >= rho, ", rho(), ", got ", max_rho());
+  }
+};
+
+}  // namespace lawn

@@ -1,0 +1,235 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <algorithm>
+#include <cmath>
+#include <cstddef>
+#include <cstdint>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include <ATen/TensorOperators.h>
+#include <ATen/core/Tensor.h>
+#include <ATen/core/grad_mode.h>
+#include <ATen/core/ivalue.h>
+#include <ATen/ops/zeros_like.h>
+#include <c10/util/Exception.h>
+#include <torch/optim/optimizer.h>
+#include <torch/serialize/input-archive.h>
+#include <torch/serialize/output-archive.h>
+
+#include <lawn/companions/admm_options.h>
+#include <lawn/companions/admm_penalty.h>
+#include <lawn/companions/admm_projection.h>
+#include <lawn/companions/frozen_structure.h>
+#include <lawn/companions/held_weights.h>
+#include <lawn/sphere/layer.h>
+
+namespace lawn::detail {
+
+/// The rule of `Admm`, which documents the behaviour.
+class AdmmRule {
+ public:
+  static constexpr const char* kName = "lawn::Admm";
+
+  AdmmRule(const torch::optim::Optimizer& optimizer, const Subnetwork& selection,
+           std::vector<Projection> projections, AdmmOptions options)
+      : options_(std::move(options)),
+        weights_(weights_of(selection)),
+        projections_(std::move(projections)),
+        rho_(options_.rho()) {
+    options_.validate();
+    for (const auto& weight : weights_) check_weight(kName, weight.name, weight.tensor);
+    positions_ = positions_of(kName, optimizer, weights_);
+    if (projections_.size() == 1) projections_.resize(weights_.size(), projections_.front());
+    TORCH_CHECK(projections_.size() == weights_.size(), kName,
+                ": expected one projection, or one for each of ", weights_.size(), " weights, got ",
+                projections_.size());
+    const at::NoGradGuard no_grad;
+    for (std::size_t i = 0; i < weights_.size(); ++i) {
+      const auto value = wide(weights_[i].tensor.detach());
+      targets_.push_back(projections_[i](value, weights_[i].name).weight);
+      duals_.push_back(at::zeros_like(value));
+    }
+  }
+
+  void before_step(torch::optim::Optimizer& /*optimizer*/) {
+    follow_devices();
+    if (finalized_) return;
+    std::vector<PenaltyTerm> terms;
+    for (std::size_t i = 0; i < weights_.size(); ++i) {
+      const auto& weight = weights_[i].tensor;
+      const at::Tensor& gradient = weight.grad();
+      if (!gradient.defined()) continue;
+      TORCH_CHECK(gradient.layout() == at::kStrided, kName, ": expected a dense gradient for ",
+                  weights_[i].name, ", got one of layout ", gradient.layout(),
+                  ": make its embedding with sparse(false), or leave it out of the selection");
+      terms.push_back({weight, gradient, targets_[i], duals_[i]});
+    }
+    add_penalty_(terms, rho_);
+  }
+
+  void after_step(torch::optim::Optimizer& /*optimizer*/) {
+    if (finalized_) project_(structures_);
+  }
+
+  void update() {
+    TORCH_CHECK(!finalized_, kName, ": expected update() before finalize(), got it after; ",
+                "retraining keeps the structure by itself");
+    const at::NoGradGuard no_grad;
+    follow_devices();
+    const double rho = std::min(rho_ * options_.rho_growth(), options_.max_rho());
+    std::vector<at::Tensor> targets;
+    std::vector<at::Tensor> duals;
+    for (std::size_t i = 0; i < weights_.size(); ++i) {
+      const auto sum = wide(weights_[i].tensor) + duals_[i];
+      targets.push_back(projections_[i](sum, weights_[i].name).weight);
+      // U is the multiplier divided by rho, which is about to change.
+      duals.push_back((sum - targets.back()).mul_(rho_ / rho));
+    }
+    targets_ = std::move(targets);
+    duals_ = std::move(duals);
+    rho_ = rho;
+  }
+
+  void finalize() {
+    if (finalized_) return;
+    const at::NoGradGuard no_grad;
+    std::vector<at::Tensor> values;
+    std::vector<FrozenStructure> structures;
+    for (std::size_t i = 0; i < weights_.size(); ++i) {
+      const auto& [name, weight] = weights_[i];
+      const auto projected = projections_[i](weight, name);
+      structures.push_back(projections_[i].freeze(name, weight, projected));
+      values.push_back(projected.weight);
+    }
+    for (std::size_t i = 0; i < weights_.size(); ++i) weights_[i].tensor.copy_(values[i]);
+    structures_ = std::move(structures);
+    targets_.clear();
+    duals_.clear();
+    finalized_ = true;
+  }
+
+  double residual() const {
+    if (finalized_) return 0;
+    const at::NoGradGuard no_grad;
+    double apart = 0;
+    double all = 0;
+    for (std::size_t i = 0; i < weights_.size(); ++i) {
+      const auto weight = weights_[i].tensor.to(at::kDouble);
+      const auto target = targets_[i].to(weight.device(), at::kDouble);
+      apart += (weight - target).square().sum().item<double>();
+      all += weight.square().sum().item<double>();
+    }
+    return all > 0 ? std::sqrt(apart / all) : 0;
+  }
+
+  void save(torch::serialize::OutputArchive& archive) const {
+    save_weights(archive, weights_, positions_);
+    archive.write("projections", c10::IValue(described()));
+    archive.write("finalized", c10::IValue(finalized_));
+    archive.write("rho", c10::IValue(rho_));
+    for (std::size_t i = 0; i < weights_.size(); ++i) {
+      const auto place = "/" + std::to_string(i);
+      if (finalized_) {
+        archive.write("chosen" + place, structures_[i].chosen, /*is_buffer=*/true);
+        archive.write("structure" + place, elements_of(structures_[i]), /*is_buffer=*/true);
+      } else {
+        archive.write("target" + place, targets_[i], /*is_buffer=*/true);
+        archive.write("dual" + place, duals_[i], /*is_buffer=*/true);
+      }
+    }
+  }
+
+  void load(torch::serialize::InputArchive& archive, const torch::optim::Optimizer& /*optimizer*/) {
+    refuse_other_weights(kName, archive, weights_, positions_);
+    c10::IValue projections;
+    c10::IValue finalized;
+    c10::IValue rho;
+    archive.read("projections", projections);
+    archive.read("finalized", finalized);
+    archive.read("rho", rho);
+    const auto saved = projections.to<std::vector<std::string>>();
+    const auto mine = described();
+    TORCH_CHECK(saved == mine, kName, ": expected a checkpoint of the projections ",
+                c10::ArrayRef<std::string>(mine), ", got one of ",
+                c10::ArrayRef<std::string>(saved), "; nothing was changed");
+    structures_.clear();
+    targets_.clear();
+    duals_.clear();
+    for (std::size_t i = 0; i < weights_.size(); ++i) {
+      const auto& weight = weights_[i];
+      const auto place = "/" + std::to_string(i);
+      const auto read = [&](const std::string& key, at::IntArrayRef shape, at::ScalarType dtype) {
+        return read_beside(kName, archive, key + place, weight, shape, dtype);
+      };
+      const auto shape = weight.tensor.sizes();
+      if (finalized.toBool()) {
+        const bool unifies = projections_[i].unifies();
+        const auto elements = read("structure", shape, unifies ? at::kChar : at::kBool);
+        const BlockGrid grid(kName, weight.name, weight.tensor, projections_[i].block());
+        structures_.push_back({weight.name, weight.tensor, projections_[i].block(),
+                               read("chosen", grid.shape(), at::kBool),
+                               unifies ? elements : at::Tensor(),
+                               unifies ? at::Tensor() : elements});
+      } else {
+        const auto dtype = sphere::accumulation_dtype(weight.tensor);
+        targets_.push_back(read("target", shape, dtype));
+        duals_.push_back(read("dual", shape, dtype));
+      }
+    }
+    finalized_ = finalized.toBool();
+    rho_ = rho.toDouble();
+  }
+
+  double rho() const { return rho_; }
+  bool finalized() const { return finalized_; }
+  const std::vector<FrozenStructure>& structures() const { return structures_; }
+  const AdmmOptions& options() const { return options_; }
+
+ private:
+  static at::Tensor wide(const at::Tensor& weight) {
+    return weight.to(sphere::accumulation_dtype(weight));
+  }
+
+  static const at::Tensor& elements_of(const FrozenStructure& structure) {
+    return structure.signs.defined() ? structure.signs : structure.pruned;
+  }
+
+  std::vector<std::string> described() const {
+    std::vector<std::string> all;
+    for (const auto& projection : projections_) all.push_back(projection.describe());
+    return all;
+  }
+
+  /// The model may have been moved since the last step.
+  void follow_devices() {
+    for (std::size_t i = 0; i < weights_.size(); ++i) {
+      const auto device = weights_[i].tensor.device();
+      const auto follow = [&](at::Tensor& tensor) {
+        if (tensor.defined() && tensor.device() != device) tensor = tensor.to(device);
+      };
+      if (finalized_) {
+        follow(structures_[i].chosen);
+        follow(structures_[i].signs);
+        follow(structures_[i].pruned);
+      } else {
+        follow(targets_[i]);
+        follow(duals_[i]);
+      }
+    }
+  }
+
+  AdmmOptions options_;
+  std::vector<NamedWeight> weights_;
+  std::vector<int64_t> positions_;
+  std::vector<Projection> projections_;
+  double rho_;
+  bool finalized_ = false;
+  std::vector<at::Tensor> targets_;  ///< Z, until finalized
+  std::vector<at::Tensor> duals_;    ///< U, until finalized
+  std::vector<FrozenStructure> structures_;
+};
+
+}  // namespace lawn::detail

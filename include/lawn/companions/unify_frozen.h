@@ -1,0 +1,127 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <vector>
+
+#include <ATen/Parallel.h>
+#include <ATen/TensorOperators.h>
+#include <ATen/core/Tensor.h>
+#include <ATen/ops/where.h>
+
+#include <lawn/companions/block_grid.h>
+#include <lawn/companions/projections.h>
+#include <lawn/sphere/cpu/instruction_set.h>
+#include <lawn/sphere/flatten.h>
+
+#if defined(__GNUC__)
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wunknown-pragmas"
+#endif
+
+/// The projection of unification while the blocks and the signs are frozen.
+namespace lawn::detail {
+
+namespace aten {
+
+/// w <- s a, a = max(0, mean of s w over the block), where s is not 0. Any dtype, device, stride.
+inline void unify_frozen_(const at::Tensor& weight, const at::Tensor& signs, BlockShape block) {
+  const BlockGrid grid("lawn::Admm", "the weight", weight, block);
+  const auto sign = signs.to(at::kDouble);
+  const auto value = weight.to(at::kDouble);
+  const auto means = block_means(grid, sign * value).clamp_min(0);
+  weight.copy_(at::where(sign == 0, value, sign * grid.spread(means)));
+}
+
+}  // namespace aten
+
+namespace cpu {
+
+/// Rows of a contiguous float32 matrix that make one row of blocks.
+struct UnifyBand {
+  /// @param sums, values  scratch, as long as a row
+  LAWN_LOOP static void run(float* weight, const std::int8_t* signs, std::int64_t rows,
+                            std::int64_t columns, std::int64_t block_columns, double* sums,
+                            float* values) {
+    for (std::int64_t row = 0; row < rows; ++row) {
+      const float* w = weight + row * columns;
+      const std::int8_t* s = signs + row * columns;
+      if (row == 0) {
+#pragma omp simd
+        for (std::int64_t k = 0; k < columns; ++k) sums[k] = static_cast<double>(s[k]) * w[k];
+        continue;
+      }
+#pragma omp simd
+      for (std::int64_t k = 0; k < columns; ++k) sums[k] += static_cast<double>(s[k]) * w[k];
+    }
+    for (std::int64_t first = 0; first < columns; first += block_columns) {
+      const std::int64_t last = std::min(first + block_columns, columns);
+      double sum = 0;
+      for (std::int64_t k = first; k < last; ++k) sum += sums[k];
+      // In float64 the sum of equal float32 numbers is exact, and so is its mean.
+      const double mean = sum / static_cast<double>(rows * (last - first));
+      const float value = static_cast<float>(mean < 0 ? 0 : mean);  // NaN stays, to be seen
+      for (std::int64_t k = first; k < last; ++k) values[k] = value;
+    }
+    for (std::int64_t row = 0; row < rows; ++row) {
+      float* w = weight + row * columns;
+      const std::int8_t* s = signs + row * columns;
+#pragma omp simd
+      for (std::int64_t k = 0; k < columns; ++k) {
+        w[k] = s[k] == 0 ? w[k] : static_cast<float>(s[k]) * values[k];
+      }
+    }
+  }
+};
+
+inline bool takes_frozen(const at::Tensor& weight, const at::Tensor& signs) {
+  return weight.is_cpu() && signs.is_cpu() && weight.scalar_type() == at::kFloat &&
+         sphere::detail::plain(weight) && weight.is_contiguous() && signs.is_contiguous();
+}
+
+/// As `aten::unify_frozen_`: the same bits whatever the number of threads.
+inline void unify_frozen_(const at::Tensor& weight, const at::Tensor& signs, BlockShape block) {
+  constexpr std::int64_t kGrain = std::int64_t{16} * 1024;  // elements that a thread is worth
+  const std::int64_t rows = weight.dim() > 0 ? weight.size(0) : 1;
+  const std::int64_t columns = weight.numel() / rows;
+  const std::int64_t bands = (rows + block.rows - 1) / block.rows;
+  auto* const weights = weight.data_ptr<float>();
+  const auto* const all_signs = signs.const_data_ptr<std::int8_t>();
+  const std::int64_t grain = std::max<std::int64_t>(kGrain / (block.rows * columns), 1);
+  at::parallel_for(0, bands, grain, [&](std::int64_t begin, std::int64_t end) {
+    std::vector<double> sums(static_cast<std::size_t>(columns));
+    std::vector<float> values(static_cast<std::size_t>(columns));
+    for (std::int64_t band = begin; band < end; ++band) {
+      const std::int64_t row = band * block.rows;
+      sphere::cpu::run<UnifyBand>(weights + row * columns, all_signs + row * columns,
+                                  std::min(block.rows, rows - row), columns, block.columns,
+                                  sums.data(), values.data());
+    }
+  });
+  sphere::bump_version(weight);
+}
+
+}  // namespace cpu
+
+/// Makes the absolute values of each frozen block equal again, and gives its elements their signs.
+///   w <- s a, a = max(0, mean of s w over the block)
+/// the Euclidean projection onto {s a : a >= 0}. A block whose a is 0 keeps its signs, and may come
+/// back.
+/// @param weight  floating point, any stride; changed in place
+/// @param signs   int8, in its shape: -1 or 1 in a frozen block, 0 in any other
+/// @note  does not wait for the device; where elements are equal already, changes no bit
+inline void unify_frozen_(const at::Tensor& weight, const at::Tensor& signs, BlockShape block) {
+  if (cpu::takes_frozen(weight, signs)) {
+    cpu::unify_frozen_(weight, signs, block);
+  } else {
+    aten::unify_frozen_(weight, signs, block);
+  }
+}
+
+}  // namespace lawn::detail
+
+#if defined(__GNUC__)
+#pragma GCC diagnostic pop
+#endif
