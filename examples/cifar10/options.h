@@ -27,6 +27,7 @@ struct Options {
   bool lawn = false;
   bool compare = false;
   std::string select = "walk";
+  std::string ablate = "none";
   int64_t epochs = 24;
   int64_t batch_size = 64;
   double learning_rate = 0;
@@ -37,6 +38,7 @@ struct Options {
   int64_t seed = 0;
   int64_t train_size = 0;
   int64_t test_size = 0;
+  int64_t validation = 0;
   int64_t probe_size = 1000;
   bool augment = false;
   std::string device = "auto";
@@ -61,6 +63,7 @@ struct Options {
   }
 
   at::ScalarType torch_precision() const {
+    if (precision == "float16") return at::kHalf;
     return precision == "bfloat16" ? at::kBFloat16 : at::kFloat;
   }
 
@@ -76,8 +79,11 @@ struct Options {
     return {lawn};
   }
 
-  /// "adam" or "lawn-adam": names a run's files.
-  std::string run_name(bool with_lawn) const { return (with_lawn ? "lawn-" : "") + optimizer; }
+  /// "adam", "lawn-adam" or "lawn-adam-without-rescaling": names a run's files.
+  std::string run_name(bool with_lawn) const {
+    if (!with_lawn) return optimizer;
+    return "lawn-" + optimizer + (ablate == "none" ? "" : "-without-" + ablate);
+  }
 
   /// The checkpoint that a run goes on from, empty if it starts anew. With --compare --resume names
   /// a folder: a run whose checkpoint is not there had not begun.
@@ -108,8 +114,8 @@ inline std::optional<Options> Options::parse(int argc, char** argv) {
   flags.add("data", &o.data, "what to train on; generated needs no files")
       .choices({"generated", "cifar10", "fashion-mnist", "mnist"});
   flags.add("root", &o.root, "folder of the data's files").incidental();
-  flags.add("network", &o.network, "what to train; vgg has no normalisation")
-      .choices({"resnet20", "resnet18", "vgg"});
+  flags.add("network", &o.network, "what to train; vgg and mlp have no normalisation")
+      .choices({"resnet20", "resnet18", "vgg", "mlp"});
   flags.add("optimizer", &o.optimizer, "LibTorch's, or lawn's fused ones")
       .choices(examples::kOptimizers);
   flags.add("lawn", &o.lawn, "train with LAWN around the optimizer").incidental();
@@ -118,6 +124,8 @@ inline std::optional<Options> Options::parse(int argc, char** argv) {
       .add("select", &o.select,
            "what LAWN constrains: the sub-network that the walk finds, or all weights")
       .choices({"walk", "all"});
+  flags.add("ablate", &o.ablate, "part of LAWN to leave out, to see what the rest does")
+      .choices(examples::kAblations);
   flags.add("epochs", &o.epochs, "passes over the training images").range(1, 1e6);
   flags.add("batch-size", &o.batch_size, "images a step").range(1, 1e6);
   flags.add("lr", &o.learning_rate, "learning rate; 0 is 0.05 for sgd, 0.001 for the others")
@@ -138,11 +146,18 @@ inline std::optional<Options> Options::parse(int argc, char** argv) {
       .range(0, 1e6);
   flags.add("test-size", &o.test_size, "test on that many; 0 is all (generated: 2000)")
       .range(0, 1e6);
+  flags
+      .add("validation", &o.validation,
+           "hold that many training images out and test on them, so that settings can be chosen "
+           "without the test images; 0 is none")
+      .range(0, 1e6);
   flags.add("probe-size", &o.probe_size, "images of each half that every epoch is measured on")
       .range(1, 1e6);
   flags.add("augment", &o.augment, "crop and flip at random");
   flags.add("device", &o.device, "").choices({"auto", "cpu", "cuda"});
-  flags.add("precision", &o.precision, "bfloat16 is autocast").choices({"float32", "bfloat16"});
+  flags
+      .add("precision", &o.precision, "the halves are autocast, float16 with a scaler of gradients")
+      .choices({"float32", "bfloat16", "float16"});
   flags.add("channels-last", &o.channels_last, "memory format of images and kernels");
   flags.add("threads", &o.threads, "of the CPU; 0 leaves the choice to torch").range(0, 1024);
   flags.add("out", &o.out, "folder for CSV files and checkpoints").incidental();
@@ -161,6 +176,13 @@ inline std::optional<Options> Options::parse(int argc, char** argv) {
     return std::nullopt;
   }
   TORCH_CHECK(!(o.lawn && o.compare), "--compare trains with and without LAWN: leave --lawn out");
+  TORCH_CHECK(o.ablate == "none" || o.lawn || o.compare, "--ablate ", o.ablate,
+              ": takes a part of LAWN away; expected --lawn or --compare beside it");
+  TORCH_CHECK(o.ablate == "none" || o.weight_decay == 0, "--ablate ", o.ablate,
+              ": expected --weight-decay 0, got ", o.weight_decay,
+              ": its effect could not be told from that of the missing part");
+  TORCH_CHECK(o.validation == 0 || o.test_size == 0,
+              "--validation tests on the images that it holds out: leave --test-size out");
   o.command_line.assign(argv, argv + argc);
   o.settings = flags.essential_values();
   return o;
@@ -170,7 +192,8 @@ inline std::optional<Options> Options::parse(int argc, char** argv) {
 inline void print_job(std::ostream& out, const Options& options, const examples::Split& data,
                       at::Device device) {
   out << options.network << " on " << data.train.size() << " " << data.train.name << " ("
-      << data.test.size() << " to test), " << options.optimizer
+      << data.test.size() << (options.validation > 0 ? " held out" : "") << " to test), "
+      << options.optimizer
       << (options.compare ? " without and with LAWN"
           : options.lawn  ? " with LAWN"
                           : "")
@@ -186,12 +209,19 @@ inline examples::Split load_data(const Options& options) {
     examples::GeneratedOptions generated;  // the images do not depend on --seed: runs share them
     if (options.train_size > 0) generated.train_size = options.train_size;
     if (options.test_size > 0) generated.test_size = options.test_size;
-    return examples::generate_images(generated);
+    const int64_t trained = generated.train_size;
+    generated.train_size += options.validation;
+    const examples::Split data = examples::generate_images(generated);
+    if (options.validation == 0) return data;
+    return examples::hold_out(data.train, trained, options.validation, 0);
   }
   examples::Split data;
   if (options.data == "cifar10") data = examples::load_cifar10(options.root);
   if (options.data == "fashion-mnist") data = examples::load_mnist(options.root, "Fashion-MNIST");
   if (options.data == "mnist") data = examples::load_mnist(options.root, "MNIST");
+  if (options.validation > 0) {
+    return examples::hold_out(data.train, options.train_size, options.validation, 0);
+  }
   return {examples::subset(data.train, options.train_size, 0),
           examples::subset(data.test, options.test_size, 0)};
 }

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <algorithm>
 #include <functional>
 #include <iomanip>
 #include <iostream>
@@ -34,9 +35,17 @@ inline void print_results(std::ostream& out, const std::vector<Result>& results)
   row("test accuracy", [](const Result& r) { return percent(r.test.accuracy); });
   row("test loss", [](const Result& r) { return fixed(r.test.loss, 4); });
   row("test: mean logit norm", [](const Result& r) { return fixed(r.test.logit_norm, 2); });
+  row("test: calibration error", [](const Result& r) { return percent(r.test.calibration); });
   row("best probed test accuracy", [](const Result& r) { return percent(r.best_accuracy); });
   row("  at epoch", [](const Result& r) { return std::to_string(r.best_epoch); });
   row("sub-network's norm, end / start", [](const Result& r) { return fixed(r.norm_growth, 3); });
+  const bool scaled = std::any_of(results.begin(), results.end(), [](const Result& r) {
+    return r.loss_scale != 1 || r.skipped_steps > 0;
+  });
+  if (scaled) {
+    row("scale of the loss", [](const Result& r) { return fixed(r.loss_scale, 0); });
+    row("  steps skipped", [](const Result& r) { return std::to_string(r.skipped_steps); });
+  }
   row("images/s", [](const Result& r) { return fixed(r.images_per_second, 0); });
   row("ms per step", [](const Result& r) { return fixed(1e3 * r.times.whole / r.steps, 2); });
   row("  of them optimizer.step()",

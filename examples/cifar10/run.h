@@ -15,6 +15,7 @@
 #include "examples/cifar10/options.h"
 #include "examples/support/interrupt.h"
 #include "examples/support/networks.h"
+#include "examples/support/run_record.h"
 #include "examples/support/trainer.h"
 
 /// How a run ended.
@@ -24,6 +25,9 @@ struct Result {
   examples::Evaluation train;  ///< on all training images, without augmentation
   examples::Evaluation test;
   double norm_growth = 0;  ///< of the sub-network's weights: norm at the end over norm at the start
+  double norm_growth_of_all = 0;  ///< the same of all weights
+  double loss_scale = 1;          ///< at the end; 1 without gradient scaling
+  int64_t skipped_steps = 0;      ///< because a gradient overflowed
   examples::StepTimes times;
   double steps = 0;
   double images_per_second = 0;
@@ -32,6 +36,28 @@ struct Result {
   uint64_t fingerprint = 0;  ///< of all parameters: equal for equal bits
   std::string checkpoint;
 };
+
+/// The figures of a finished run, for its record.
+inline examples::Figures figures(const Result& result, const Options& options) {
+  examples::Figures all = {{"learning_rate", options.rate()}, {"steps", result.steps}};
+  const auto add = [&all](const std::string& half, const examples::Evaluation& measured) {
+    all.emplace_back(half + "_accuracy", measured.accuracy);
+    all.emplace_back(half + "_loss", measured.loss);
+    all.emplace_back(half + "_logit_norm", measured.logit_norm);
+    all.emplace_back(half + "_vanished", measured.vanished);
+    all.emplace_back(half + "_calibration", measured.calibration);
+  };
+  add("train", result.train);
+  add("test", result.test);
+  all.emplace_back("norm_growth", result.norm_growth);
+  all.emplace_back("norm_growth_of_all", result.norm_growth_of_all);
+  all.emplace_back("best_probed_test_accuracy", result.best_accuracy);
+  all.emplace_back("images_per_second", result.images_per_second);
+  all.emplace_back("optimizer_seconds_per_step", result.times.optimizer_per_step());
+  all.emplace_back("loss_scale", result.loss_scale);
+  all.emplace_back("skipped_steps", static_cast<double>(result.skipped_steps));
+  return all;
+}
 
 /// What LAWN constrains in a network: what the walk from its logits finds, or all weights.
 inline lawn::Subnetwork choose_subnetwork(examples::Classifier& network, const Options& options,
@@ -61,6 +87,7 @@ inline Result train(const Options& options, const examples::Split& data,
   training.epochs = options.epochs;
   training.batch_size = std::min(options.batch_size, data.train.size());
   training.augment = options.augment;
+  training.scale_gradients = options.torch_precision() == at::kHalf;
   training.seed = static_cast<uint64_t>(options.seed);
   training.probe_size = options.probe_size;
   training.checkpoint_every = options.checkpoint_every;
@@ -77,6 +104,7 @@ inline Result train(const Options& options, const examples::Split& data,
   stepping.learning_rate = options.rate();
   stepping.weight_decay = options.weight_decay;
   stepping.lawn = with_lawn;
+  stepping.ablate = options.ablate;
   stepping.two_part_schedule = options.two_part_schedule;
   stepping.free_steps = share(options.free_fraction);
   stepping.warmup_steps = share(options.warmup);
@@ -108,11 +136,26 @@ inline Result train(const Options& options, const examples::Split& data,
   result.test = examples::evaluate(*network, data.test, feeding);
   result.norm_growth =
       examples::joint_norm(examples::norms(subnetwork.parameters())) / trainer.initial_norm();
+  result.norm_growth_of_all =
+      examples::joint_norm(examples::norms(lawn::select_all_weights(*network).parameters())) /
+      trainer.initial_norm_of_all();
+  result.loss_scale = trainer.loss_scale();
+  result.skipped_steps = trainer.skipped_steps();
   result.times = trainer.times();
   result.images_per_second =
       result.steps * static_cast<double>(training.batch_size) / result.times.whole;
   result.best_accuracy = trainer.best_accuracy();
   result.best_epoch = trainer.best_epoch();
   result.fingerprint = examples::fingerprint(network->parameters());
+
+  examples::RunRecord record;
+  record.program = "cifar10";
+  record.name = result.name;
+  record.settings = settings;
+  record.settings.emplace_back("lawn", with_lawn ? "on" : "off");
+  record.device = feeding.device.str();
+  record.seconds = result.times.whole;
+  record.figures = figures(result, options);
+  record.write(options.out, trainer.history());
   return result;
 }

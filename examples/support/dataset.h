@@ -49,14 +49,8 @@ inline void check_dataset(const Dataset& data) {
               wrong[0].item<int64_t>(), " is out of range; expected 0 to ", data.classes - 1);
 }
 
-/// The first `count` images after a shuffle seeded with `seed`, with the classes in equal shares as
-/// far as `count` and the data allow. `count` 0 or the full size keep everything, in the file's
-/// order.
-/// @throws c10::Error if `count` is larger than the data set
-inline Dataset subset(const Dataset& data, int64_t count, uint64_t seed) {
-  TORCH_CHECK(count >= 0 && count <= data.size(), data.name, ": ", count,
-              " images asked for, it holds ", data.size());
-  if (count == 0 || count == data.size()) return data;
+/// All images in the order in which subset() takes them: shuffled, the classes dealt in turn.
+inline at::Tensor dealt_order(const Dataset& data, uint64_t seed) {
   at::Generator generator = at::make_generator<at::CPUGeneratorImpl>(seed);
   const at::Tensor order = at::randperm(data.size(), generator, at::TensorOptions(at::kLong));
   // Deal the shuffled images round by round, one of each class: sort by the number of earlier
@@ -69,10 +63,42 @@ inline Dataset subset(const Dataset& data, int64_t count, uint64_t seed) {
   }
   const at::Tensor dealt =
       std::get<1>(round.sort(/*stable=*/true, /*dim=*/0, /*descending=*/false));
-  const at::Tensor chosen =
-      order.index_select(0, dealt.slice(0, 0, count)).to(data.images.device());
-  return {data.name, data.images.index_select(0, chosen), data.labels.index_select(0, chosen),
+  return order.index_select(0, dealt);
+}
+
+/// The images of `data` at the places `chosen`, of int64.
+inline Dataset pick(const Dataset& data, const at::Tensor& chosen) {
+  const at::Tensor there = chosen.to(data.images.device());
+  return {data.name, data.images.index_select(0, there), data.labels.index_select(0, there),
           data.classes};
+}
+
+/// The first `count` images after a shuffle seeded with `seed`, with the classes in equal shares as
+/// far as `count` and the data allow. `count` 0 or the full size keep everything, in the file's
+/// order.
+/// @throws c10::Error if `count` is larger than the data set
+inline Dataset subset(const Dataset& data, int64_t count, uint64_t seed) {
+  TORCH_CHECK(count >= 0 && count <= data.size(), data.name, ": ", count,
+              " images asked for, it holds ", data.size());
+  if (count == 0 || count == data.size()) return data;
+  return pick(data, dealt_order(data, seed).slice(0, 0, count));
+}
+
+/// Training data of which a part is held out, to choose learning rates and the like on without a
+/// look at the test data. The part that is trained on is subset(data, count, seed) as long as the
+/// rest suffices for the other, so that what is chosen fits the run on test data.
+/// @param count     images to train on; 0 is all that are not held out
+/// @param held_out  images that take the place of the test data; classes in equal shares
+/// @throws c10::Error if the data set is too small
+inline Split hold_out(const Dataset& data, int64_t count, int64_t held_out, uint64_t seed) {
+  TORCH_CHECK(held_out > 0 && held_out < data.size() && count + held_out <= data.size(), data.name,
+              ": ", held_out, " images to hold out",
+              count > 0 ? " beside " + std::to_string(count) + " to train on" : std::string(),
+              " asked for, it holds ", data.size(), "; train on fewer or hold out fewer");
+  const at::Tensor order = dealt_order(data, seed);
+  const int64_t trained = count > 0 ? count : data.size() - held_out;
+  return {pick(data, order.slice(0, 0, trained)),
+          pick(data, order.slice(0, trained, trained + held_out))};
 }
 
 /// FNV-1a over the bytes of a list of tensors: equal for equal bits, on any machine.

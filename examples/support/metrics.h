@@ -19,12 +19,16 @@ namespace examples {
 /// whose gradient has vanished: it moves no weight any more. (The norm is at most sqrt(2).)
 constexpr double kVanishedGradient = 1e-4;
 
+/// Bins of equal width into which the expected calibration error sorts confidences.
+constexpr int64_t kCalibrationBins = 15;
+
 /// What a network makes of a data set, as means over its examples.
 struct Evaluation {
-  double loss = 0;        ///< cross-entropy, in nats
-  double accuracy = 0;    ///< share of examples whose largest logit is the label's
-  double logit_norm = 0;  ///< Euclidean norm of an example's logits
-  double vanished = 0;    ///< share of examples with a gradient below kVanishedGradient
+  double loss = 0;         ///< cross-entropy, in nats
+  double accuracy = 0;     ///< share of examples whose largest logit is the label's
+  double logit_norm = 0;   ///< Euclidean norm of an example's logits
+  double vanished = 0;     ///< share of examples with a gradient below kVanishedGradient
+  double calibration = 0;  ///< expected calibration error over kCalibrationBins
 };
 
 /// How a batch is fed to a network.
@@ -56,6 +60,21 @@ inline at::Tensor metric_sums(const at::Tensor& logits, const at::Tensor& labels
                     gradient.norm(2, {1}).lt(kVanishedGradient).sum().to(at::kDouble)});
 }
 
+/// How far accuracy and confidence lie apart, for confidences in bins ((b-1)/B, b/B]: float64 [B]
+/// on the logits' device. The expected calibration error is the sum of their sizes over all
+/// examples:
+///   ECE = sum_b |gap_b| / N,   gap_b = sum over i in bin b of ([argmax_i = label_i] - max_c p_ic)
+/// @source Guo et al. 2017, arXiv 1706.04599, eq. 3, with B = 15
+inline at::Tensor calibration_gaps(const at::Tensor& logits, const at::Tensor& labels) {
+  const auto [confidence, predicted] = logits.to(at::kDouble).softmax(1).max(1);
+  const at::Tensor bin =
+      (confidence * kCalibrationBins).ceil().sub(1).clamp(0, kCalibrationBins - 1).to(at::kLong);
+  const at::Tensor bins = at::arange(kCalibrationBins, labels.options());
+  // A product with ones and zeros, not index_add_: the same bits every time on a GPU, too.
+  const at::Tensor member = bin.unsqueeze(0).eq(bins.unsqueeze(1)).to(at::kDouble);
+  return member.mv(predicted.eq(labels).to(at::kDouble) - confidence);
+}
+
 /// Runs a network over a data set in evaluation mode, without graph, in batches.
 /// @note waits for the device; leaves the network in the mode in which it was
 inline Evaluation evaluate(Classifier& network, const Dataset& data, const Feeding& feeding,
@@ -64,15 +83,19 @@ inline Evaluation evaluate(Classifier& network, const Dataset& data, const Feedi
   const bool was_training = network.is_training();
   network.eval();
   at::Tensor sums = at::zeros({4}, data.images.options().dtype(at::kDouble));
+  at::Tensor gaps = at::zeros({kCalibrationBins}, sums.options());
   for (int64_t begin = 0; begin < data.size(); begin += batch_size) {
     const int64_t end = std::min(begin + batch_size, data.size());
-    sums += metric_sums(feeding.logits(network, data.images.slice(0, begin, end)),
-                        data.labels.slice(0, begin, end));
+    const at::Tensor logits = feeding.logits(network, data.images.slice(0, begin, end));
+    const at::Tensor labels = data.labels.slice(0, begin, end);
+    sums += metric_sums(logits, labels);
+    gaps += calibration_gaps(logits, labels);
   }
   network.train(was_training);
-  const at::Tensor means = (sums / static_cast<double>(data.size())).cpu();
+  const at::Tensor means =
+      (at::cat({sums, gaps.abs().sum().unsqueeze(0)}) / static_cast<double>(data.size())).cpu();
   const auto* mean = means.const_data_ptr<double>();
-  return {mean[0], mean[1], mean[2], mean[3]};
+  return {mean[0], mean[1], mean[2], mean[3], mean[4]};
 }
 
 /// Euclidean norm of each tensor, in one read from the device.

@@ -18,6 +18,8 @@
 #include <utility>
 #include <vector>
 
+#include "examples/support/ablation.h"
+
 namespace examples {
 
 /// An optimizer with its learning-rate schedule, whatever their types.
@@ -43,6 +45,12 @@ struct IsLAWN : std::false_type {};
 template <class Base>
 struct IsLAWN<lawn::LAWN<Base>> : std::true_type {};
 
+template <class Optimizer, class = void>
+struct HasPhase : std::false_type {};
+template <class Optimizer>
+struct HasPhase<Optimizer, std::void_t<decltype(std::declval<Optimizer>().phase())>>
+    : std::true_type {};
+
 template <class Optimizer, class Schedule>
 class TypedStepper : public Stepper {
  public:
@@ -57,7 +65,8 @@ class TypedStepper : public Stepper {
   void advance_schedule() override { schedule_.step(); }
 
   bool constrained() const override {
-    if constexpr (IsLAWN<Optimizer>::value) return optimizer_.phase() == lawn::Phase::kConstrained;
+    if constexpr (HasPhase<Optimizer>::value)
+      return optimizer_.phase() == lawn::Phase::kConstrained;
     return false;
   }
 
@@ -92,12 +101,17 @@ class TypedStepper : public Stepper {
 inline const std::vector<std::string> kOptimizers = {
     "sgd", "adam", "adamw", "fused-sgd", "fused-adam", "fused-adamw", "lamb", "lars"};
 
+/// Parts of LAWN that can be taken away, to see what the others do. To do without the free phase
+/// takes no more than free_steps 0.
+inline const std::vector<std::string> kAblations = {"none", "projection", "rescaling"};
+
 /// What the optimizer of a run is.
 struct StepperOptions {
   std::string optimizer = "adam";  ///< one of kOptimizers; sgd and lars have momentum 0.9
   double learning_rate = 1e-3;
   double weight_decay = 0;
   bool lawn = false;
+  std::string ablate = "none";     ///< one of kAblations; what is missing of LAWN
   bool two_part_schedule = false;  ///< LAWN's schedule without LAWN, as a control
   int64_t free_steps = 0;          ///< of LAWN, and the first part of its schedule
   int64_t warmup_steps =
@@ -126,6 +140,16 @@ std::unique_ptr<Stepper> make_stepper(Base&& base, const lawn::Subnetwork& const
                             .decay(lawn::Decay::kCosine);
   if (!options.lawn) {
     return std::make_unique<TypedStepper<Base, lawn::LAWNSchedule>>(two_part, std::move(base));
+  }
+  if (options.ablate != "none") {
+    TORCH_CHECK(options.ablate == "projection" || options.ablate == "rescaling",
+                "unknown part of LAWN '", options.ablate, "'; expected one of ", kAblations);
+    TORCH_CHECK(options.weight_decay == 0, "LAWN without its ", options.ablate,
+                ": expected no weight decay, got ", options.weight_decay,
+                ": its effect could not be told from that of the missing part");
+    const Ablation parts = {options.ablate != "projection", options.ablate != "rescaling"};
+    return std::make_unique<TypedStepper<AblatedLAWN<Base>, lawn::LAWNSchedule>>(
+        two_part, std::move(base), constrained, options.free_steps, parts);
   }
   return std::make_unique<TypedStepper<lawn::LAWN<Base>, lawn::LAWNSchedule>>(
       two_part, std::move(base), constrained, lawn::LAWNOptions().free_steps(options.free_steps));

@@ -56,7 +56,7 @@ struct RunRecord {
   std::string program;  ///< "cifar10"
   std::string name;     ///< of the run, and of its files: "lawn-adam"
   Settings settings;    ///< of all flags that change what the run computes
-  std::string device;   ///< "cpu", or the name of the GPU
+  std::string device;   ///< "cpu" or "cuda:0"
   double seconds = 0;   ///< of training
   Figures figures;      ///< at the end of the run
 

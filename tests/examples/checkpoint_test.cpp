@@ -5,6 +5,8 @@
 #include <sys/resource.h>
 #include <torch/torch.h>
 
+#include <algorithm>
+#include <cmath>
 #include <csignal>
 #include <filesystem>
 #include <fstream>
@@ -188,8 +190,10 @@ class Small : public examples::Classifier {
             register_module("resnet", examples::ResNet(examples::ResNetOptions{
                                           {4, 8}, 1, examples::Shortcut::kConvolution, 3, 10}))) {}
   at::Tensor forward(const at::Tensor& images) override {
-    return resnet_->forward(torch::dropout(images, 0.1, is_training()));
+    return gain * resnet_->forward(torch::dropout(images, 0.1, is_training()));
   }
+
+  double gain = 1;  ///< of the logits, and so of the gradients behind them
 
  private:
   examples::ResNet resnet_;
@@ -210,6 +214,7 @@ struct Job {
     generated.image_size = 12;
     const examples::Split data = examples::generate_images(generated);
     network = std::make_shared<Small>();
+    if (options.scale_gradients) network->gain = 100;
     examples::to_channels_last(*network);
     const lawn::Subnetwork weights = lawn::select_all_weights(*network);
     examples::StepperOptions stepping;
@@ -221,7 +226,8 @@ struct Job {
     stepping.warmup_steps = 2;
     stepping.total_steps = kEpochs * kStepsPerEpoch;
     stepper = examples::make_stepper(network->parameters(), weights, stepping);
-    const examples::Feeding feeding = {examples::channel_statistics(data.train), at::kCPU};
+    const examples::Feeding feeding = {examples::channel_statistics(data.train), at::kCPU,
+                                       options.scale_gradients ? at::kHalf : at::kFloat};
     trainer = std::make_unique<examples::Trainer>(network, *stepper, data, feeding, weights,
                                                   options, Settings{{"optimizer", optimizer}});
   }
@@ -309,6 +315,64 @@ TEST_F(TrainerTest, ResumesToTheSameBitsFromAnyStepOnBothSidesOfTheSwitch) {
         EXPECT_EQ(whole.trainer->initial_norm(), second.trainer->initial_norm()) << what;
       }
     }
+  }
+}
+
+TEST_F(TrainerTest, ScalesGradientsInFloat16AndResumesToTheSameBitsAndScale) {
+  examples::TrainerOptions options = small_options();
+  options.scale_gradients = true;
+  Job whole("adam", true, options);
+  EXPECT_EQ(whole.trainer->loss_scale(), 65536);
+  ASSERT_TRUE(whole.train_to(kEpochs * kStepsPerEpoch));
+  // With such logits 65536 is too much for a half: steps are skipped until the scale is small.
+  EXPECT_GT(whole.trainer->skipped_steps(), 0);
+  EXPECT_LT(whole.trainer->skipped_steps(), kEpochs * kStepsPerEpoch - kFreeSteps);
+  EXPECT_EQ(whole.trainer->loss_scale(),
+            std::ldexp(65536, -static_cast<int>(whole.trainer->skipped_steps())));
+  for (const int64_t stop : {1, 12}) {
+    options.checkpoint = folder_ / "run.pt";
+    {
+      Job first("adam", true, options);
+      ASSERT_FALSE(first.train_to(stop));
+    }
+    Job second("adam", true, options);
+    second.trainer->load(options.checkpoint);
+    ASSERT_TRUE(second.train_to(kEpochs * kStepsPerEpoch));
+    expect_same_bits(*whole.network, *second.network, "stopped after " + std::to_string(stop));
+    EXPECT_EQ(figures(whole.trainer->history()), figures(second.trainer->history()));
+    EXPECT_EQ(whole.trainer->loss_scale(), second.trainer->loss_scale());
+    EXPECT_EQ(whole.trainer->skipped_steps(), second.trainer->skipped_steps());
+  }
+}
+
+TEST_F(TrainerTest, MeasuresTheUpdateOfTheLastStepOfEachEpoch) {
+  Job run("adam", false, small_options());
+  const auto weights = lawn::select_all_weights(*run.network).parameters();
+  std::vector<at::Tensor> before;
+  std::vector<double> expected;
+  examples::Progress progress(run.out, "run", 1, 0, false);
+  run.trainer->run(progress, [&] {
+    const int64_t step = run.trainer->steps();
+    std::vector<at::Tensor> now;
+    for (const at::Tensor& weight : weights) now.push_back(weight.detach().clone());
+    if (step % kStepsPerEpoch == 0) {
+      std::vector<at::Tensor> moved;
+      for (size_t index = 0; index < now.size(); ++index)
+        moved.push_back(now[index] - before[index]);
+      expected.push_back(examples::joint_norm(examples::norms(moved)));
+    }
+    before = now;
+    return false;
+  });
+  const examples::History& history = run.trainer->history();
+  const auto& names = history.columns();
+  const auto column =
+      static_cast<size_t>(std::find(names.begin(), names.end(), "update_norm") - names.begin());
+  ASSERT_LT(column, names.size());
+  ASSERT_EQ(expected.size(), history.size() - 1);  // `stop` is not asked after the last step
+  for (size_t row = 0; row < expected.size(); ++row) {
+    EXPECT_GT(expected[row], 0);
+    EXPECT_EQ(history.rows()[row][column], expected[row]) << row;
   }
 }
 

@@ -5,6 +5,7 @@
 #include <cmath>
 #include <filesystem>
 #include <fstream>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -264,6 +265,46 @@ TEST(Subset, KeepsAllWithoutACountAndRefusesTooMany) {
   EXPECT_TRUE(torch::equal(examples::subset(numbered(100), 0, 7).images, numbered(100).images));
   EXPECT_TRUE(contains(refusal([] { examples::subset(numbered(100), 101, 7); }),
                        "numbers: 101 images asked for, it holds 100"));
+}
+
+/// How many images of `a` are in `b`, too, by their bytes.
+int64_t shared(const examples::Dataset& a, const examples::Dataset& b) {
+  std::set<uint64_t> known;
+  for (int64_t index = 0; index < a.size(); ++index) {
+    known.insert(examples::fingerprint({a.images[index]}));
+  }
+  int64_t count = 0;
+  for (int64_t index = 0; index < b.size(); ++index) {
+    count += static_cast<int64_t>(known.count(examples::fingerprint({b.images[index]})));
+  }
+  return count;
+}
+
+TEST(HoldOut, TrainsOnTheSameSubsetAsARunOnTestImagesAndTestsOnOthers) {
+  const examples::Dataset data = examples::generate_images({}).train;
+  const examples::Split split = examples::hold_out(data, 300, 200, 7);
+  const examples::Dataset trained = examples::subset(data, 300, 7);
+  EXPECT_TRUE(torch::equal(split.train.images, trained.images));
+  EXPECT_TRUE(torch::equal(split.train.labels, trained.labels));
+  EXPECT_EQ(split.test.size(), 200);
+  EXPECT_EQ(shared(split.train, split.test), 0);
+  EXPECT_EQ(shared(data, split.test), 200);
+  EXPECT_TRUE(torch::equal(split.test.labels.bincount(), torch::full({10}, 20, torch::kLong)));
+}
+
+TEST(HoldOut, TrainsOnAllTheRestWithoutACount) {
+  const examples::Dataset data = examples::generate_images({}).train;
+  const examples::Split split = examples::hold_out(data, 0, 200, 7);
+  EXPECT_EQ(split.train.size(), data.size() - 200);
+  EXPECT_EQ(shared(split.train, split.test), 0);
+}
+
+TEST(HoldOut, RefusesMoreThanThereIs) {
+  const examples::Dataset data = examples::generate_images({}).train;  // 1,000
+  EXPECT_TRUE(contains(refusal([&] { examples::hold_out(data, 900, 200, 0); }),
+                       ": 200 images to hold out beside 900 to train on asked for, it holds 1000"));
+  EXPECT_TRUE(contains(refusal([&] { examples::hold_out(data, 0, 1000, 0); }),
+                       ": 1000 images to hold out asked for, it holds 1000; train on fewer"));
 }
 
 TEST(GeneratedImages, AreEqualForEqualSeeds) {

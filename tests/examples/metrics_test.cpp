@@ -2,11 +2,15 @@
 #include "examples/support/metrics.h"
 
 #include <gtest/gtest.h>
+#include <lawn/lawn.h>
 #include <torch/torch.h>
 
 #include <cmath>
+#include <string>
+#include <vector>
 
 #include "examples/support/history.h"
+#include "examples/support/networks.h"
 #include "examples/support/progress.h"
 #include "examples/support/resnet.h"
 #include "examples/support/table.h"
@@ -58,6 +62,59 @@ TEST(MetricSums, DoNotCountAWrongAnswerAsVanished) {
   EXPECT_EQ(examples::metric_sums(logits, torch::tensor({3}, torch::kLong))[3].item<double>(), 1);
 }
 
+/// Logits whose softmax is `first` for class 0 and shares the rest between two others.
+at::Tensor logits_of(const std::vector<double>& first) {
+  std::vector<at::Tensor> rows;
+  for (const double p : first) {
+    rows.push_back(torch::tensor({p, 0.6 * (1 - p), 0.4 * (1 - p)}, torch::kDouble).log());
+  }
+  return torch::stack(rows);
+}
+
+TEST(CalibrationGaps, EqualThoseCountedByHand) {
+  // Bins of 1/15: 0.95 and 0.96 are in the last one, 0.7 in the eleventh, 0.5 in the eighth.
+  const at::Tensor gaps = examples::calibration_gaps(logits_of({0.95, 0.96, 0.7, 0.5, 0.5}),
+                                                     torch::tensor({0, 1, 0, 0, 2}));
+  std::vector<double> expected(15, 0.0);
+  expected[14] = (1 - 0.95) + (0 - 0.96);
+  expected[10] = 1 - 0.7;
+  expected[7] = (1 - 0.5) + (0 - 0.5);
+  for (int64_t bin = 0; bin < 15; ++bin) {
+    EXPECT_NEAR(gaps[bin].item<double>(), expected[static_cast<size_t>(bin)], 1e-12) << bin;
+  }
+}
+
+TEST(CalibrationGaps, PutAnEdgeIntoTheBinBelowItAndCertaintyIntoTheLast) {
+  const at::Tensor sure = torch::tensor({{1000.0, 0.0}, {0.0, 1000.0}}, torch::kDouble);
+  EXPECT_EQ(examples::calibration_gaps(sure, torch::tensor({1, 1}))[14].item<double>(), -1);
+  const at::Tensor even = torch::zeros({1, 3}, torch::kDouble);  // 1/3 is the edge of bin 5
+  EXPECT_NEAR(examples::calibration_gaps(even, torch::tensor({2}))[4].item<double>(), -1.0 / 3,
+              1e-12);
+}
+
+TEST(Evaluate, ReportsTheCalibrationErrorOverAllBatches) {
+  const examples::Dataset data = noise(70, 3, 32);
+  torch::manual_seed(2);
+  auto network = examples::resnet20();
+  network->eval();
+  const torch::NoGradGuard no_grad;
+  const at::Tensor probabilities =
+      feeding(data).logits(*network, data.images).to(torch::kDouble).softmax(1);
+  double error = 0;  // a plain twin
+  for (int64_t bin = 0; bin < 15; ++bin) {
+    double gap = 0;
+    for (int64_t index = 0; index < data.size(); ++index) {
+      const auto [confidence, predicted] = probabilities[index].max(0);
+      const double p = confidence.item<double>();
+      if (p <= static_cast<double>(bin) / 15 || p > static_cast<double>(bin + 1) / 15) continue;
+      gap += (predicted.item<int64_t>() == data.labels[index].item<int64_t>() ? 1.0 : 0.0) - p;
+    }
+    error += std::abs(gap) / 70;
+  }
+  EXPECT_GT(error, 0);
+  EXPECT_NEAR(examples::evaluate(*network, data, feeding(data), 32).calibration, error, 1e-6);
+}
+
 TEST(Evaluate, DoesNotDependOnTheBatchSizeNorChangeTheNetwork) {
   const examples::Dataset data = noise(70, 3, 32);
   torch::manual_seed(2);
@@ -101,6 +158,24 @@ TEST(Networks, TakeOneAndThreeChannelsAnd28And32Pixels) {
   }
   EXPECT_EQ(examples::resnet18(1)->forward(torch::randn({2, 1, 28, 28})).sizes(),
             (std::vector<int64_t>{2, 10}));
+}
+
+TEST(Networks, MLPTakesImagesOfAnySizeAndIsHomogeneousInEveryWeight) {
+  for (const int64_t channels : {1, 3}) {
+    const examples::Dataset data = noise(2, channels, 28);
+    const auto network = examples::make_network("mlp", data);
+    const at::Tensor images = torch::randn({2, channels, 28, 28});
+    for (const auto& parameter : network->named_parameters()) {
+      if (parameter.value().dim() == 1) torch::nn::init::zeros_(parameter.value());
+    }
+    const at::Tensor logits = network->forward(images);
+    EXPECT_EQ(logits.sizes(), (std::vector<int64_t>{2, 10}));
+    EXPECT_EQ(lawn::final_homogeneous_subnetwork(logits, *network).names(),
+              lawn::select_all_weights(*network).names());
+    const torch::NoGradGuard no_grad;
+    for (const at::Tensor& weight : lawn::select_all_weights(*network).parameters()) weight.mul_(2);
+    EXPECT_TRUE(torch::equal(network->forward(images), 8 * logits));
+  }
 }
 
 TEST(Networks, HaveThePublishedNumbersOfParameters) {

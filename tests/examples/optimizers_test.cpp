@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 #include <memory>
+#include <sstream>
 #include <string>
 #include <vector>
 
@@ -71,6 +72,142 @@ at::Tensor trained(const StepperOptions& options) {
     stepper->advance_schedule();
   }
   return weight.detach();
+}
+
+/// The weights after ten steps down a bowl that is not centred at 0, LAWN's switch among them.
+std::vector<at::Tensor> trained_by(torch::optim::Optimizer& optimizer,
+                                   const std::vector<at::Tensor>& weights) {
+  for (int64_t step = 0; step < 10; ++step) {
+    optimizer.zero_grad();
+    at::Tensor loss = torch::zeros({});
+    for (const auto& weight : weights) loss = loss + (weight - 3).square().sum();
+    loss.backward();
+    optimizer.step();
+  }
+  return weights;
+}
+
+std::vector<at::Tensor> two_weights() {
+  torch::manual_seed(4);
+  return {torch::randn({5, 3}).requires_grad_(), torch::randn({7}).requires_grad_()};
+}
+
+constexpr int64_t kFreeSteps = 4;
+
+template <class Opt, class Options>
+void expect_equal_without_ablation(const Options& options) {
+  const auto expected = two_weights();
+  lawn::LAWN whole(Opt(expected, options), lawn::select(expected),
+                   lawn::LAWNOptions().free_steps(kFreeSteps));
+  trained_by(whole, expected);
+  const auto actual = two_weights();
+  examples::AblatedLAWN<Opt> ablated(Opt(actual, options), lawn::select(actual), kFreeSteps, {});
+  trained_by(ablated, actual);
+  for (size_t index = 0; index < expected.size(); ++index) {
+    EXPECT_TRUE(torch::equal(actual[index], expected[index])) << index;
+  }
+}
+
+TEST(AblatedLAWN, IsLAWNBitForBitWhereNothingIsMissing) {
+  expect_equal_without_ablation<torch::optim::Adam>(torch::optim::AdamOptions(0.05));
+  expect_equal_without_ablation<torch::optim::SGD>(torch::optim::SGDOptions(0.05).momentum(0.9));
+}
+
+TEST(AblatedLAWN, LeavesOutTheRescalingOrTheProjection) {
+  const auto weights = two_weights();
+  examples::AblatedLAWN<torch::optim::SGD> unscaled(
+      torch::optim::SGD(weights, torch::optim::SGDOptions(0.05)), lawn::select(weights), 0,
+      {/*projection=*/true, /*rescaling=*/false});
+  const double before = weights[0].norm().item<double>();
+  weights[0].mutable_grad() = torch::ones_like(weights[0]);
+  const at::Tensor gradient = weights[0].grad();
+  unscaled.step();
+  EXPECT_GT(weights[0].norm().item<double>(), before + 1e-3);  // a tangent step leads outwards
+  EXPECT_LT(gradient.sum().item<double>(), 15);                // it was projected
+
+  const auto others = two_weights();
+  examples::AblatedLAWN<torch::optim::SGD> unprojected(
+      torch::optim::SGD(others, torch::optim::SGDOptions(0.05)), lawn::select(others), 0,
+      {/*projection=*/false, /*rescaling=*/true});
+  others[0].mutable_grad() = torch::ones_like(others[0]);
+  const at::Tensor stepped = others[0].detach() - 0.05;
+  unprojected.step();
+  EXPECT_TRUE(torch::equal(others[0].grad(), torch::ones_like(others[0])));
+  EXPECT_TRUE(torch::allclose(others[0], stepped * (before / stepped.norm())));
+}
+
+TEST_F(Steppers, AblateLAWNAndSwitchWhenItDoes) {
+  auto chosen = options();
+  chosen.lawn = true;
+  for (const std::string part : {"projection", "rescaling"}) {
+    chosen.ablate = part;
+    const auto stepper = make(chosen);
+    for (int64_t step = 0; step <= chosen.free_steps; ++step) {
+      EXPECT_FALSE(stepper->constrained()) << step;
+      weight_.mutable_grad() = torch::tensor({1.0F, -2.0F, 0.5F});
+      stepper->optimizer().step();
+    }
+    EXPECT_TRUE(stepper->constrained());
+  }
+  chosen.free_steps = 0;
+  chosen.optimizer = "sgd";  // Adam's first steps see signs alone
+  const auto trained_without = [&](const std::string& part) {
+    chosen.ablate = part;
+    return trained(chosen);
+  };
+  const auto whole = trained_without("none");
+  const auto unprojected = trained_without("projection");
+  const auto unscaled = trained_without("rescaling");
+  EXPECT_FALSE(torch::equal(whole, unprojected));
+  EXPECT_FALSE(torch::equal(whole, unscaled));
+  EXPECT_FALSE(torch::equal(unprojected, unscaled));
+}
+
+TEST_F(Steppers, RefuseToAblateAnUnknownPartOrBesideWeightDecay) {
+  auto chosen = options();
+  chosen.lawn = true;
+  chosen.ablate = "warmup";
+  lawn::testing::expect_refusal(
+      [&] { make(chosen); }, "unknown part of LAWN 'warmup'; expected one of none projection resc");
+  chosen.ablate = "rescaling";
+  chosen.weight_decay = 0.1;
+  lawn::testing::expect_refusal([&] { make(chosen); },
+                                "LAWN without its rescaling: expected no weight decay, got 0.1");
+}
+
+TEST_F(Steppers, SaveAndLoadAnAblatedLAWNOnBothSidesOfItsSwitch) {
+  auto chosen = options();
+  chosen.lawn = true;
+  chosen.ablate = "projection";
+  chosen.free_steps = 2;
+  const auto steps = [](examples::Stepper& stepper, const at::Tensor& weight, int64_t count) {
+    for (int64_t step = 0; step < count; ++step) {
+      weight.mutable_grad() = weight.detach() - 2;
+      stepper.optimizer().step();
+      stepper.advance_schedule();
+    }
+  };
+  for (const int64_t stop : {1, 4}) {
+    const auto whole = torch::ones({3}, torch::requires_grad());
+    const auto uninterrupted = examples::make_stepper({whole}, lawn::select({whole}), chosen);
+    steps(*uninterrupted, whole, 6);
+
+    const auto first = torch::ones({3}, torch::requires_grad());
+    const auto interrupted = examples::make_stepper({first}, lawn::select({first}), chosen);
+    steps(*interrupted, first, stop);
+    torch::serialize::OutputArchive out;
+    interrupted->save(out);
+    std::stringstream file;
+    out.save_to(file);
+    torch::serialize::InputArchive in;
+    in.load_from(file);
+    const auto second = first.detach().clone().requires_grad_();
+    const auto resumed = examples::make_stepper({second}, lawn::select({second}), chosen);
+    resumed->load(in);
+    EXPECT_EQ(resumed->constrained(), stop > 2);
+    steps(*resumed, second, 6 - stop);
+    EXPECT_TRUE(torch::equal(second, whole)) << stop;
+  }
 }
 
 TEST_F(Steppers, OfferAFusedTwinOfEachOptimizer) {
