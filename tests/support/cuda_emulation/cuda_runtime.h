@@ -29,6 +29,7 @@
 enum cudaError_t { cudaSuccess = 0, cudaErrorInvalidValue = 1, cudaErrorNoDevice = 100 };
 using cudaStream_t = struct CUstream_st*;
 struct cudaFuncAttributes {};
+enum cudaStreamCaptureStatus { cudaStreamCaptureStatusNone = 0, cudaStreamCaptureStatusActive = 1 };
 
 namespace cuda_emulation {
 
@@ -49,6 +50,8 @@ struct Runtime {
   cudaError_t launch_error = cudaSuccess;    ///< of every launch
   cudaError_t function_error = cudaSuccess;  ///< of every request to load a kernel
   int loads = 0;                             ///< such requests
+  bool capturing = false;                    ///< on every stream
+  cudaError_t capture_error = cudaSuccess;   ///< of every question about that
 
   static Runtime& get() {
     static Runtime runtime;
@@ -82,6 +85,12 @@ cudaError_t cudaFuncGetAttributes(cudaFuncAttributes*, void (*)(P...)) {
 inline cudaError_t cudaGetDevice(int* device) {
   *device = cuda_emulation::Runtime::get().device;
   return cudaSuccess;
+}
+
+inline cudaError_t cudaStreamIsCapturing(cudaStream_t, cudaStreamCaptureStatus* status) {
+  *status = cuda_emulation::Runtime::get().capturing ? cudaStreamCaptureStatusActive
+                                                     : cudaStreamCaptureStatusNone;
+  return cuda_emulation::Runtime::get().capture_error;
 }
 
 inline cudaError_t cudaGetLastError() { return cudaSuccess; }

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <cstdint>
+
 #include <lawn/sphere/flat.h>
 
 /// A base optimizer's step with LAWN's projection and rescaling inside: three passes over memory
@@ -44,6 +46,40 @@ struct SGD {
   double dampening;
   bool nesterov;
   bool first;
+};
+
+/// Where a step that may be captured in a CUDA graph finds what differs from replay to replay: in
+/// memory of the layers' device.
+struct OnDevice {
+  const double* lr = nullptr;
+  /// Adam's t, this step counted; null for SGD.
+  const float* step_count = nullptr;
+  /// {steps that LAWN did before this one, how many there are before the switch}. Where both are
+  /// equal, the step takes R = ||w|| before it does anything else, or 0 where that is not finite:
+  /// a layer's radii must be there then. Null: no step does.
+  const std::int64_t* clock = nullptr;
+};
+
+/// Bytes in front of a workspace for the numbers that follow from them. What comes after stays
+/// aligned.
+constexpr std::int64_t kPreparedBytes = 128;
+
+/// `Adam` with its numbers on the device.
+struct DeviceAdam {
+  double beta1;
+  double beta2;
+  double eps;
+  double decoupled_decay;  ///< weight_decay for AdamW, else 0
+  OnDevice at;
+};
+
+/// `SGD` with its numbers on the device.
+struct DeviceSGD {
+  double momentum;
+  double dampening;
+  bool nesterov;
+  bool first;
+  OnDevice at;
 };
 
 }  // namespace lawn::folded

@@ -35,6 +35,15 @@ struct Launchers {
                       void* workspace, void* stream);
   const char* (*sgd)(const folded::Layer* layers, std::int64_t count, const folded::SGD& step,
                      void* workspace, void* stream);
+
+  /// The same with numbers that are read on the device, so that a captured launch can be replayed
+  /// with others. They need `folded::kPreparedBytes` more of workspace.
+  const char* (*device_adam)(const folded::Layer* layers, std::int64_t count,
+                             const folded::DeviceAdam& step, void* workspace, void* stream);
+  const char* (*device_sgd)(const folded::Layer* layers, std::int64_t count,
+                            const folded::DeviceSGD& step, void* workspace, void* stream);
+  /// Whether launches on `stream` are being captured in a graph and not carried out.
+  bool (*is_capturing)(void* stream);
 };
 
 /// Null in a program without the kernels' half. That half sets it when the program starts.

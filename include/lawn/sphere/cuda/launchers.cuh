@@ -111,6 +111,24 @@ constexpr Launchers kLaunchers{
     [](const folded::Layer* layers, std::int64_t count, const folded::SGD& step, void* workspace,
        void* stream) {
       return folded::cuda::run<folded::cuda::SGDStep>(layers, count, step, workspace, stream);
+    },
+    [](const folded::Layer* layers, std::int64_t count, const folded::DeviceAdam& step,
+       void* workspace, void* stream) {
+      return folded::cuda::run_on_device<folded::cuda::AdamStep>(
+          layers, count, folded::Adam{step.beta1, step.beta2, step.eps, 1, 1, 1},
+          step.decoupled_decay, step.at, workspace, stream);
+    },
+    [](const folded::Layer* layers, std::int64_t count, const folded::DeviceSGD& step,
+       void* workspace, void* stream) {
+      return folded::cuda::run_on_device<folded::cuda::SGDStep>(
+          layers, count, folded::SGD{1, step.momentum, step.dampening, step.nesterov, step.first},
+          0, step.at, workspace, stream);
+    },
+    [](void* stream) {
+      cudaStreamCaptureStatus status = cudaStreamCaptureStatusNone;
+      const auto error = cudaStreamIsCapturing(static_cast<cudaStream_t>(stream), &status);
+      // A stream that may not even be asked is part of a capture.
+      return message(error) != nullptr || status != cudaStreamCaptureStatusNone;
     }};
 
 }  // namespace

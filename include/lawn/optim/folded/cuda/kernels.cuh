@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <type_traits>
 
 #include <cuda_runtime.h>
 
@@ -14,10 +15,11 @@
 #include <lawn/sphere/cuda/packs.cuh>
 #include <lawn/sphere/cuda/reduce.cuh>
 
-/// The kernels of a folded step. The first deals with whole spheres where a warp or a block can
-/// hold one, in three passes that follow one another, and leaves the inner products of each chunk
-/// of the others in a slot. The second adds these, updates, and leaves the new squares in another
-/// slot. The third is the second pass of `sphere::cuda::Rescaling`.
+/// The kernels of a folded step, whose numbers come with the launch (`ByValue`) or out of memory
+/// that a kernel of one thread has written (`Prepared`). The first deals with whole spheres where a
+/// warp or a block can hold one, in three passes that follow one another, and leaves the inner
+/// products of each chunk of the others in a slot. The second adds these, updates, and leaves the
+/// new squares in another slot. The third is the second pass of `sphere::cuda::Rescaling`.
 namespace lawn::folded::cuda {
 namespace {
 
@@ -31,13 +33,15 @@ using sphere::cuda::Team;
 using sphere::cuda::View;
 
 /// Updates a run; returns this thread's share of the sum of its new squares.
-template <class Step>
+/// @tparam kRereads  see `ReadAs`
+/// @tparam kAhead    packs that a thread has in flight
+template <bool kRereads, int kAhead, class Step>
 __device__ inline Sums<typename Step::A, 1> update(const Step& step, int numel, Team team,
                                                    typename Step::A c) {
   Sums<typename Step::A, 1> sum;
-  sphere::cuda::for_each_pack<Step::kWidth, Step::kAhead>(
+  sphere::cuda::for_each_pack<Step::kWidth, kAhead>(
       step.extent(numel), team, [&](auto width, int i) { return step.load(width, i); },
-      [&](auto, int, int i, auto& packs) { step.update(i, packs, c, sum); });
+      [&](auto, int, int i, auto& packs) { step.template update<kRereads>(i, packs, c, sum); });
   return sum;
 }
 
@@ -47,6 +51,41 @@ template <class T>
 __device__ inline T forget(T x) {
   asm volatile("" : "+r"(x));
   return x;
+}
+
+template <class Numbers>
+__device__ inline const Numbers& numbers_of(const ByValue<Numbers>& source) {
+  return source.numbers;
+}
+template <class Numbers>
+__device__ inline const Numbers& numbers_of(const Prepared<Numbers>* source) {
+  return source->numbers;
+}
+
+template <class Source>
+constexpr bool kRereads = std::is_pointer_v<Source>;
+
+/// Packs in flight in the first kernel, which has the fewest registers to spare. Small spheres are
+/// all that it updates.
+template <class Step, class Source>
+constexpr int kFirstPassAhead = kRereads<Source> ? 1 : Step::kAhead;
+
+/// Whether this step takes the radii.
+template <class Numbers>
+__device__ inline bool captures(const ByValue<Numbers>&) {
+  return false;
+}
+template <class Numbers>
+__device__ inline bool captures(const Prepared<Numbers>* source) {
+  return source->captures;
+}
+
+/// The norm as a radius: 0, a free sphere, where it is not finite.
+template <class W>
+__device__ inline auto captured_radius(const sphere::cuda::SumsOf<Projection<W, W>>& sums) {
+  using std::sqrt;
+  const auto norm = sqrt(sums.value[0]);
+  return sphere::cuda::is_finite(norm) ? norm : decltype(norm)(0);
 }
 
 /// What a thread does for a layer, and as part of which team.
@@ -69,11 +108,10 @@ __device__ inline A free_coefficient(const View& view) {
 
 }  // namespace
 
-template <template <class, class> class Step, int kCapacity>
+template <template <class, class> class Step, int kCapacity, class Source>
 static __global__ void __launch_bounds__(kThreads, kMinBlocks)
     first_pass(const __grid_constant__ LayerList<kCapacity> list,
-               const __grid_constant__ typename Step<float, float>::Numbers numbers,
-               void* workspace) {
+               const __grid_constant__ Source source, void* workspace) {
   const std::uint32_t first_chunk = list.first_block[list.first_chunked];
   // The chunks backwards, the second kernel goes forwards and the third backwards: each first reads
   // what the one before had last.
@@ -94,6 +132,7 @@ static __global__ void __launch_bounds__(kThreads, kMinBlocks)
     using A = typename S::A;
     auto c = -static_cast<A>(setting.weight_decay);  // of a free sphere
     if (const auto [view, run] = task_of(list, layer, block);
+        captures(source) ||
         Projection<W, W>::concerns(sphere::cuda::radius_of<A>(view, run.sphere))) {
       const Projection<W, W> dots(view.weight, view.gradient, run.first);
       const auto sums = sphere::cuda::team_sum(
@@ -102,14 +141,25 @@ static __global__ void __launch_bounds__(kThreads, kMinBlocks)
         sphere::cuda::slot_at<Projection<W, W>>(workspace, block - first_chunk) = sums;
       }
       c = Projection<W, W>::coefficient(sums);
+      if (captures(source) && role != Role::kChunk) {
+        const A radius = captured_radius<W>(sums);
+        if (!(radius > 0)) c = free_coefficient<A>(view);
+        if (run.team.leads()) *sphere::cuda::radius_of<A>(view, run.sphere) = radius;
+        // The team is going to read it.
+        if (role == Role::kWarp) {
+          __syncwarp();
+        } else {
+          __syncthreads();
+        }
+      }
     }
     if (role == Role::kChunk) return;
     Sums<A, 1> sum;
     {
       const int same_layer = forget(layer);
       const auto [view, run] = task_of(list, same_layer, forget(block));
-      const S step(Arrays<W>(list, same_layer, run.first), numbers);
-      sum = update(step, run.numel, run.team, c);
+      const S step(Arrays<W>(list, same_layer, run.first), numbers_of(source));
+      sum = update<kRereads<Source>, kFirstPassAhead<S, Source>>(step, run.numel, run.team, c);
     }
     const auto [view, run] = task_of(list, forget(layer), forget(block));
     auto* radius = sphere::cuda::radius_of<A>(view, run.sphere);
@@ -122,11 +172,10 @@ static __global__ void __launch_bounds__(kThreads, kMinBlocks)
 
 /// A block for each chunk.
 /// @param workspace  a slot for each chunk's inner products, then one for each chunk's new squares
-template <template <class, class> class Step, int kCapacity>
+template <template <class, class> class Step, int kCapacity, class Source>
 static __global__ void __launch_bounds__(kThreads, kMinBlocks)
     second_pass(const __grid_constant__ LayerList<kCapacity> list,
-                const __grid_constant__ typename Step<float, float>::Numbers numbers,
-                void* workspace) {
+                const __grid_constant__ Source source, void* workspace) {
   const std::uint32_t first_chunk = list.first_block[list.first_chunked];
   const std::uint32_t block = first_chunk + blockIdx.x;
   const int layer = sphere::cuda::layer_of(list, list.first_chunked, block);
@@ -137,16 +186,26 @@ static __global__ void __launch_bounds__(kThreads, kMinBlocks)
     using S = typename decltype(type)::type;
     using W = typename S::Weight;
     using A = typename S::A;
-    const auto* radius = sphere::cuda::radius_of<A>(view, 0);
+    auto* radius = sphere::cuda::radius_of<A>(view, 0);
     auto c = free_coefficient<A>(view);
-    if (Projection<W, W>::concerns(radius)) {
-      c = Projection<W, W>::coefficient(sphere::cuda::slots_sum<Projection<W, W>>(
-          workspace, view.first_block - first_chunk, view.blocks));
+    // Another block may be writing a radius that is taken in this step.
+    bool rescales = !captures(source) && Rescaling<W, W>::concerns(radius);
+    if (captures(source) || Projection<W, W>::concerns(radius)) {
+      const auto sums = sphere::cuda::slots_sum<Projection<W, W>>(
+          workspace, view.first_block - first_chunk, view.blocks);
+      c = Projection<W, W>::coefficient(sums);
+      if (captures(source)) {  // each block for itself; one of them for the kernels to come
+        const A captured = captured_radius<W>(sums);
+        rescales = captured > 0;
+        if (!rescales) c = free_coefficient<A>(view);
+        if (place == 0 && threadIdx.x == 0) *radius = captured;
+      }
     }
-    const S step(Arrays<W>(list, layer, place * view.setting.per_block), numbers);
+    const S step(Arrays<W>(list, layer, place * view.setting.per_block), numbers_of(source));
     const int numel = sphere::cuda::chunk_numel(view, place);
-    const auto sum = update(step, numel, sphere::cuda::whole_block(), c);
-    if (!Rescaling<W, W>::concerns(radius)) return;
+    const auto sum =
+        update<kRereads<Source>, S::kAhead>(step, numel, sphere::cuda::whole_block(), c);
+    if (!rescales) return;
     const auto of_chunk = sphere::cuda::team_sum(sum, Role::kChunk, 1);
     if (threadIdx.x == 0) {
       sphere::cuda::slot_at<Rescaling<W, W>>(workspace, gridDim.x + blockIdx.x) = of_chunk;

@@ -80,6 +80,21 @@ struct InBothTypes {
   explicit InBothTypes(const Step& step) : in_float64(step), in_float32(step) {}
 };
 
+/// A step's numbers as a kernel's parameter.
+template <class Numbers>
+struct ByValue {
+  Numbers numbers;
+};
+
+/// A step's numbers where they are worked out on the device: in front of the workspace.
+template <class Numbers>
+struct Prepared {
+  Numbers numbers;
+  bool captures;  ///< this step takes the radii
+};
+
+static_assert(sizeof(Prepared<InBothTypes<AdamNumbers>>) <= kPreparedBytes,
+              "the prepared numbers must fit their place in the workspace");
 static_assert(sizeof(LayerList<sphere::cuda::kManySteppedLayers>) +
                       sizeof(InBothTypes<AdamNumbers>) + sizeof(void*) <=
                   sphere::cuda::kMaxParameterBytes,

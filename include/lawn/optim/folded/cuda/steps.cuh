@@ -15,11 +15,12 @@
 /// What an optimizer does to an element. A step is made for one run of elements; it has
 ///   Weight, A                   type of an element, of the arithmetic
 ///   kWidth, kAhead              elements of a pack; packs that a thread has in flight
-///   Numbers                     the kernel's parameter that says what to do
+///   Numbers                     what to do: a kernel's parameter, or in memory
 ///   kMixesDtypes                false: all arrays are of one dtype
 ///   extent(numel), load(w, i)   its arrays, together
 ///   update(i, packs, c, sum)    the change of elements from i on, whose gradient is g - c w; adds
-///                               the squares of the new weights to `sum`
+///                               the squares of the new weights to `sum`. A template on whether
+///                               the numbers are in memory
 namespace lawn::folded::cuda {
 namespace {
 
@@ -63,6 +64,12 @@ __device__ inline const Numbers<A>& in_type(const InBothTypes<Numbers>& numbers)
     return numbers.in_float32;
   }
 }
+
+/// Numbers in memory are read each time that they are needed, out of the nearest cache: to keep
+/// them takes more registers than there are. A kernel's parameters are operands of its
+/// instructions.
+template <bool kRereads, class Numbers>
+using ReadAs = std::conditional_t<kRereads, volatile Numbers, Numbers>;
 
 /// Puts a new weight into place k. What is summed is the weight as it will be read again.
 template <class W, int kN, class A>
@@ -108,20 +115,21 @@ struct AdamStep {
             sphere::cuda::load<kN>(arrays.second_moment + i)};
   }
 
-  template <int kN>
+  template <bool kRereads, int kN>
   __device__ void update(int i, Packs<kN>& packs, A c, Sums<A, 1>& sum) const {
     using std::sqrt;
+    const ReadAs<kRereads, AdamNumbers<A>>& by = numbers;
 #pragma unroll
     for (int k = 0; k < kN; ++k) {
       const A w = packs.weight.get(k);
       const A g = packs.gradient.get(k) - c * w;
-      const A m = numbers.beta1 * packs.first_moment.get(k) + numbers.one_minus_beta1 * g;
-      const A v = numbers.beta2 * packs.second_moment.get(k) + numbers.one_minus_beta2 * g * g;
+      const A m = by.beta1 * packs.first_moment.get(k) + by.one_minus_beta1 * g;
+      const A v = by.beta2 * packs.second_moment.get(k) + by.one_minus_beta2 * g * g;
       packs.first_moment.set(k, m);
       packs.second_moment.set(k, v);
       // By m and v before they are rounded, as LibTorch's fused step does.
-      const A change = numbers.step_size * m / (sqrt(v) * numbers.of_root + numbers.eps);
-      put_weight(packs.weight, k, numbers.decay * w - change, sum);
+      const A change = by.step_size * m / (sqrt(v) * by.of_root + by.eps);
+      put_weight(packs.weight, k, by.decay * w - change, sum);
     }
     sphere::cuda::store<kN>(arrays.first_moment + i, packs.first_moment);
     sphere::cuda::store<kN>(arrays.second_moment + i, packs.second_moment);
@@ -169,18 +177,17 @@ struct SGDStep {
     return packs;
   }
 
-  template <int kN>
+  template <bool kRereads, int kN>
   __device__ void update(int i, Packs<kN>& packs, A c, Sums<A, 1>& sum) const {
-    const bool looks_ahead = numbers.nesterov && has_momentum();
+    const ReadAs<kRereads, SGDNumbers<A>>& by = numbers;
+    const bool looks_ahead = by.nesterov && has_momentum();
 #pragma unroll
     for (int k = 0; k < kN; ++k) {
       const A w = packs.weight.get(k);
       const A g = packs.gradient.get(k) - c * w;
-      const A m =
-          reads_momentum() ? numbers.momentum * packs.momentum.get(k) + numbers.of_gradient * g : g;
+      const A m = reads_momentum() ? by.momentum * packs.momentum.get(k) + by.of_gradient * g : g;
       packs.momentum.set(k, m);
-      put_weight(packs.weight, k, w - numbers.lr * (looks_ahead ? g + numbers.momentum * m : m),
-                 sum);
+      put_weight(packs.weight, k, w - by.lr * (looks_ahead ? g + by.momentum * m : m), sum);
     }
     if (has_momentum()) sphere::cuda::store<kN>(arrays.first_moment + i, packs.momentum);
     sphere::cuda::store<kN>(arrays.weight + i, packs.weight);
