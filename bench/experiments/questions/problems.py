@@ -1,0 +1,51 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The problems and methods that several questions share.
+
+    mlp       784-256-256-10 on 4,000 Fashion-MNIST images, 100 epochs: fits them within the first third, at any batch
+    vgg       without normalisation, on 2,000 CIFAR-10 images
+    resnet20  with batch norm, on the same
+    resnet18  on all of CIFAR-10, cropped and flipped, bfloat16: for a GPU
+
+Rates and weight decays are customary ones: Adam and LAMB around 1e-3 and 1e-2, SGD with momentum 0.9 around 0.05.
+LAWN is free for a tenth of the steps unless the question is what that does; select runs hold out training images that
+the final runs do not train on either, where there are enough.
+"""
+from experiment import Cell, flags
+
+FREE = 0.1
+
+RATES = {
+    "sgd": (0.003, 0.01, 0.03, 0.1, 0.3),
+    "adam": (1e-4, 3e-4, 1e-3, 3e-3, 1e-2),
+    "adamw": (1e-4, 3e-4, 1e-3, 3e-3, 1e-2),
+    "lamb": (1e-3, 3e-3, 1e-2, 3e-2, 1e-1),
+}
+WEIGHT_DECAY = {"sgd": 5e-4, "adam": 0.0, "adamw": 0.1, "lamb": 0.01}
+
+MLP = {"network": "mlp", "data": "fashion-mnist", "train_size": 4000, "epochs": 100, "probe_size": 1000}
+VGG = {"network": "vgg", "data": "cifar10", "train_size": 2000, "epochs": 40, "batch_size": 32, "probe_size": 500}
+RESNET20 = {**VGG, "network": "resnet20"}
+RESNET18 = {"network": "resnet18", "data": "cifar10", "epochs": 60, "augment": True, "precision": "bfloat16"}
+HELD_OUT = {"mlp": 10000, "vgg": 5000, "resnet20": 5000, "resnet18": 5000}
+
+
+def cell(labels: dict, problem: dict, optimizer: str, lawn: bool, rates: tuple[float, ...] | None = None, **more) -> Cell:
+    """A cell of the program cifar10: an optimizer, plain or with LAWN, on a problem."""
+    given = {**problem, "optimizer": optimizer, "weight_decay": WEIGHT_DECAY[optimizer], "lawn": lawn, **more}
+    if lawn:
+        given.setdefault("free_fraction", FREE)
+    return Cell(
+        labels=tuple(labels.items()),
+        program="cifar10",
+        flags=flags(**given),
+        rates=rates or RATES[optimizer],
+        validation=flags(validation=HELD_OUT[problem["network"]]),
+    )
+
+
+def pair(labels: dict, problem: dict, optimizer: str, rates: tuple[float, ...] | None = None, **more) -> list[Cell]:
+    """The plain optimizer and LAWN around it."""
+    return [
+        cell({**labels, "LAWN": "yes" if lawn else "no"}, problem, optimizer, lawn, rates, **more)
+        for lawn in (False, True)
+    ]

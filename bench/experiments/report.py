@@ -1,0 +1,268 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+"""Turns the lines of bench/experiments/results into the tables of docs/results.md and README.md, and into pictures.
+
+    bench/experiments/report.py               rewrites what stands between the markers of both pages
+    bench/experiments/report.py --pictures    draws docs/results-*.png as well (needs matplotlib)
+    bench/experiments/report.py --check       changes nothing; fails if a page does not say what the lines say
+
+A table stands between `<!-- results: SIZE/QUESTION -->` and `<!-- end of results -->`. Figures are means over seeds,
+with the sample standard deviation.
+"""
+import argparse
+import dataclasses
+import importlib
+import math
+import pathlib
+import re
+import statistics
+import sys
+
+from experiment import Cell, load_records
+
+HERE = pathlib.Path(__file__).resolve().parent
+ROOT = HERE.parent.parent
+PAGES = ("docs/results.md", "README.md")
+QUESTIONS = ("optimizers", "batch_size", "free_steps", "networks", "mechanism", "ablations")
+MARKERS = re.compile(r"(<!-- results: (\S+) -->\n).*?(<!-- end of results -->)", re.DOTALL)
+
+FITTED = 0.999  # train accuracy from which a run counts as having fitted its data
+GROWN = 1.2  # growth of a plain optimizer's norms from which there is something for LAWN to hold
+
+
+@dataclasses.dataclass(frozen=True)
+class Column:
+    title: str
+    figure: str
+    scale: float = 1
+    digits: int = 2
+
+
+COLUMNS = {
+    "cifar10": (
+        Column("test accuracy, %", "test_accuracy", 100),
+        Column("test loss", "test_loss", 1, 3),
+        Column("calibration error, %", "test_calibration", 100, 1),
+        Column("train accuracy, %", "train_accuracy", 100),
+        Column("train loss", "train_loss", 1, 4),
+        Column("mean logit norm, train", "train_logit_norm", 1, 1),
+        Column("vanished, %", "train_vanished", 100, 1),
+        Column("norm, end / start", "norm_growth", 1, 2),
+    ),
+}
+
+
+def mean_and_deviation(values: list[float]) -> tuple[float, float | None]:
+    """The mean and the sample standard deviation (n - 1), which one value does not have."""
+    return statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else None
+
+
+def written(values: list[float | None], scale: float = 1, digits: int = 2) -> str:
+    """ "83.51 ± 0.20"; says where a run's figure is not finite."""
+    if not values:
+        return "–"
+    if any(value is None or not math.isfinite(value) for value in values):
+        return "not finite"
+    mean, deviation = mean_and_deviation([value * scale for value in values])
+    return f"{mean:.{digits}f}" + ("" if deviation is None else f" ± {deviation:.{digits}f}")
+
+
+def markdown(heading: list[str], rows: list[list[str]]) -> str:
+    lines = [heading, ["---"] * len(heading), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def values(records: list[dict], figure: str) -> list[float | None]:
+    return [record["figures"].get(figure) for record in records]
+
+
+def fitted(records: list[dict]) -> bool:
+    return all((value or 0) >= FITTED for value in values(records, "train_accuracy"))
+
+
+def is_lawn(cell: Cell) -> bool:
+    return dict(cell.flags).get("lawn") == "on"
+
+
+def notes(cells: list[Cell], records: dict[str, dict]) -> list[str]:
+    """What a reader must know of the rows before reading anything off them."""
+
+    def names(chosen: list[Cell]) -> str:
+        return "; ".join(cell.name for cell in chosen)
+
+    done = [cell for cell in cells if cell.finals(records)]
+    found = []
+
+    def note(text: str, chosen: list[Cell]) -> None:
+        if chosen:
+            found.append(f"- {text}: {names(chosen)}.")
+
+    note("Still to be trained with some or all seeds", [c for c in cells if len(c.finals(records)) < len(c.seeds)])
+    with_accuracy = [cell for cell in done if None not in values(cell.finals(records), "train_accuracy")]
+    note(
+        f"Did not fit the training data ({100 * FITTED:g} % in every run), so that little can be read off",
+        [cell for cell in with_accuracy if not fitted(cell.finals(records))],
+    )
+    grown = {cell: mean_and_deviation(values(cell.finals(records), "norm_growth"))[0] for cell in done}
+    note(
+        f"The plain optimizer's norms grew by less than a factor of {GROWN:g}: there is little for LAWN to hold",
+        [cell for cell in done if not is_lawn(cell) and grown[cell] < GROWN],
+    )
+    note(
+        "The rate that was chosen is the smallest or the largest that was tried",
+        [cell for cell in done if cell.choose(records) in (min(cell.rates), max(cell.rates))],
+    )
+    failed = [cell for cell in cells for run in cell.select_runs() if "error" in records.get(run.key, {})]
+    note("Some rates failed", sorted(set(failed), key=cells.index))
+    return found
+
+
+def table(cells: list[Cell], records: dict[str, dict]) -> str:
+    """One row for each cell, and notes."""
+    if not any(cell.finals(records) for cell in cells):
+        return "*Not run yet.*\n"
+    labels = list(dict.fromkeys(name for cell in cells for name, _ in cell.labels))
+    columns = COLUMNS[cells[0].program]
+    rows = []
+    for cell in cells:
+        finals = cell.finals(records)
+        if not finals:
+            continue
+        row = [dict(cell.labels).get(name, "") for name in labels]
+        row += [f"{cell.choose(records):g}", str(len(finals))]
+        row += [written(values(finals, column.figure), column.scale, column.digits) for column in columns]
+        rows.append(row)
+    text = markdown([*labels, "lr", "seeds", *(column.title for column in columns)], rows)
+    found = notes(cells, records)
+    return text + "\n" + ("\n" + "\n".join(found) + "\n" if found else "")
+
+
+def pairs(cells: list[Cell]) -> list[tuple[Cell, Cell]]:
+    """Each plain optimizer with LAWN around it on the same problem."""
+    own = ("lawn", "free-fraction", "select")
+
+    def problem(cell: Cell) -> frozenset:
+        return frozenset(flag for flag in cell.flags if flag[0] not in own)
+
+    return [
+        (plain, other)
+        for plain in cells
+        for other in cells
+        if not is_lawn(plain) and is_lawn(other) and problem(plain) == problem(other)
+    ]
+
+
+def mechanism(cells: list[Cell], records: dict[str, dict]) -> str:
+    """Logit norms at the end, and in how many pairs of runs of one seed LAWN's is the smaller."""
+    rows, smaller, all_pairs, exceptions = [], 0, 0, []
+    figures = (
+        ("train_logit_norm", 1, 1),
+        ("train_vanished", 100, 1),
+        ("norm_growth", 1, 2),
+    )
+    for plain, other in pairs(cells):
+        both = plain.finals(records), other.finals(records)
+        if not all(both):
+            continue
+        by_seed = [{record["flags"]["seed"]: record["figures"] for record in side} for side in both]
+        seeds = [seed for seed in by_seed[0] if seed in by_seed[1]]
+        overfits = fitted(both[0]) and fitted(both[1])
+        for seed in seeds if overfits else ():
+            plain_norm, lawn_norm = (side[seed]["train_logit_norm"] for side in by_seed)
+            all_pairs += 1
+            smaller += lawn_norm < plain_norm
+            if lawn_norm >= plain_norm:
+                exceptions.append(f"{other.name}, seed {seed}: {lawn_norm:.1f} against {plain_norm:.1f}")
+        row = [dict(other.flags)["network"], dict(other.flags)["batch-size"], dict(other.flags).get("select", "walk")]
+        row.append("yes" if overfits else "no")
+        for name, scale, digits in figures:
+            row += [written(values(side, name), scale, digits) for side in both]
+        rows.append(row)
+    if not rows:
+        return "*Not run yet.*\n"
+    heading = ["network", "batch", "selection", "both fitted"]
+    for title in ("logit norm", "vanished, %", "norm, end / start"):
+        heading += [f"{title}: Adam", "LAWN"]
+    text = markdown(heading, rows) + "\n"
+    text += f"\nOf {all_pairs} pairs of fitted runs with one seed, LAWN's mean logit norm is the smaller in {smaller}."
+    return text + (" Not in: " + "; ".join(exceptions) + "." if exceptions else "") + "\n"
+
+
+def short(cells: list[Cell], records: dict[str, dict]) -> str:
+    """Question 1 for the README: plain and LAWN side by side."""
+    rows = []
+    for plain, other in pairs(cells):
+        both = plain.finals(records), other.finals(records)
+        if not all(both):
+            continue
+        row = [dict(plain.labels)["optimizer"], dict(plain.labels)["batch"]]
+        for name, scale, digits in (("test_accuracy", 100, 2), ("test_loss", 1, 3), ("train_logit_norm", 1, 1)):
+            row += [written(values(side, name), scale, digits) for side in both]
+        row.append(written(values(both[0], "norm_growth"), 1, 2))
+        rows.append(row)
+    if not rows:
+        return "*Not run yet.*\n"
+    heading = ["optimizer", "batch", "test accuracy, %: plain", "LAWN", "test loss: plain", "LAWN"]
+    heading += ["logit norm: plain", "LAWN", "norm, end / start: plain"]
+    return markdown(heading, rows) + "\n"
+
+
+def tables(records: dict[str, dict]) -> dict[str, str]:
+    """The text of each table by its name in a marker."""
+    found = {}
+    for size in ("cpu", "gpu"):
+        for question in QUESTIONS:
+            cells = importlib.import_module(f"questions.{question}").cells(size)
+            found[f"{size}/{question}"] = (mechanism if question == "mechanism" else table)(cells, records)
+        found[f"{size}/short"] = short(importlib.import_module("questions.optimizers").cells(size), records)
+    return found
+
+
+def filled(page: str, texts: dict[str, str], where: str) -> str:
+    """A page with its tables replaced."""
+
+    def replace(match: re.Match) -> str:
+        if match.group(2) not in texts:
+            sys.exit(f"{where}: no table named {match.group(2)}; expected one of {', '.join(texts)}")
+        return match.group(1) + texts[match.group(2)] + match.group(3)
+
+    opened, closed = page.count("<!-- results: "), page.count("<!-- end of results -->")
+    if opened != closed or len(MARKERS.findall(page)) != opened:
+        sys.exit(f"{where}: {opened} tables begin with <!-- results: ... --> and {closed} end; expected pairs")
+    return MARKERS.sub(replace, page)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--results", type=pathlib.Path, default=HERE / "results", help="folder of the .jsonl files")
+    parser.add_argument("--root", type=pathlib.Path, default=ROOT, help="folder of README.md and docs")
+    parser.add_argument("--check", action="store_true", help="fail if a page is not as it would be written")
+    parser.add_argument("--pictures", action="store_true", help="draw docs/results-*.png")
+    options = parser.parse_args()
+    records = load_records(options.results)
+    texts = tables(records)
+    stale = []
+    for name in PAGES:
+        path = options.root / name
+        if not path.exists():
+            continue
+        page = path.read_text(encoding="utf-8")
+        new = filled(page, texts, name)
+        if new != page:
+            stale.append(name)
+            if not options.check:
+                path.write_text(new, encoding="utf-8")
+                print(f"wrote {name}")
+    if options.check and stale:
+        print(f"{', '.join(stale)}: not what {options.results} says; run bench/experiments/report.py")
+        return 1
+    if options.pictures:
+        from pictures import draw_all
+
+        draw_all(records, options.root / "docs")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.path.insert(0, str(HERE))
+    sys.exit(main())

@@ -1,0 +1,248 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+"""Tests of run.py and experiment.py, on a program that pretends to train."""
+import contextlib
+import io
+import json
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import unittest
+
+sys.dont_write_bytecode = True
+import experiment  # noqa: E402
+import run  # noqa: E402
+from experiment import Cell, flags  # noqa: E402
+
+HERE = pathlib.Path(__file__).resolve().parent
+
+# "Trains" one epoch in each call of `work`; what it reports depends on its flags alone. --weight-decay is what it is
+# told to do: 1 fails, 2 diverges, 3 takes long.
+PROGRAM = """#!{python}
+import json, os, pathlib, signal, sys, time
+flags = dict(argument[2:].split("=", 1) for argument in sys.argv[1:])
+out = pathlib.Path(flags["out"])
+with open(out.parent / "calls.txt", "a") as file:
+    file.write(" ".join(sys.argv[1:]) + "\\n")
+behaviour = flags.get("weight-decay", "0")
+if behaviour == "1":
+    sys.exit("no such data in " + flags["root"])
+if behaviour == "3" and "resume" not in flags:
+    def stop(*_):
+        (out / "adam.pt").write_text("half")
+        sys.exit(130)
+    signal.signal(signal.SIGINT, stop)
+    (out.parent / "waiting").write_text("")
+    time.sleep(60)
+lr, seed = float(flags["lr"]), int(flags["seed"])
+held_out = "validation" in flags
+# On held-out data 0.01 is best; on test data 0.1 is, by far.
+accuracy = {{0.001: 0.5, 0.01: 0.8, 0.1: 0.6}}[lr] if held_out else {{0.001: 0.5, 0.01: 0.7, 0.1: 0.99}}[lr]
+loss = None if behaviour == "2" and lr == 0.01 else 1 - accuracy
+record = {{
+    "program": "cifar10", "run": "adam", "settings": {{}}, "lawn": "0.1.0", "torch": "2.11.0", "device": "cpu",
+    "threads": 1, "seconds": 1.0,
+    "figures": {{"test_accuracy": None if loss is None else accuracy + seed / 1e6, "test_loss": loss}},
+    "history": {{"epoch": list(range(1, 101)), "norm:head": [1.0] * 100, "train_loss": [1 / 3] * 99 + [None]}},
+}}
+(out / "adam.json").write_text(json.dumps(record))
+"""
+
+
+def cell(weight_decay: float = 0.0, **more) -> Cell:
+    given = {"data": "fashion-mnist", "weight_decay": weight_decay, **more}
+    return Cell((("optimizer", "adam"),), "cifar10", flags(**given), (0.001, 0.01, 0.1), flags(validation=100))
+
+
+class RunTest(unittest.TestCase):
+    def setUp(self):
+        self.folder = pathlib.Path(self.enterContext(tempfile.TemporaryDirectory()))
+        program = self.folder / "build" / "examples" / "cifar10" / "cifar10"
+        program.parent.mkdir(parents=True)
+        program.write_text(PROGRAM.format(python=sys.executable))
+        program.chmod(0o755)
+        self.results = self.folder / "results"
+        self.results.mkdir()
+
+    def options(self, *more: str):
+        options = run.parse(
+            ["--build", str(self.folder / "build"), "--work", str(self.folder), "--results", str(self.results)]
+            + ["--root", f"fashion-mnist={self.folder}", "--jobs", "2", *more]
+        )
+        options.commit, options.machine, options.gpu = "abc", "a machine", ""
+        return options
+
+    def do(self, cells: list[Cell], *more: str) -> bool:
+        with contextlib.redirect_stdout(io.StringIO()):
+            return run.Runner([("optimizers", cell) for cell in cells], self.options(*more)).run()
+
+    def calls(self) -> list[str]:
+        path = self.folder / "calls.txt"
+        return path.read_text().splitlines() if path.exists() else []
+
+    def records(self) -> dict[str, dict]:
+        return experiment.load_records(self.results)
+
+    def test_selects_then_trains_the_winner_with_every_seed(self):
+        one = cell()
+        self.assertTrue(self.do([one]))
+        self.assertEqual(one.choose(self.records()), 0.01)
+        self.assertEqual([record["flags"]["seed"] for record in one.finals(self.records())], ["0", "1", "2"])
+        calls = self.calls()
+        self.assertEqual(len(calls), 6)
+        self.assertTrue(all("--validation=100" in call for call in calls[:3]))
+        self.assertFalse(any("--validation" in call for call in calls[3:]))
+        self.assertTrue(all("--lr=0.01" in call for call in calls[3:]))
+        self.assertTrue(all(f"--root={self.folder}" in call and "--threads=1" in call for call in calls))
+
+    def test_holds_what_a_repetition_needs_and_no_path(self):
+        one = cell()
+        self.do([one])
+        text = (self.results / "cpu-optimizers.jsonl").read_text()
+        self.assertNotIn(str(self.folder), text)
+        final = one.finals(self.records())[1]
+        self.assertEqual(final["command"], "cifar10 --data=fashion-mnist --weight-decay=0 --lr=0.01 --seed=1")
+        for name in ("commit", "lawn", "torch", "machine", "device", "threads", "seconds", "figures"):
+            self.assertIn(name, final)
+        self.assertEqual(len(final["history"]["epoch"]), run.HISTORY_ROWS)
+        self.assertEqual((final["history"]["epoch"][0], final["history"]["epoch"][-1]), (1, 100))
+        self.assertEqual(final["history"]["train_loss"][0], 0.33333)
+        self.assertIsNone(final["history"]["train_loss"][-1])
+        self.assertNotIn("norm:head", final["history"])
+        select = self.records()[one.select_runs()[0].key]
+        self.assertNotIn("history", select)
+
+    def test_does_no_run_twice_whichever_cell_asks(self):
+        self.do([cell(), cell()])
+        self.assertEqual(len(self.calls()), 6)
+        self.do([cell()])
+        self.assertEqual(len(self.calls()), 6)
+        self.do([cell(batch_size=7)])
+        self.assertEqual(len(self.calls()), 12)
+
+    def test_records_a_failure_and_goes_on(self):
+        bad, good = cell(weight_decay=1.0), cell()
+        self.assertTrue(self.do([bad, good]))
+        error = self.records()[bad.select_runs()[0].key]["error"]
+        self.assertEqual(error, "ended with 1: no such data in DIR")
+        self.assertIsNone(bad.choose(self.records()))
+        self.assertEqual(bad.finals(self.records()), [])
+        self.assertEqual(len(good.finals(self.records())), 3)
+        self.do([bad])
+        self.assertEqual(len(self.calls()), 3 + 6)
+        self.do([bad], "--retry")
+        self.assertEqual(len(self.calls()), 3 + 6 + 3)
+
+    def test_passes_over_a_rate_that_diverged(self):
+        one = cell(weight_decay=2.0)
+        self.do([one])
+        self.assertEqual(one.choose(self.records()), 0.1)
+
+    def test_resumes_an_interrupted_run_from_its_checkpoint(self):
+        script = (
+            "import sys; sys.path[:0] = [sys.argv[1]]; sys.dont_write_bytecode = True\n"
+            "import run, run_test\n"
+            "run.cells_of = lambda question, size: [run_test.cell(weight_decay=3.0)]\n"
+            "sys.exit(run.main(sys.argv[2:]))"
+        )
+        command = [sys.executable, "-c", script, str(HERE), "--build", str(self.folder / "build")]
+        command += ["--work", str(self.folder), "--results", str(self.results), "--jobs", "1", "optimizers"]
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        deadline = time.monotonic() + 30
+        while not (self.folder / "waiting").exists():
+            self.assertLess(time.monotonic(), deadline, "the program was not started")
+            time.sleep(0.02)
+        second = subprocess.run(command, capture_output=True, text=True)
+        self.assertIn("another run.py is at work", second.stderr)
+        process.send_signal(signal.SIGTERM)
+        output, _ = process.communicate(timeout=30)
+        self.assertEqual(process.returncode, run.STOPPED, output)
+        self.assertIn("stopped; the same command goes on from here", output)
+        self.assertEqual(self.records(), {})
+
+        (checkpoint,) = self.folder.glob("*/adam.pt")
+        one = cell(weight_decay=3.0)
+        runner = run.Runner([("optimizers", one)], self.options("--jobs", "1"))
+        question, same_cell, first = runner.next()
+        job = run.Job(question, same_cell, first, self.options(), None)
+        self.assertEqual(job.process.wait(), 0)
+        self.assertIn(f"--resume={checkpoint}", self.calls()[-1])
+        self.assertNotIn("error", job.line(self.options()))
+
+    def test_starts_nothing_after_its_budget_and_has_runs_stop_within_it(self):
+        self.assertFalse(self.do([cell()], "--budget-seconds", "1e-9"))
+        self.assertEqual(self.calls(), [])
+        self.do([cell()], "--budget-seconds", "3600")
+        self.assertIn("--stop-after=3600", self.calls()[0])
+
+    def test_refuses_an_unknown_question_and_a_root_without_a_name(self):
+        for arguments, message in ((["sizes"], "no question sizes"), (["--root", "/data"], "expected DATA=DIR")):
+            with self.assertRaises(SystemExit), contextlib.redirect_stderr(io.StringIO()) as errors:
+                run.parse(["--build", "b", "--work", "w", *arguments])
+            self.assertIn(message, errors.getvalue())
+
+
+class ChoiceTest(unittest.TestCase):
+    def records(self, one: Cell, figures: list[tuple[float | None, float | None]]) -> dict[str, dict]:
+        return {
+            call.key: {"figures": {"test_accuracy": accuracy, "test_loss": loss}}
+            for call, (accuracy, loss) in zip(one.select_runs(), figures)
+        }
+
+    def test_never_looks_at_test_figures(self):
+        one = cell()
+        records = self.records(one, [(0.5, 1.0), (0.8, 1.0), (0.6, 1.0)])
+        for rate in one.rates:  # what the test data says, for every rate
+            for call in one.final_runs(rate):
+                records[call.key] = {"figures": {"test_accuracy": 0.99 if rate == 0.1 else 0.01, "test_loss": 0.0}}
+        self.assertEqual(one.choose(records), 0.01)
+        self.assertTrue(all("validation" in dict(call.flags) for call in one.select_runs()))
+        seeds = {call.flag("seed") for call in one.select_runs()}
+        self.assertFalse(seeds & {call.flag("seed") for call in one.final_runs(0.01)})
+
+    def test_breaks_ties_by_loss_then_by_the_smaller_rate(self):
+        one = cell()
+        self.assertEqual(one.choose(self.records(one, [(0.8, 1.0), (0.8, 0.5), (0.6, 0.1)])), 0.01)
+        self.assertEqual(one.choose(self.records(one, [(0.8, 1.0), (0.8, 1.0), (0.8, 1.0)])), 0.001)
+
+    def test_waits_for_all_select_runs(self):
+        one = cell()
+        records = self.records(one, [(0.5, 1.0), (0.8, 1.0)])
+        self.assertIsNone(one.choose(records))
+        self.assertFalse(one.selected(records))
+
+    def test_gives_every_cell_of_a_question_as_many_trials_and_at_least_three_seeds(self):
+        for question in run.QUESTIONS:
+            for size in ("cpu", "gpu"):
+                cells = run.cells_of(question, size)
+                self.assertEqual(len({len(one.rates) for one in cells}), 1, (question, size))
+                self.assertEqual(len({one.labels for one in cells}), len(cells), (question, size))
+                for one in cells:
+                    self.assertGreaterEqual(len(one.seeds), 3)
+                    self.assertEqual(len(set(one.rates)), len(one.rates))
+                    self.assertTrue(one.validation)
+
+
+class RecordsTest(unittest.TestCase):
+    def test_a_key_is_that_of_the_flags_in_any_order(self):
+        a = experiment.Run("cifar10", "final", (("lr", "1"), ("seed", "2")))
+        b = experiment.Run("cifar10", "select", (("seed", "2"), ("lr", "1")))
+        self.assertEqual(a.key, b.key)
+        self.assertNotEqual(a.key, experiment.Run("cifar10", "final", (("lr", "1"), ("seed", "3"))).key)
+        self.assertNotEqual(a.key, experiment.Run("other", "final", a.flags).key)
+
+    def test_a_broken_line_is_named(self):
+        with tempfile.TemporaryDirectory() as folder:
+            path = pathlib.Path(folder, "cpu-optimizers.jsonl")
+            path.write_text(json.dumps({"key": "a"}) + "\n{\n")
+            with self.assertRaises(SystemExit) as error:
+                experiment.load_records(pathlib.Path(folder))
+            self.assertIn("cpu-optimizers.jsonl:2: not a record", str(error.exception))
+
+
+if __name__ == "__main__":
+    unittest.main()
