@@ -1,0 +1,427 @@
+// SPDX-License-Identifier: Apache-2.0
+
+#include <cmath>
+#include <cstddef>
+#include <cstdint>
+#include <limits>
+#include <memory>
+#include <sstream>
+#include <string>
+#include <vector>
+
+#include <gtest/gtest.h>
+#include <torch/torch.h>
+
+#include <lawn/companions/ema_teacher.h>
+
+#include "tests/support/refusal.h"
+#include "tests/support/tolerance.h"
+
+namespace {
+
+using lawn::cosine_decay;
+using lawn::EmaBuffers;
+using lawn::EmaOptions;
+using lawn::EmaTeacher;
+using lawn::testing::expect_refusal;
+
+/// Convolution, batch norm, dropout, classifier.
+struct NetImpl : torch::nn::Cloneable<NetImpl> {
+  explicit NetImpl(int64_t width = 4) : width_(width) { reset(); }
+
+  void reset() override {
+    conv = register_module("conv", torch::nn::Conv2d(3, width_, 3));
+    norm = register_module("norm", torch::nn::BatchNorm2d(width_));
+    dropout = register_module("dropout", torch::nn::Dropout(0.5));
+    head = register_module("head", torch::nn::Linear(width_, 2));
+  }
+
+  torch::Tensor forward(const torch::Tensor& x) {
+    return head(dropout(torch::relu(norm(conv(x)))).mean({2, 3}));
+  }
+
+  int64_t width_;
+  torch::nn::Conv2d conv{nullptr};
+  torch::nn::BatchNorm2d norm{nullptr};
+  torch::nn::Dropout dropout{nullptr};
+  torch::nn::Linear head{nullptr};
+};
+TORCH_MODULE(Net);
+
+/// Every parameter and buffer, as copies.
+std::vector<torch::Tensor> values(const torch::nn::Module& module) {
+  std::vector<torch::Tensor> all;
+  for (const auto& t : module.parameters()) all.push_back(t.detach().clone());
+  for (const auto& t : module.buffers()) all.push_back(t.clone());
+  return all;
+}
+
+void expect_equal(const torch::nn::Module& module, const std::vector<torch::Tensor>& expected,
+                  const std::string& what) {
+  const auto actual = values(module);
+  ASSERT_EQ(actual.size(), expected.size()) << what;
+  for (std::size_t i = 0; i < actual.size(); ++i) {
+    EXPECT_TRUE(torch::equal(actual[i], expected[i])) << what << ", tensor " << i;
+  }
+}
+
+class Ema : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    torch::manual_seed(7);
+    student_ = Net();
+    x_ = torch::randn({6, 3, 8, 8});
+  }
+
+  /// Moves everything that a step of training moves.
+  void disturb() {
+    student_->train();
+    student_->forward(torch::randn_like(x_));
+    const torch::NoGradGuard no_grad;
+    for (auto& p : student_->parameters()) p.add_(torch::randn_like(p), 0.1);
+  }
+
+  Net student_{nullptr};
+  torch::Tensor x_;
+};
+
+TEST_F(Ema, IsTheClosedFormAfterManySteps) {
+  constexpr double kDecay = 0.99;
+  constexpr int64_t kSteps = 200;
+  for (const auto dtype : {torch::kDouble, torch::kFloat, torch::kBFloat16}) {
+    student_ = Net();
+    student_->to(dtype);
+    x_ = x_.to(dtype);
+    EmaTeacher teacher(*student_, EmaOptions().decay(kDecay));
+    // m^n t_0 + (1 - m) sum of m^(n - k) s_k
+    std::vector<torch::Tensor> expected;
+    for (const auto& value : values(*student_)) {
+      expected.push_back(value.to(torch::kDouble) * std::pow(kDecay, kSteps));
+    }
+    std::vector<torch::Tensor> of_student;
+    for (int64_t k = 1; k <= kSteps; ++k) {
+      disturb();
+      teacher.update(*student_);
+      of_student = values(*student_);
+      for (std::size_t i = 0; i < expected.size(); ++i) {
+        expected[i] +=
+            (1 - kDecay) * std::pow(kDecay, kSteps - k) * of_student[i].to(torch::kDouble);
+      }
+    }
+    EXPECT_EQ(teacher.steps(), kSteps);
+    const auto actual = values(*teacher.module());
+    for (std::size_t i = 0; i < actual.size(); ++i) {
+      EXPECT_EQ(actual[i].scalar_type(), of_student[i].scalar_type());
+      if (!actual[i].is_floating_point()) {
+        EXPECT_EQ(actual[i].item<int64_t>(), kSteps) << "counts of batches are copied";
+        continue;
+      }
+      const double error = (actual[i].to(torch::kDouble) - expected[i]).abs().max().item<double>();
+      const double size = expected[i].abs().max().item<double>();
+      // float32: rounded in each of the 200 steps. bfloat16: once.
+      EXPECT_LE(error,
+                size * lawn::testing::tolerance(dtype).norm * (dtype == torch::kFloat ? 10 : 1))
+          << c10::toString(dtype) << ", tensor " << i;
+    }
+  }
+}
+
+TEST_F(Ema, CopiesWithDecayZeroAndKeepsWithDecayOneToTheBit) {
+  EmaTeacher copies(*student_, EmaOptions().decay(0));
+  EmaTeacher keeps(*student_, EmaOptions().decay(1));
+  const auto start = values(*student_);
+  for (int64_t k = 0; k < 3; ++k) {
+    disturb();
+    copies.update(*student_);
+    keeps.update(*student_);
+    expect_equal(*copies.module(), values(*student_), "copy");
+  }
+  auto kept = values(*keeps.module());
+  kept.back() = start.back();  // the count of batches, which is copied all the same
+  for (std::size_t i = 0; i + 1 < kept.size(); ++i) EXPECT_TRUE(torch::equal(kept[i], start[i]));
+  {
+    const torch::NoGradGuard no_grad;
+    student_->head->bias.fill_(std::numeric_limits<double>::infinity());
+  }
+  keeps.update(*student_);
+  EXPECT_TRUE(keeps.module()->head->bias.isfinite().all().item<bool>());
+}
+
+TEST_F(Ema, AveragesCopiesOrLeavesTheBuffers) {
+  EmaTeacher average(*student_, EmaOptions().decay(0.5));
+  EmaTeacher copy(*student_, EmaOptions().decay(0.5).buffers(EmaBuffers::kCopy));
+  EmaTeacher leave(*student_, EmaOptions().decay(0.5).buffers(EmaBuffers::kLeave));
+  const auto start = student_->norm->running_mean.clone();
+  disturb();
+  const auto now = student_->norm->running_mean;
+  for (auto* teacher : {&average, &copy, &leave}) {
+    teacher->update(*student_);
+    EXPECT_FALSE(torch::equal(teacher->module()->conv->weight, student_->conv->weight));
+  }
+  EXPECT_TRUE(torch::allclose(average.module()->norm->running_mean, 0.5 * start + 0.5 * now));
+  EXPECT_TRUE(torch::equal(copy.module()->norm->running_mean, now));
+  EXPECT_TRUE(torch::equal(leave.module()->norm->running_mean, start));
+  EXPECT_EQ(average.module()->norm->num_batches_tracked.item<int64_t>(), 1);
+  EXPECT_EQ(copy.module()->norm->num_batches_tracked.item<int64_t>(), 1);
+  EXPECT_EQ(leave.module()->norm->num_batches_tracked.item<int64_t>(), 0);
+}
+
+TEST_F(Ema, GivesAnOutputThatDoesNotDependOnTheOtherImages) {
+  for (int64_t k = 0; k < 3; ++k) disturb();
+  EmaTeacher teacher(*student_);
+  struct Holder : torch::nn::Module {};
+  Holder holder;
+  const auto shared = std::make_shared<EmaTeacher<NetImpl>>(*student_);
+  holder.register_module("teacher", shared);
+  const auto expect_alone = [&](EmaTeacher<NetImpl>& some, const char* when) {
+    const auto together = some.forward(x_);
+    for (int64_t i = 0; i < x_.size(0); ++i) {
+      EXPECT_TRUE(torch::allclose(some.forward(x_.slice(0, i, i + 1))[0], together[i], 1e-5, 1e-6))
+          << when << ", image " << i;
+    }
+    EXPECT_FALSE(together.requires_grad());
+    EXPECT_FALSE(some.is_training());
+    EXPECT_FALSE(some.module()->norm->is_training()) << when;
+  };
+  const auto statistics = values(*teacher.module());
+  expect_alone(teacher, "new");
+  teacher.train();
+  expect_alone(teacher, "train()");
+  teacher.module()->train();
+  expect_alone(teacher, "train() of the module itself");
+  holder.train();
+  expect_alone(*shared, "train() of a module that holds it");
+  expect_equal(*teacher.module(), statistics, "forward changes nothing");
+  // Not so a network in training: the test can fail.
+  student_->train();
+  student_->dropout->eval();
+  EXPECT_FALSE(torch::allclose(student_->forward(x_.slice(0, 0, 2))[0], student_->forward(x_)[0],
+                               1e-3, 1e-3));
+}
+
+TEST_F(Ema, FollowsAScheduleOfTheDecay) {
+  const auto schedule = cosine_decay(0.9, 100);
+  EXPECT_DOUBLE_EQ(schedule(0), 0.9);
+  EXPECT_NEAR(schedule(50), 0.95, 1e-12);
+  EXPECT_NEAR(schedule(25), 1 - 0.1 * (std::sqrt(0.5) + 1) / 2, 1e-12);
+  EXPECT_DOUBLE_EQ(schedule(100), 1);
+  EXPECT_DOUBLE_EQ(schedule(1000), 1);
+
+  std::vector<int64_t> asked;
+  EmaTeacher teacher(*student_, EmaOptions().decay(0.7).schedule([&](int64_t k) {
+    asked.push_back(k);
+    return k == 0 ? 1.0 : 0.0;
+  }));
+  asked.clear();
+  const auto start = values(*student_);
+  disturb();
+  teacher.update(*student_);
+  EXPECT_TRUE(torch::equal(teacher.module()->head->weight, start[4])) << "decay 1";
+  teacher.update(*student_);
+  EXPECT_TRUE(torch::equal(teacher.module()->head->weight, student_->head->weight)) << "decay 0";
+  EXPECT_EQ(asked, (std::vector<int64_t>{0, 1}));
+}
+
+TEST_F(Ema, SavedLoadedAndContinuedEqualsUninterruptedBitForBit) {
+  for (const auto dtype : {torch::kFloat, torch::kBFloat16}) {
+    student_ = Net();
+    student_->to(dtype);
+    x_ = x_.to(dtype);
+    EmaTeacher whole(*student_, EmaOptions().decay(0.9));
+    for (int64_t k = 0; k < 5; ++k) {
+      disturb();
+      whole.update(*student_);
+    }
+    std::stringstream file;
+    torch::save(whole, file);
+    Net other;
+    other->to(dtype);
+    EmaTeacher loaded(*other, EmaOptions().decay(0.9));
+    torch::load(loaded, file);
+    EXPECT_EQ(loaded.steps(), 5);
+    expect_equal(*loaded.module(), values(*whole.module()), "loaded");
+    for (int64_t k = 0; k < 5; ++k) {
+      disturb();
+      whole.update(*student_);
+      loaded.update(*student_);
+    }
+    expect_equal(*loaded.module(), values(*whole.module()), c10::toString(dtype));
+  }
+}
+
+TEST_F(Ema, LeavesStudentAndRandomNumbersAsTheyAre) {
+  disturb();
+  student_->conv->weight.set_requires_grad(false);
+  student_->train();
+  const auto before = values(*student_);
+  torch::manual_seed(5);
+  const auto expected = torch::rand({3});
+  torch::manual_seed(5);
+  EmaTeacher teacher(*student_);
+  EXPECT_TRUE(torch::equal(torch::rand({3}), expected)) << "clone() draws";
+  teacher.update(*student_);
+  teacher.forward(x_);
+  expect_equal(*student_, before, "student");
+  EXPECT_TRUE(student_->is_training() && student_->norm->is_training());
+  EXPECT_TRUE(student_->head->weight.requires_grad());
+  EXPECT_FALSE(student_->conv->weight.requires_grad());
+  EXPECT_EQ(student_->parameters().size(), 6U);
+  for (const auto& p : teacher.module()->parameters()) EXPECT_FALSE(p.requires_grad());
+}
+
+TEST_F(Ema, TakesASequentialWhoseCloneLosesItsNames) {
+  torch::nn::Sequential student(
+      {{"first", torch::nn::Linear(3, 4).ptr()}, {"norm", torch::nn::BatchNorm1d(4).ptr()}});
+  EmaTeacher teacher(*student, EmaOptions().decay(0));
+  {
+    const torch::NoGradGuard no_grad;
+    for (auto& p : student->parameters()) p.add_(1);
+  }
+  teacher.update(*student);
+  student->eval();
+  const auto x = torch::randn({5, 3});
+  EXPECT_TRUE(torch::equal(teacher.forward(x), student->forward(x)));
+}
+
+/// The head's weight is the embedding's.
+struct TiedImpl : torch::nn::Cloneable<TiedImpl> {
+  explicit TiedImpl(bool tied = true) : tied_(tied) { reset(); }
+  void reset() override {
+    tokens = register_module("tokens", torch::nn::Embedding(5, 4));
+    head = register_parameter("head", tied_ ? tokens->weight : torch::randn({5, 4}));
+  }
+  torch::Tensor forward(const torch::Tensor& x) { return torch::matmul(tokens(x), head.t()); }
+  bool tied_;
+  torch::nn::Embedding tokens{nullptr};
+  torch::Tensor head;
+};
+TORCH_MODULE(Tied);
+
+TEST_F(Ema, MovesTiedTensorsOnce) {
+  for (const auto dtype : {torch::kFloat, torch::kBFloat16}) {
+    Tied student;
+    student->to(dtype);
+    const auto before = student->head.detach().to(torch::kFloat).clone();
+    const auto built = std::make_shared<TiedImpl>();
+    built->to(dtype);
+    EmaTeacher cloned(*student, EmaOptions().decay(0.5));
+    EmaTeacher given(*student, built, EmaOptions().decay(0.5));
+    {
+      const torch::NoGradGuard no_grad;
+      student->head.add_(1);
+    }
+    for (auto* teacher : {&cloned, &given}) {
+      teacher->update(*student);
+      const auto expected = (0.5 * before + 0.5 * student->head.to(torch::kFloat)).to(dtype);
+      EXPECT_TRUE(torch::allclose(teacher->module()->head, expected, 1e-5, 1e-6));
+      EXPECT_TRUE(torch::equal(teacher->module()->tokens->weight, teacher->module()->head));
+      std::stringstream file;
+      torch::save(*teacher, file);
+      teacher->update(*student);
+      torch::load(*teacher, file);
+      EXPECT_TRUE(torch::allclose(teacher->module()->head, expected, 1e-5, 1e-6));
+    }
+    EXPECT_TRUE(given.module()->head.is_same(given.module()->tokens->weight));
+    EXPECT_EQ(given.steps(), 1);
+  }
+}
+
+/// Without a clone() of its own.
+struct PlainImpl : torch::nn::Module {
+  explicit PlainImpl(int64_t width = 3) { fc = register_module("fc", torch::nn::Linear(width, 2)); }
+  torch::Tensor forward(const torch::Tensor& x) { return fc(x); }
+  torch::nn::Linear fc{nullptr};
+};
+
+TEST_F(Ema, TakesATeacherThatTheCallerHasBuilt) {
+  const PlainImpl student;
+  expect_refusal([&] { EmaTeacher<PlainImpl>{student}; },
+                 "lawn::EmaTeacher: expected a student that can be cloned, got one that says "
+                 "'clone() has not been implemented");
+  const auto built = std::make_shared<PlainImpl>();
+  EmaTeacher teacher(student, built, EmaOptions().decay(0.5));
+  expect_equal(*built, values(student), "it becomes a copy of the student");
+  EXPECT_EQ(teacher.module(), built);
+  EXPECT_FALSE(built->is_training());
+  EXPECT_FALSE(built->fc->weight.requires_grad());
+}
+
+TEST_F(Ema, RefusesATeacherOfAnotherArchitectureOrDtypeBeforeAnythingIsChanged) {
+  const PlainImpl student;
+  const auto refuse = [&](const std::shared_ptr<PlainImpl>& teacher, const std::string& part) {
+    const auto before = values(*teacher);
+    expect_refusal([&] { EmaTeacher<PlainImpl>(student, teacher); }, part);
+    expect_equal(*teacher, before, part);
+    EXPECT_TRUE(teacher->fc->weight.requires_grad());
+    EXPECT_TRUE(teacher->is_training());
+  };
+  refuse(std::make_shared<PlainImpl>(4),
+         "expected a student with 'weight Float [2, 4]' in the place of the teacher's fc.weight, "
+         "got 'weight Float [2, 3]'");
+  auto wide = std::make_shared<PlainImpl>();
+  wide->to(torch::kDouble);
+  refuse(wide, "got 'weight Float [2, 3]': it is of another architecture or dtype");
+  auto more = std::make_shared<PlainImpl>();
+  more->register_buffer("count", torch::zeros({1}));
+  refuse(more, "with 3 parameters and buffers, as the teacher has, got one with 2");
+  auto renamed = std::make_shared<PlainImpl>();
+  PlainImpl other;
+  other.register_buffer("mean", torch::zeros({1}));
+  renamed->register_buffer("count", torch::zeros({1}));
+  expect_refusal([&] { EmaTeacher<PlainImpl>(other, renamed); }, "got 'mean Float [1]'");
+  expect_refusal([&] { EmaTeacher<PlainImpl>(student, nullptr); }, "got a null pointer");
+
+  const auto itself = std::make_shared<PlainImpl>();
+  expect_refusal([&] { EmaTeacher<PlainImpl>(*itself, itself); },
+                 "expected a teacher with memory of its own, got one that shares fc.weight");
+  const Tied apart(false);
+  expect_refusal([&] { EmaTeacher<TiedImpl>(*apart, std::make_shared<TiedImpl>()); },
+                 "expected tokens.weight to be tied to another tensor in the student");
+}
+
+TEST_F(Ema, RefusesAnotherStudentBeforeAnythingIsChanged) {
+  EmaTeacher teacher(*student_, EmaOptions().decay(0.5));
+  disturb();
+  const auto before = values(*teacher.module());
+  const Net wider(5);
+  expect_refusal([&] { teacher.update(*wider); },
+                 "lawn::EmaTeacher: expected a student with 'weight Float [4, 3, 3, 3]' in the "
+                 "place of the teacher's conv.weight, got 'weight Float [5, 3, 3, 3]'");
+  student_->to(torch::kDouble);
+  expect_refusal([&] { teacher.update(*student_); }, "of another architecture or dtype");
+  expect_equal(*teacher.module(), before, "refused");
+  EXPECT_EQ(teacher.steps(), 0);
+}
+
+TEST_F(Ema, RefusesADecayOutsideItsRange) {
+  for (const double bad : {-0.1, 1.1, std::numeric_limits<double>::quiet_NaN()}) {
+    expect_refusal([&] { EmaTeacher<NetImpl>(*student_, EmaOptions().decay(bad)); },
+                   "lawn::EmaTeacher: decay must be in [0, 1], got ");
+    expect_refusal([&] { cosine_decay(bad, 10); }, "decay must be in [0, 1], got ");
+  }
+  expect_refusal([&] { cosine_decay(0.9, 0); }, "lawn::cosine_decay: steps must be >= 1, got 0");
+  EmaTeacher teacher(*student_, EmaOptions().schedule([](int64_t k) { return k < 1 ? 0.5 : 2.0; }));
+  disturb();
+  teacher.update(*student_);
+  const auto before = values(*teacher.module());
+  disturb();
+  expect_refusal([&] { teacher.update(*student_); }, "decay must be in [0, 1], got 2 for update 1");
+  expect_equal(*teacher.module(), before, "refused");
+  EXPECT_EQ(teacher.steps(), 1);
+}
+
+TEST_F(Ema, RefusesACheckpointOfAnotherTeacherBeforeAnythingIsChanged) {
+  EmaTeacher teacher(*student_);
+  const auto before = values(*teacher.module());
+  std::stringstream other_width;
+  torch::save(EmaTeacher<NetImpl>(*Net(5)), other_width);
+  expect_refusal([&] { torch::load(teacher, other_width); },
+                 "lawn::EmaTeacher: expected a checkpoint with 'weight Float [4, 3, 3, 3]'");
+  std::stringstream module;
+  torch::save(student_, module);
+  expect_refusal([&] { torch::load(teacher, module); },
+                 "lawn::EmaTeacher: expected a checkpoint of an EmaTeacher, got one of something");
+  expect_equal(*teacher.module(), before, "refused");
+}
+
+}  // namespace
