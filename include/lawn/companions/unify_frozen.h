@@ -70,7 +70,10 @@ struct UnifyBand {
       const std::int8_t* s = signs + row * columns;
 #pragma omp simd
       for (std::int64_t k = 0; k < columns; ++k) {
-        w[k] = s[k] == 0 ? w[k] : static_cast<float>(s[k]) * values[k];
+        const float old = w[k];  // read in any case: a load under a condition is no vector's
+        const std::int32_t sign = s[k];
+        const float unified = static_cast<float>(sign) * values[k];
+        w[k] = sign == 0 ? old : unified;
       }
     }
   }

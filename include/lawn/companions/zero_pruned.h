@@ -33,7 +33,7 @@ namespace cpu {
 /// A tensor and its mask as plain memory; one sphere, as `for_each_sphere` calls it.
 struct PrunedRun {
   void* elements;
-  const bool* pruned;
+  const std::uint8_t* pruned;  ///< 0 or 1
   sphere::Dtype dtype;
   std::int64_t spheres;
   std::int64_t sphere_numel;
@@ -41,9 +41,13 @@ struct PrunedRun {
 
 struct ZeroPruned {
   template <class T>
-  LAWN_LOOP static void run(T* elements, const bool* pruned, std::int64_t numel) {
+  LAWN_LOOP static void run(T* elements, const std::uint8_t* pruned, std::int64_t numel) {
 #pragma omp simd
-    for (std::int64_t i = 0; i < numel; ++i) elements[i] = pruned[i] ? T(0) : elements[i];
+    for (std::int64_t i = 0; i < numel; ++i) {
+      const T element = elements[i];  // read in any case: a load under a condition is no vector's
+      const std::int32_t is_pruned = pruned[i];
+      elements[i] = is_pruned != 0 ? T(0) : element;
+    }
   }
 };
 
@@ -91,7 +95,8 @@ inline void zero_pruned_(const std::vector<at::Tensor>& tensors,
       aten::zero_pruned_(tensors[i], pruned[i]);
       continue;
     }
-    runs.push_back({tensors[i].data_ptr(), pruned[i].const_data_ptr<bool>(),
+    runs.push_back({tensors[i].data_ptr(),
+                    static_cast<const std::uint8_t*>(pruned[i].const_data_ptr()),
                     *sphere::flat_dtype(tensors[i].scalar_type()), 1, tensors[i].numel()});
     sphere::bump_version(tensors[i]);
   }
