@@ -26,7 +26,7 @@ class Metric:
     loss: str
 
 
-METRICS = {"cifar10": Metric("test_accuracy", "test_loss"), "recommender": Metric("test_hit_rate", "test_loss")}
+METRICS = {"cifar10": Metric("test_accuracy", "test_loss"), "recommender": Metric("hit_rate", "test_loss")}
 
 
 @dataclasses.dataclass(frozen=True)

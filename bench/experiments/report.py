@@ -23,7 +23,7 @@ from experiment import Cell, load_records
 HERE = pathlib.Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
 PAGES = ("docs/results.md", "README.md")
-QUESTIONS = ("optimizers", "batch_size", "free_steps", "networks", "mechanism", "ablations")
+QUESTIONS = ("optimizers", "batch_size", "free_steps", "networks", "recommender", "mechanism", "ablations")
 MARKERS = re.compile(r"(<!-- results: (\S+) -->\n).*?(<!-- end of results -->)", re.DOTALL)
 
 FITTED = 0.999  # train accuracy from which a run counts as having fitted its data
@@ -46,6 +46,15 @@ COLUMNS = {
         Column("train accuracy, %", "train_accuracy", 100),
         Column("train loss", "train_loss", 1, 4),
         Column("mean logit norm, train", "train_logit_norm", 1, 1),
+        Column("vanished, %", "train_vanished", 100, 1),
+        Column("norm, end / start", "norm_growth", 1, 2),
+    ),
+    "recommender": (
+        Column("HR@10", "hit_rate", 1, 4),
+        Column("NDCG@10", "ndcg", 1, 4),
+        Column("test loss", "test_loss", 1, 3),
+        Column("train loss", "train_loss", 1, 3),
+        Column("mean \\|logit\\|, train", "train_logit"),
         Column("vanished, %", "train_vanished", 100, 1),
         Column("norm, end / start", "norm_growth", 1, 2),
     ),

@@ -27,8 +27,9 @@ import time
 from experiment import Cell, Run, load_records
 
 HERE = pathlib.Path(__file__).resolve().parent
-QUESTIONS = ("optimizers", "free_steps", "ablations", "batch_size", "networks")  # the cheapest first
+QUESTIONS = ("optimizers", "free_steps", "ablations", "batch_size", "recommender", "networks")  # the cheapest first
 HISTORY_ROWS = 40  # of a run that are kept: results stay small enough to be committed
+SHOWN = ("test_accuracy", "hit_rate", "test_loss", "train_accuracy", "train_logit_norm", "train_logit", "norm_growth")
 STOPPED = 130  # what a program returns that was interrupted and has saved a checkpoint
 
 
@@ -208,7 +209,7 @@ class Runner:
             print(f"{what}: FAILED: {line['error']}", flush=True)
         else:
             shown = {name: round(value, 4) for name, value in line["figures"].items() if value is not None}
-            shown = {name: value for name, value in shown.items() if name.startswith(("test_", "norm_growth"))}
+            shown = {name: value for name, value in shown.items() if name in SHOWN}
             print(f"{what}: {line['seconds']:.0f} s, {shown}", flush=True)
 
     def stop(self, *_: object) -> None:
