@@ -8,12 +8,12 @@
 
 #include <filesystem>
 #include <iostream>
-#include <string>
 #include <vector>
 
 #include "examples/cifar10/options.h"
 #include "examples/cifar10/results.h"
 #include "examples/cifar10/run.h"
+#include "examples/support/interrupt.h"
 
 int main(int argc, char** argv) try {
   const auto options = Options::parse(argc, argv);
@@ -33,7 +33,7 @@ int main(int argc, char** argv) try {
   for (const bool with_lawn : options->runs()) {
     results.push_back(train(*options, data, feeding, with_lawn));
     if (!results.back().finished) {
-      print_how_to_resume(std::cout, *options, results.back());
+      examples::print_how_to_resume(std::cout, *options, results.back());
       return 130;  // as a shell reports a program that Ctrl-C ended
     }
   }

@@ -32,15 +32,18 @@ class Progress {
   using Clock = std::chrono::steady_clock;
 
   /// @param title     stands at the head of the line
-  /// @param total     images that the run will process in all
-  /// @param done      images already processed before an interruption
+  /// @param total     samples that the run will process in all
+  /// @param done      samples already processed before an interruption
   /// @param terminal  whether to draw a bar
-  Progress(std::ostream& out, std::string title, int64_t total, int64_t done, bool terminal)
+  /// @param unit      what samples are called
+  Progress(std::ostream& out, std::string title, int64_t total, int64_t done, bool terminal,
+           std::string unit)
       : out_(out),
         title_(std::move(title)),
         total_(total),
         at_start_(done),
         terminal_(terminal),
+        unit_(std::move(unit)),
         interval_(terminal ? std::chrono::milliseconds(200) : std::chrono::milliseconds(5000)),
         start_(Clock::now()),
         shown_(start_) {}
@@ -50,7 +53,7 @@ class Progress {
   bool due() const { return Clock::now() - shown_ >= interval_; }
 
   /// Shows where the run is.
-  /// @param done  images processed, those before an interruption included
+  /// @param done  samples processed, those before an interruption included
   void show(int64_t done, double loss) {
     shown_ = Clock::now();
     if (terminal_) {
@@ -72,7 +75,8 @@ class Progress {
     const double share = total_ > 0 ? static_cast<double>(done) / static_cast<double>(total_) : 1;
     std::string text = title_ + "  ";
     if (terminal_) text += bar(share) + " ";
-    text += fixed(100 * share, 0) + " %  " + fixed(rate, 0) + " images/s  loss " + fixed(loss, 4);
+    text += fixed(100 * share, 0) + " %  " + fixed(rate, 0) + " " + unit_ + "/s  loss " +
+            fixed(loss, 4);
     if (rate > 0) text += "  " + duration(static_cast<double>(total_ - done) / rate) + " left";
     return text;
   }
@@ -91,6 +95,7 @@ class Progress {
   int64_t total_;
   int64_t at_start_;
   bool terminal_;
+  std::string unit_;
   Clock::duration interval_;
   Clock::time_point start_;
   Clock::time_point shown_;

@@ -16,6 +16,7 @@
 #include <string>
 #include <vector>
 
+#include "examples/support/classification.h"
 #include "examples/support/generated.h"
 #include "examples/support/resnet.h"
 #include "examples/support/trainer.h"
@@ -228,19 +229,22 @@ struct Job {
     stepper = examples::make_stepper(network->parameters(), weights, stepping);
     const examples::Feeding feeding = {examples::channel_statistics(data.train), at::kCPU,
                                        options.scale_gradients ? at::kHalf : at::kFloat};
-    trainer = std::make_unique<examples::Trainer>(network, *stepper, data, feeding, weights,
-                                                  options, Settings{{"optimizer", optimizer}});
+    task = std::make_unique<examples::Classification>(
+        network, data, feeding, examples::ClassificationOptions{/*augment=*/true, 30});
+    trainer = std::make_unique<examples::Trainer>(*task, *stepper, weights, options,
+                                                  Settings{{"optimizer", optimizer}});
   }
 
   /// Trains until `steps` steps are done in all.
   bool train_to(int64_t steps) {
-    examples::Progress progress(out, "run", 1, 0, false);
+    examples::Progress progress(out, "run", 1, 0, false, "images");
     return trainer->run(progress, [&] { return trainer->steps() >= steps; });
   }
 
   std::ostringstream out;
   std::shared_ptr<Small> network;
   std::unique_ptr<examples::Stepper> stepper;
+  std::unique_ptr<examples::Classification> task;
   std::unique_ptr<examples::Trainer> trainer;
 };
 
@@ -248,8 +252,6 @@ examples::TrainerOptions small_options() {
   examples::TrainerOptions options;
   options.epochs = kEpochs;
   options.batch_size = 16;
-  options.augment = true;
-  options.probe_size = 30;
   return options;
 }
 
@@ -310,7 +312,7 @@ TEST_F(TrainerTest, ResumesToTheSameBitsFromAnyStepOnBothSidesOfTheSwitch) {
         ASSERT_TRUE(second.train_to(kEpochs * kStepsPerEpoch)) << what;
         expect_same_bits(*whole.network, *second.network, what);
         EXPECT_EQ(figures(whole.trainer->history()), figures(second.trainer->history())) << what;
-        EXPECT_EQ(whole.trainer->best_accuracy(), second.trainer->best_accuracy()) << what;
+        EXPECT_EQ(whole.trainer->best_score(), second.trainer->best_score()) << what;
         EXPECT_EQ(whole.trainer->best_epoch(), second.trainer->best_epoch()) << what;
         EXPECT_EQ(whole.trainer->initial_norm(), second.trainer->initial_norm()) << what;
       }
@@ -350,7 +352,7 @@ TEST_F(TrainerTest, MeasuresTheUpdateOfTheLastStepOfEachEpoch) {
   const auto weights = lawn::select_all_weights(*run.network).parameters();
   std::vector<at::Tensor> before;
   std::vector<double> expected;
-  examples::Progress progress(run.out, "run", 1, 0, false);
+  examples::Progress progress(run.out, "run", 1, 0, false, "images");
   run.trainer->run(progress, [&] {
     const int64_t step = run.trainer->steps();
     std::vector<at::Tensor> now;
@@ -417,7 +419,7 @@ TEST_F(TrainerTest, SavesEverySoManyEpochsAndWritesTheCsvEachEpoch) {
   Job first("adam", false, options);
   EXPECT_EQ(files(), 0U);
   bool seen_without = false;
-  examples::Progress progress(first.out, "run", 1, 0, false);
+  examples::Progress progress(first.out, "run", 1, 0, false, "images");
   first.trainer->run(progress, [&] {
     if (first.trainer->steps() == kStepsPerEpoch) {
       seen_without = fs::exists(options.csv) && !fs::exists(options.checkpoint);

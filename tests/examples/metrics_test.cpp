@@ -232,16 +232,16 @@ TEST(History, WritesNumbersThatReadBackTheSame) {
 
 TEST(Progress, ShowsShareSpeedLossAndTimeLeft) {
   std::ostringstream out;
-  const examples::Progress plain(out, "adam", 1000, 0, false);
+  const examples::Progress plain(out, "adam", 1000, 0, false, "images");
   EXPECT_EQ(plain.line(250, 1.5, 2.0), "adam  25 %  125 images/s  loss 1.5000  6 s left");
-  const examples::Progress bar(out, "adam", 1000, 0, true);
+  const examples::Progress bar(out, "adam", 1000, 0, true, "samples");
   EXPECT_EQ(bar.line(500, 0.25, 1.0),
-            "adam  [===============               ] 50 %  500 images/s  loss 0.2500  1 s left");
+            "adam  [===============               ] 50 %  500 samples/s  loss 0.2500  1 s left");
 }
 
 TEST(Progress, CountsSpeedFromWhereARunWasResumed) {
   std::ostringstream out;
-  const examples::Progress progress(out, "adam", 1000, 400, false);
+  const examples::Progress progress(out, "adam", 1000, 400, false, "images");
   EXPECT_EQ(progress.line(500, 1, 1.0), "adam  50 %  100 images/s  loss 1.0000  5 s left");
 }
 

@@ -1,0 +1,101 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <ATen/Functions.h>
+
+#include <algorithm>
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "examples/support/augment.h"
+#include "examples/support/classifier.h"
+#include "examples/support/dataset.h"
+#include "examples/support/metrics.h"
+#include "examples/support/table.h"
+#include "examples/support/task.h"
+
+namespace examples {
+
+/// How a classifier sees its images.
+struct ClassificationOptions {
+  bool augment = false;       ///< random crops with 4 pixels of padding, and flips
+  int64_t probe_size = 1000;  ///< images of each half of the data that are measured every epoch
+};
+
+/// Trains a network to tell the classes of images apart, by cross-entropy.
+class Classification : public Task {
+ public:
+  /// @param network  trained in place; must stay on feeding.device
+  /// @param data     on feeding.device
+  Classification(std::shared_ptr<Classifier> network, Split data, Feeding feeding,
+                 ClassificationOptions options)
+      : network_(std::move(network)),
+        data_(std::move(data)),
+        feeding_(std::move(feeding)),
+        options_(options),
+        probe_{subset(data_.train, std::min(options_.probe_size, data_.train.size()), 1),
+               subset(data_.test, std::min(options_.probe_size, data_.test.size()), 2)} {}
+
+  torch::nn::Module& network() override { return *network_; }
+  at::Device device() const override { return feeding_.device; }
+  std::string unit() const override { return "images"; }
+  int64_t size() const override { return data_.train.size(); }
+
+  void begin_epoch(at::Generator& generator) override {
+    // Beside the data: an index on the host for each batch would make the host wait for the device.
+    order_ = at::randperm(data_.train.size(), generator, at::TensorOptions(at::kLong))
+                 .to(feeding_.device);
+  }
+
+  Batch batch(int64_t begin, int64_t end, at::Generator& generator) override {
+    const at::Tensor chosen = order_.slice(0, begin, end);
+    at::Tensor images = data_.train.images.index_select(0, chosen);
+    const at::Tensor labels = data_.train.labels.index_select(0, chosen);
+    if (options_.augment) {
+      images =
+          crop_and_flip(images, draw_crop_and_flip(end - begin, kPadding, generator), kPadding);
+    }
+    const at::Tensor logits = feeding_.logits(*network_, images);
+    const at::Tensor detached = logits.detach();
+    return {at::cross_entropy_loss(logits, labels), metric_sums(detached, labels).slice(0, 0, 2)};
+  }
+
+  std::vector<std::string> batch_columns() const override {
+    return {"batch_loss", "batch_accuracy"};
+  }
+
+  std::vector<std::string> columns() const override {
+    return {"train_loss",     "train_accuracy",    "train_logit_norm",
+            "train_vanished", "train_calibration", "test_loss",
+            "test_accuracy",  "test_logit_norm",   "test_calibration"};
+  }
+
+  Measured measure() override {
+    const Evaluation train = evaluate(*network_, probe_.train, feeding_);
+    const Evaluation test = evaluate(*network_, probe_.test, feeding_);
+    return {{train.loss, train.accuracy, train.logit_norm, train.vanished, train.calibration,
+             test.loss, test.accuracy, test.logit_norm, test.calibration},
+            test.accuracy,
+            "train loss " + fixed(train.loss, 4) + " accuracy " + percent(train.accuracy) +
+                "  test loss " + fixed(test.loss, 4) + " accuracy " + percent(test.accuracy) +
+                "  logit norm " + fixed(train.logit_norm, 2)};
+  }
+
+  /// The same over all images of a half.
+  Evaluation on_training_data() { return evaluate(*network_, data_.train, feeding_); }
+  Evaluation on_test_data() { return evaluate(*network_, data_.test, feeding_); }
+
+ private:
+  static constexpr int64_t kPadding = 4;
+
+  std::shared_ptr<Classifier> network_;
+  Split data_;
+  Feeding feeding_;
+  ClassificationOptions options_;
+  Split probe_;
+  at::Tensor order_;  ///< of the images in this epoch
+};
+
+}  // namespace examples
