@@ -1,0 +1,73 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <functional>
+#include <utility>
+#include <vector>
+
+#include <ATen/core/Tensor.h>
+#include <torch/nn/module.h>
+#include <torch/nn/modules/batchnorm.h>
+#include <torch/nn/modules/instancenorm.h>
+
+namespace lawn {
+
+/// While it lives, forward passes in training mode leave the running statistics of batch and
+/// instance norms alone, counts of batches included, to the bit. They go on normalising by the
+/// statistics of the batch.
+///
+///   {
+///     const lawn::FreezeBatchNormStatistics frozen(*model);
+///     model->forward(perturbed);
+///   }
+///
+/// It takes LibTorch's own layers; it hides their running statistics from them, so that in between
+/// they must not be put into evaluation mode, nor the module be cloned or moved. Those in
+/// evaluation mode move nothing anyway, and are left as they are. Guards nest.
+/// @note  not to be used on one module from several threads; does not wait for the device
+class FreezeBatchNormStatistics {
+ public:
+  /// @param module  must outlive the guard
+  explicit FreezeBatchNormStatistics(torch::nn::Module& module) {
+    namespace nn = torch::nn;
+    module.apply([this](nn::Module& layer) {
+      if (!layer.is_training()) return;
+      hide<nn::BatchNorm1dImpl, nn::BatchNorm2dImpl, nn::BatchNorm3dImpl, nn::InstanceNorm1dImpl,
+           nn::InstanceNorm2dImpl, nn::InstanceNorm3dImpl>(layer);
+    });
+  }
+  FreezeBatchNormStatistics(const FreezeBatchNormStatistics&) = delete;
+  FreezeBatchNormStatistics& operator=(const FreezeBatchNormStatistics&) = delete;
+
+  ~FreezeBatchNormStatistics() {
+    // Backwards: a layer that is in the module twice was hidden twice, and empty the second time.
+    for (auto hidden = hidden_.rbegin(); hidden != hidden_.rend(); ++hidden) {
+      *hidden->place = std::move(hidden->tensor);
+    }
+  }
+
+ private:
+  struct Hidden {
+    at::Tensor* place;
+    at::Tensor tensor;
+  };
+
+  template <class... Layers>
+  void hide(torch::nn::Module& module) {
+    (hide_one(dynamic_cast<Layers*>(&module)), ...);
+  }
+
+  /// The layer's members alone: its list of buffers keeps them, so that checkpoints do too.
+  template <class Layer>
+  void hide_one(Layer* layer) {
+    if (layer == nullptr) return;
+    for (at::Tensor* place :
+         {&layer->running_mean, &layer->running_var, &layer->num_batches_tracked}) {
+      hidden_.push_back({place, std::exchange(*place, at::Tensor())});
+    }
+  }
+
+  std::vector<Hidden> hidden_;
+};
+
+}  // namespace lawn
