@@ -44,6 +44,10 @@ using bench::Timing;
 constexpr int kCopyBytes = 8;
 constexpr int kSphereBytes = 12 + 8;
 
+/// What LAWN's part adds to the step of `Opt`: nothing where it is folded into the step's own pass.
+template <class Opt>
+constexpr int kBytesOfLAWN = lawn::detail::kFolds<Opt> ? 0 : kSphereBytes;
+
 // Gradients are set once and not refreshed between steps, although each projection changes them: a
 // second projection does the arithmetic of the first, and its operands stay ordinary numbers. For
 // the weights turn by an angle of some 1e-5 a step at this learning rate, and projecting onto the
@@ -135,7 +139,7 @@ void add_optimizer(const std::string& name, const ShapeList& list, at::Device de
     return [optimizer] { optimizer->step(); };
   });
   add_lawn<Kind>("free/" + name, list, device, Kind::kBytes, lawn::LAWNOptions::kNever);
-  add_lawn<Kind>("lawn/" + name, list, device, Kind::kBytes + kSphereBytes, 0);
+  add_lawn<Kind>("lawn/" + name, list, device, Kind::kBytes + kBytesOfLAWN<Opt>, 0);
 }
 
 /// LibTorch's own: the naive form is measured around these.
