@@ -47,9 +47,8 @@ inline std::vector<at::Tensor> norms_of_order(const std::vector<at::Tensor>& val
 /// @param parameters  any devices and dtypes; those without a gradient are passed over
 /// @param max_norm    >= 0; infinity: nothing is changed but the norm is returned
 /// @param norm_type   order p of the norm, > 0; infinity: the largest absolute value
-/// @param error_if_nonfinite  whether a norm that is not finite is an error. Then the call waits
-/// for
-///                    the device, and throws before anything is changed; otherwise an infinite norm
+/// @param error_if_nonfinite  a norm that is not finite is an error: the call then waits for the
+///                    device, and throws before anything is changed. Otherwise an infinite norm
 ///                    makes gradients zero, or NaN where they are not finite, and NaN makes all NaN
 /// @return the norm before the clipping, 0-dim, on the device of the first gradient; in float64 if
 ///         one of the gradients is, else in float32. Zero where there is none
