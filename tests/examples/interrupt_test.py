@@ -1,11 +1,12 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
-"""Interrupts the program cifar10 with SIGINT, on both sides of LAWN's switch, resumes it, and checks
-that it ends with the weights and figures of a run that was never stopped.
+"""Interrupts a training program with SIGINT, on both sides of LAWN's switch, resumes it, and checks that it ends with
+the weights, figures and records of a run that was never stopped.
 
-    interrupt_test.py PATH_OF_CIFAR10
+    interrupt_test.py PATH_OF_PROGRAM          cifar10 or recommender
 """
 import csv
+import json
 import os
 import pathlib
 import re
@@ -16,14 +17,21 @@ import tempfile
 import time
 
 PROGRAM = sys.argv[1]
+NAME = pathlib.Path(PROGRAM).name
 EPOCHS = 4
+JOBS = {
+    "cifar10": [
+        *["--network", "vgg", "--train-size", "512", "--test-size", "64", "--batch-size", "16", "--probe-size", "64"],
+        "--augment",
+    ],
+    "recommender": ["--factors", "4", "--batch-size", "64"],
+}
 JOB = [
-    *["--network", "vgg", "--train-size", "512", "--test-size", "64", "--batch-size", "16"],
-    *["--probe-size", "64", "--epochs", str(EPOCHS), "--free-fraction", "0.4", "--augment", "--seed", "3"],
-    *["--threads", "1", "--compare"],
+    *[*JOBS[NAME], "--epochs", str(EPOCHS), "--free-fraction", "0.4", "--seed", "3", "--threads", "1"],
+    "--compare",
 ]
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
-TIMES = {"seconds", "images_per_second"}
+TIMES = {"seconds", "images_per_second", "samples_per_second", "optimizer_seconds_per_step"}
 
 
 def check(holds: bool, what: str) -> None:
@@ -59,6 +67,15 @@ def figures(path: pathlib.Path) -> list[dict[str, str]]:
         return [{name: text for name, text in row.items() if name not in TIMES} for row in csv.DictReader(file)]
 
 
+def record(path: pathlib.Path) -> dict:
+    """A run's record without the times."""
+    content = json.loads(path.read_text())
+    for part in (content, content["figures"], content["history"]):
+        for name in TIMES & part.keys():
+            del part[name]
+    return content
+
+
 with tempfile.TemporaryDirectory() as folder:
     whole, stopped = pathlib.Path(folder, "whole"), pathlib.Path(folder, "stopped")
     code, output = run([*JOB, "--out", str(whole)])
@@ -92,11 +109,15 @@ with tempfile.TemporaryDirectory() as folder:
     for name in ("adam.csv", "lawn-adam.csv"):
         check(figures(stopped / name) == figures(whole / name), f"{name} differs")
         check(len(figures(whole / name)) == EPOCHS, f"{name} does not hold {EPOCHS} epochs")
+    for name in ("adam.json", "lawn-adam.json"):
+        check(record(stopped / name) == record(whole / name), f"{name} differs")
+        check(record(whole / name)["program"] == NAME, f"{name} does not name {NAME}")
 
     # A checkpoint of another job is refused, and says why.
-    other = [argument if argument != "16" else "32" for argument in JOB]
+    size = JOB.index("--batch-size") + 1
+    other = [*JOB[:size], "32", *JOB[size + 1 :]]
     code, output = run([*other, "--out", str(stopped), *resume])
     check(code == 1, f"a checkpoint of another job was taken:\n{output}")
-    check("a checkpoint of another run: batch-size is 16 there and 32 here" in output, output)
+    check(f"a checkpoint of another run: batch-size is {JOB[size]} there and 32 here" in output, output)
 
 print("stopped " + ", ".join(stops) + "; resumed to the same bits")
