@@ -5,6 +5,7 @@
 #include <limits>
 #include <numeric>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include <gtest/gtest.h>
@@ -140,11 +141,12 @@ TEST_P(Projections, EqualTheDefinitionForEveryLayoutAndRaggedEdges) {
 TEST_P(Projections, UnifyExactlySoManyBlocksAndKeepTheSigns) {
   const auto weight = weight_of("contiguous", GetParam());
   weight.view({-1}).slice(0, 0, 5).fill_(0);  // zero has a side too
-  for (const auto shape : {BlockShape{4, 4}, BlockShape{3, 7}, BlockShape{1, 54}}) {
-    const auto result = unify_blocks(weight, shape, 0.5);
+  for (const auto& cut :
+       {std::pair{BlockShape{4, 4}, 0.5}, {{3, 7}, 0.5}, {{1, 54}, 0.5}, {{4, 4}, 1.0}}) {
+    const auto result = unify_blocks(weight, cut.first, cut.second);
     int64_t unified = 0;
     int64_t blocks = 0;
-    for_each_block(result.weight.abs(), shape, [&](int64_t r, int64_t c, const auto& sizes) {
+    for_each_block(result.weight.abs(), cut.first, [&](int64_t r, int64_t c, const auto& sizes) {
       ++blocks;
       if (!result.chosen[r][c].template item<bool>()) return;
       ++unified;
@@ -153,7 +155,8 @@ TEST_P(Projections, UnifyExactlySoManyBlocksAndKeepTheSigns) {
       EXPECT_GT(*least, 0);
     });
     EXPECT_EQ(result.chosen.numel(), blocks);
-    EXPECT_EQ(unified, static_cast<int64_t>(std::nearbyint(0.5 * static_cast<double>(blocks))));
+    EXPECT_EQ(unified,
+              static_cast<int64_t>(std::nearbyint(cut.second * static_cast<double>(blocks))));
     const auto not_zero = weight.ne(0);
     EXPECT_TRUE(torch::equal(result.weight.sign().masked_select(not_zero),
                              weight.sign().masked_select(not_zero)));
