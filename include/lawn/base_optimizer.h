@@ -76,6 +76,18 @@ inline std::optional<std::vector<at::Tensor>> first_moments(
   return moments;
 }
 
+/// Whether the optimizer of these options is known to move each element by its own gradient alone.
+/// Not so LARS and LAMB (norms of a layer), L-BFGS (inner products over everything) and, for all
+/// that is known, an optimizer of the user's own.
+inline bool elementwise(const torch::optim::OptimizerOptions& options) {
+  namespace optim = torch::optim;
+  return dynamic_cast<const optim::SGDOptions*>(&options) != nullptr ||
+         dynamic_cast<const optim::AdamOptions*>(&options) != nullptr ||
+         dynamic_cast<const optim::AdamWOptions*>(&options) != nullptr ||
+         dynamic_cast<const optim::RMSpropOptions*>(&options) != nullptr ||
+         dynamic_cast<const optim::AdagradOptions*>(&options) != nullptr;
+}
+
 /// Forgets the state of `parameters`, so that the optimizer starts on them anew.
 inline void reset_state(torch::optim::Optimizer& optimizer,
                         const std::vector<at::Tensor>& parameters) {

@@ -14,7 +14,7 @@
 #include <torch/serialize/input-archive.h>
 #include <torch/serialize/output-archive.h>
 
-#include <lawn/companions/elementwise.h>
+#include <lawn/base_optimizer.h>
 #include <lawn/companions/held_weights.h>
 #include <lawn/companions/mask.h>
 #include <lawn/companions/zero_pruned.h>
