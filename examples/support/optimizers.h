@@ -190,6 +190,7 @@ inline std::unique_ptr<Stepper> make_stepper(const std::vector<at::Tensor>& para
         lawn::LARSOptions(options.learning_rate).momentum(0.9).weight_decay(options.weight_decay)));
   }
   TORCH_CHECK(false, "unknown optimizer '", name, "'; expected one of ", kOptimizers);
+  return nullptr;  // not reached; gcc does not see that without optimisation
 }
 
 }  // namespace examples

@@ -331,6 +331,14 @@ TEST_F(TrainerTest, ScalesGradientsInFloat16AndResumesToTheSameBitsAndScale) {
   EXPECT_LT(whole.trainer->skipped_steps(), kEpochs * kStepsPerEpoch - kFreeSteps);
   EXPECT_EQ(whole.trainer->loss_scale(),
             std::ldexp(65536, -static_cast<int>(whole.trainer->skipped_steps())));
+  // The schedule stands where LAWN does: as many steps on as were not skipped.
+  const Job fresh("adam", true, options);
+  for (int64_t step = whole.trainer->skipped_steps(); step < kEpochs * kStepsPerEpoch; ++step) {
+    fresh.stepper->optimizer().step();
+    fresh.stepper->advance_schedule();
+  }
+  EXPECT_EQ(whole.stepper->learning_rate(), fresh.stepper->learning_rate());
+  EXPECT_GT(whole.stepper->learning_rate(), 0);
   for (const int64_t stop : {1, 12}) {
     options.checkpoint = folder_ / "run.pt";
     {

@@ -93,13 +93,16 @@ TEST(CalibrationGaps, PutAnEdgeIntoTheBinBelowItAndCertaintyIntoTheLast) {
 }
 
 TEST(Evaluate, ReportsTheCalibrationErrorOverAllBatches) {
-  const examples::Dataset data = noise(70, 3, 32);
+  examples::Dataset data = noise(70, 3, 32);
   torch::manual_seed(2);
   auto network = examples::resnet20();
   network->eval();
   const torch::NoGradGuard no_grad;
   const at::Tensor probabilities =
       feeding(data).logits(*network, data.images).to(torch::kDouble).softmax(1);
+  // Right where it is not sure and wrong where it is, so that the gaps have both signs.
+  const auto [sureness, answers] = probabilities.max(1);
+  data.labels = torch::where(sureness < sureness.median(), answers, (answers + 1) % 10);
   double error = 0;  // a plain twin
   for (int64_t bin = 0; bin < 15; ++bin) {
     double gap = 0;
