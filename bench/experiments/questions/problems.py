@@ -6,7 +6,8 @@
     resnet20  with batch norm, on the same
     resnet18  on all of CIFAR-10, cropped and flipped, bfloat16: for a GPU
 
-Rates and weight decays are customary ones: Adam and LAMB around 1e-3 and 1e-2, SGD with momentum 0.9 around 0.05.
+Rates and weight decays are customary ones: Adam and LAMB around 1e-3 and 1e-2, SGD with momentum 0.9 around 0.05; large
+batches are tried with rates one place further up.
 LAWN is free for a tenth of the steps unless the question is what that does; select runs hold out training images that
 the final runs do not train on either, where there are enough.
 """
@@ -15,11 +16,13 @@ from experiment import Cell, flags
 FREE = 0.1
 
 RATES = {
-    "sgd": (0.003, 0.01, 0.03, 0.1, 0.3),
-    "adam": (1e-4, 3e-4, 1e-3, 3e-3, 1e-2),
-    "adamw": (1e-4, 3e-4, 1e-3, 3e-3, 1e-2),
-    "lamb": (1e-3, 3e-3, 1e-2, 3e-2, 1e-1),
+    "sgd": (0.003, 0.01, 0.03, 0.1, 0.3, 1.0),
+    "adam": (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2),
+    "adamw": (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2),
+    "lamb": (1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 3e-1),
 }
+TRIALS = 5  # of them: the smallest for small batches, the largest for large ones
+LARGE_BATCH = 500
 WEIGHT_DECAY = {"sgd": 5e-4, "adam": 0.0, "adamw": 0.1, "lamb": 0.01}
 
 MLP = {"network": "mlp", "data": "fashion-mnist", "train_size": 4000, "epochs": 100, "probe_size": 1000}
@@ -34,11 +37,13 @@ def cell(labels: dict, problem: dict, optimizer: str, lawn: bool, rates: tuple[f
     given = {**problem, "optimizer": optimizer, "weight_decay": WEIGHT_DECAY[optimizer], "lawn": lawn, **more}
     if lawn:
         given.setdefault("free_fraction", FREE)
+    usual = RATES[optimizer]
+    usual = usual[-TRIALS:] if given["batch_size"] >= LARGE_BATCH else usual[:TRIALS]
     return Cell(
         labels=tuple(labels.items()),
         program="cifar10",
         flags=flags(**given),
-        rates=rates or RATES[optimizer],
+        rates=rates or usual,
         validation=flags(validation=HELD_OUT[problem["network"]]),
     )
 
