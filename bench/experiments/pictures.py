@@ -53,6 +53,8 @@ def by_batch_size(plt, cells: list[Cell], records: dict):
             places = [float(dict(cell.flags)["batch-size"]) for cell in side]
             error_bars(axes, places, side, records, name, color=colour(side[0]), label=label(side[0]))
         axes.set_xscale("log", base=2)
+        axes.set_xticks(sorted({int(dict(cell.flags)["batch-size"]) for cell in cells}))
+        axes.xaxis.set_major_formatter(plt.ScalarFormatter())
         axes.set_xlabel("batch size")
         axes.set_title(title)
         axes.grid(alpha=0.3)
@@ -92,7 +94,7 @@ def over_training(plt, cells: list[Cell], records: dict):
         ("train_logit_norm", "mean logit norm, train", False),
         ("train_vanished", "share with a vanished gradient", False),
         ("update_norm", "norm of a step's update", True),
-        ("weight_norm", "norm of the sub-network / start", False),
+        ("weight_norm", "norm of the sub-network, relative to epoch 1", False),
     )
     figure, panels = plt.subplots(len(problems), 4, figsize=(16, 3.4 * len(problems)), squeeze=False)
     for line, ((network, batch), row) in zip(panels, problems.items()):
@@ -103,8 +105,8 @@ def over_training(plt, cells: list[Cell], records: dict):
                     curve = history[column]
                     if column == "weight_norm":  # relative to the first epoch's end
                         curve = [value / curve[0] for value in curve]
-                    if column == "update_norm":  # the cosine ends at a learning rate of zero
-                        curve = [value if value else None for value in curve]
+                    if column == "update_norm":  # the cosine ends next to a learning rate of zero
+                        curve = [*curve[:-1], None]
                     pairs = [(x, y) for x, y in zip(history["epoch"], curve) if y is not None]
                     axes.plot(*zip(*pairs), color=colour(cell), alpha=0.7, linewidth=1.2, label=shown)
             if logarithmic:
