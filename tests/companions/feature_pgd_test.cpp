@@ -99,6 +99,10 @@ TEST_F(FeaturePGD, AddsUpStepsThatBFloat16WouldRoundAway) {
   const auto five = feature_pgd(features_, loss(), options);
   EXPECT_TRUE((one.gt(1)).logical_not().all().item<bool>());
   EXPECT_TRUE(five.gt(1).any().item<bool>());
+  // A perturbation in bfloat16 would stop growing at 0.5.
+  const auto nothing = torch::zeros({32, 12}, torch::kBFloat16);
+  const auto many = PerturbationOptions(options).steps(1000).step_size(0.001);
+  EXPECT_NEAR(size_of(feature_pgd(nothing, loss(), many), nothing), 1, 1.0 / 256);
 }
 
 TEST_F(FeaturePGD, StartsAtRandomWithinEpsilonAndStaysThere) {

@@ -106,6 +106,9 @@ TEST_F(MimicNorm, StartsWithCentredWeightsOfHesVariance) {
   auto wide = net->add("wide", lawn::testing::conv(64, 64, /*bias=*/true));
   auto up =
       net->add("up", torch::nn::ConvTranspose2d(torch::nn::ConvTranspose2dOptions(64, 32, 3)));
+  auto up_grouped =
+      net->add("up_grouped",
+               torch::nn::ConvTranspose2d(torch::nn::ConvTranspose2dOptions(64, 32, 3).groups(4)));
   auto norm = net->add("norm", torch::nn::BatchNorm2d(64));
   const torch::NoGradGuard no_grad;
   norm->bias.fill_(3);
@@ -117,6 +120,7 @@ TEST_F(MimicNorm, StartsWithCentredWeightsOfHesVariance) {
   EXPECT_NEAR(deviation(stem->weight) / std::sqrt(2.0 / 27), 1, 0.1);
   EXPECT_NEAR(deviation(wide->weight) / (1.5 * std::sqrt(2.0 / 576)), 1, 0.05);
   EXPECT_NEAR(deviation(up->weight) / (1.5 * std::sqrt(2.0 / 576)), 1, 0.05);
+  EXPECT_NEAR(deviation(up_grouped->weight) / std::sqrt(2.0 / 144), 1, 0.05) << "of one group";
   EXPECT_EQ(wide->bias.abs().max().item<double>(), 0);
   EXPECT_EQ(stem->bias.abs().max().item<double>(), 0);
   EXPECT_EQ(norm->bias.min().item<double>(), 3) << "not of a layer that multiplies";

@@ -133,7 +133,6 @@ inline Subnetwork select_for_centering(const torch::nn::Module& module,
     const auto found = fan_ins.find(parameter.tensor.unsafeGetTensorImpl());
     if (found != fan_ins.end()) {
       parameter.reason = detail::reason_against_centering(found->second, options);
-      parameter.unit_dim = found->second.unit_dim;
     } else {
       parameter.reason = parameter.role == Role::kBias ? "a bias" : "not of a convolution";
     }
