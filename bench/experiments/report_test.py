@@ -112,7 +112,9 @@ class MechanismTest(unittest.TestCase):
 
 class PageTest(unittest.TestCase):
     def setUp(self):
-        self.root = pathlib.Path(self.enterContext(tempfile.TemporaryDirectory()))
+        temporary = tempfile.TemporaryDirectory()
+        self.addCleanup(temporary.cleanup)
+        self.root = pathlib.Path(temporary.name)
         (self.root / "docs").mkdir()
         (self.root / "results").mkdir()
         self.page = self.root / "docs" / "results.md"

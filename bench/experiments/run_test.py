@@ -60,7 +60,9 @@ def cell(weight_decay: float = 0.0, **more) -> Cell:
 
 class RunTest(unittest.TestCase):
     def setUp(self):
-        self.folder = pathlib.Path(self.enterContext(tempfile.TemporaryDirectory()))
+        temporary = tempfile.TemporaryDirectory()
+        self.addCleanup(temporary.cleanup)
+        self.folder = pathlib.Path(temporary.name)
         program = self.folder / "build" / "examples" / "cifar10" / "cifar10"
         program.parent.mkdir(parents=True)
         program.write_text(PROGRAM.format(python=sys.executable))
