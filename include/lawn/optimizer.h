@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <string>
+#include <type_traits>
 #include <utility>
 #include <vector>
 
@@ -54,11 +55,37 @@ class LAWN : public Decorator<Opt, detail::LAWNRule> {
   LAWN(Opt&& optimizer, const Subnetwork& selection, LAWNOptions options = {})
       : Base(std::move(optimizer), detail::LAWNRule(optimizer, selection, std::move(options))) {
     if constexpr (detail::kFolds<Opt>) this->rule_.leave_to_base();
+    if constexpr (detail::kCapturable<Opt>) {
+      if (this->capturable()) make_capturable();
+    }
+  }
+
+  /// Makes the whole step capturable in a CUDA graph, for good: learning rates and step counts as
+  /// `Opt::make_capturable` says, which has the requirements, and with them LAWN's phase. A step
+  /// that was captured once is replayed through the switch and beyond. `phase()`, `steps()` and
+  /// `report()` wait for the device from then on.
+  ///
+  /// The radius of a layer is 0 in the free phase, and the folded step of such a sphere is the base
+  /// optimizer's: to rounding, and no longer bit for bit. At the switch a norm that is not finite,
+  /// as well as 0, leaves its sphere free for good.
+  ///
+  /// Only for an `Opt` of which it is known that nothing but numbers changes from step to step:
+  /// the fused optimizers themselves.
+  /// @throws c10::Error  before the switch, for `ZeroNorm::kError` (a captured step cannot throw)
+  ///                     and for any but `StateAtSwitch::kKeep` and `Radius::kCaptured`; with
+  ///                     `free_steps(LAWNOptions::kNever)`, where `constrain()` is called between
+  ///                     replays, only for `StateAtSwitch::kReset` and `Radius::kInitial`; for
+  ///                     `angular_steps`. Nothing is changed then
+  template <class O = Opt, class = std::enable_if_t<detail::kCapturable<O>>>
+  void make_capturable() {
+    this->rule_.check_capturable();
+    O::make_capturable();
+    this->rule_.make_capturable();
   }
 
   /// Switches to the constrained phase now, without regard to `free_steps`. No effect in it.
   /// @throws c10::Error  that names a layer whose norm cannot be a radius; nothing is changed then
-  /// @note   waits for the device with `ZeroNorm::kError`
+  /// @note   waits for the device with `ZeroNorm::kError`, and after `make_capturable`
   void constrain() { this->rule_.constrain(*this); }
 
   Phase phase() const { return this->rule_.phase(); }

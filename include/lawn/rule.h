@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <algorithm>
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <unordered_map>
 #include <utility>
@@ -16,6 +18,8 @@
 #include <ATen/ops/full_like.h>
 #include <ATen/ops/isfinite.h>
 #include <ATen/ops/where.h>
+#include <ATen/ops/zeros.h>
+#include <c10/core/TensorOptions.h>
 #include <c10/util/Exception.h>
 #include <torch/optim/optimizer.h>
 #include <torch/serialize/input-archive.h>
@@ -23,6 +27,7 @@
 
 #include <lawn/base_optimizer.h>
 #include <lawn/measure.h>
+#include <lawn/optim/folded/clocks.h>
 #include <lawn/optim/folded/folding.h>
 #include <lawn/options.h>
 #include <lawn/report.h>
@@ -70,6 +75,7 @@ class LAWNRule {
 
   void before_step(torch::optim::Optimizer& optimizer) {
     attach_gradients(optimizer);
+    if (clocks_) return before_device_step(optimizer);
     if (options_.angular_steps()) remember_weights();
     if (phase_ == Phase::kFree && steps_ >= options_.free_steps()) constrain(optimizer);
     if (phase_ != Phase::kConstrained) return;
@@ -81,14 +87,19 @@ class LAWNRule {
   }
 
   void after_step(torch::optim::Optimizer& /*optimizer*/) {
-    if (phase_ == Phase::kConstrained && !folds_) sphere::rescale_(layers_);
+    const bool may_rescale = clocks_ || phase_ == Phase::kConstrained;
+    if (may_rescale && !folds_) sphere::rescale_(layers_);
     if (options_.angular_steps()) measure_angles();
     for (auto& layer : layers_) layer.gradient.reset();
-    ++steps_;
+    if (clocks_) {
+      clocks_->advance();
+    } else {
+      ++steps_;
+    }
   }
 
   void constrain(torch::optim::Optimizer& optimizer) {
-    if (phase_ == Phase::kConstrained) return;
+    if (phase() == Phase::kConstrained) return;
     if (options_.radius() == Radius::kCaptured) {
       set_radii(usable_norms("at the switch"));
     } else if (options_.radius() == Radius::kGiven) {
@@ -102,15 +113,46 @@ class LAWNRule {
     if (options_.state_at_switch() == StateAtSwitch::kProject) project_state(optimizer);
     if (options_.radius() != Radius::kCaptured) sphere::rescale_(layers_);
     phase_ = Phase::kConstrained;
+    if (clocks_) clocks_->set_switched();
+  }
+
+  /// Refuses options whose switch cannot be captured. Nothing is changed.
+  void check_capturable() const {
+    const auto refuse_unless = [](bool can, const char* what) {
+      TORCH_CHECK(can, kName, ": make_capturable() expected ", what, "; nothing was changed");
+    };
+    refuse_unless(!options_.angular_steps(),
+                  "angular_steps(false), got true: the copies of the "
+                  "weights that it takes cannot be captured");
+    if (phase() == Phase::kConstrained) return;
+    refuse_unless(
+        options_.state_at_switch() != StateAtSwitch::kReset &&
+            options_.radius() != Radius::kInitial,
+        "StateAtSwitch::kKeep and Radius::kCaptured before the switch, got kReset or kInitial, "
+        "for which a captured step has no form: call it after the switch");
+    if (options_.free_steps() == LAWNOptions::kNever) return;  // constrain() is not captured
+    refuse_unless(options_.zero_norm() == ZeroNorm::kLeaveFree,
+                  "ZeroNorm::kLeaveFree, got kError: a captured step cannot throw; or switch by "
+                  "constrain() between replays, with free_steps(LAWNOptions::kNever)");
+    refuse_unless(options_.radius() == Radius::kCaptured &&
+                      options_.state_at_switch() == StateAtSwitch::kKeep,
+                  "Radius::kCaptured and StateAtSwitch::kKeep, got others: switch by constrain() "
+                  "between replays, with free_steps(LAWNOptions::kNever)");
+  }
+
+  /// Moves the phase to the devices of the layers: it is told by the radii, 0 before the switch.
+  void make_capturable() {
+    if (!clocks_) move_to_devices();
   }
 
   void save(torch::serialize::OutputArchive& archive) const {
-    archive.write("phase", c10::IValue(static_cast<int64_t>(phase_)));
-    archive.write("steps", c10::IValue(steps_));
+    const bool has_radii = !clocks_ || phase() == Phase::kConstrained;
+    archive.write("phase", c10::IValue(static_cast<int64_t>(phase())));
+    archive.write("steps", c10::IValue(steps()));
     archive.write("names", c10::IValue(names_));
     archive.write("positions", c10::IValue(flat_positions()));
     for (std::size_t i = 0; i < layers_.size(); ++i) {
-      if (layers_[i].radius.defined()) {
+      if (layers_[i].radius.defined() && has_radii) {
         archive.write("radius/" + std::to_string(i), layers_[i].radius, /*is_buffer=*/true);
       }
     }
@@ -146,12 +188,15 @@ class LAWNRule {
     phase_ = static_cast<Phase>(phase.toInt());
     steps_ = steps.toInt();
     angles_.clear();
+    if (clocks_) move_to_devices();
   }
 
   Report report() const {
-    Report result{phase_, steps_, {}};
+    Report result{phase(), steps(), {}};
     for (std::size_t i = 0; i < layers_.size(); ++i) {
-      result.layers.push_back(measure(names_[i], layers_[i], phase_));
+      auto layer = layers_[i];
+      if (clocks_ && result.phase == Phase::kFree) layer.radius.reset();
+      result.layers.push_back(measure(names_[i], layer, result.phase));
       if (!angles_.empty()) result.layers.back().angular_step = angles_[i].item<double>();
     }
     return result;
@@ -160,12 +205,38 @@ class LAWNRule {
   /// Leaves projection and rescaling to the step of an optimizer that is a `Folding`.
   void leave_to_base() { folds_ = true; }
 
-  Phase phase() const { return phase_; }
-  int64_t steps() const { return steps_; }
+  /// These two wait for the device after make_capturable.
+  Phase phase() const {
+    if (!clocks_) return phase_;
+    return clocks_->read().second ? Phase::kConstrained : Phase::kFree;
+  }
+  int64_t steps() const { return clocks_ ? clocks_->read().first : steps_; }
   const LAWNOptions& options() const { return options_; }
   const std::vector<std::string>& names() const { return names_; }
 
  private:
+  void before_device_step(torch::optim::Optimizer& optimizer) {
+    if (folds_) {
+      dynamic_cast<Folding&>(optimizer).fold(layers_, &*clocks_);
+    } else {
+      clocks_->take_radii(layers_);
+      sphere::project_to_tangent_(layers_);
+    }
+  }
+
+  /// Makes clocks that say what `phase_` and `steps_` do, and radii where there are none.
+  void move_to_devices() {
+    const bool switched = phase_ == Phase::kConstrained;
+    clocks_.emplace(layers_, steps_,
+                    switched ? Clocks::kSwitched : std::max(options_.free_steps(), steps_));
+    for (auto& layer : layers_) {
+      if (switched) continue;
+      layer.radius = at::zeros(
+          sphere::radius_shape(layer),
+          at::TensorOptions(layer.weight.device()).dtype(sphere::accumulation_dtype(layer.weight)));
+    }
+  }
+
   void add(const SubnetworkParameter& parameter) {
     sphere::Layer layer;
     layer.weight = parameter.tensor;
@@ -254,7 +325,13 @@ class LAWNRule {
   }
 
   void set_radii(std::vector<at::Tensor> radii) {
-    for (std::size_t i = 0; i < layers_.size(); ++i) layers_[i].radius = std::move(radii[i]);
+    for (std::size_t i = 0; i < layers_.size(); ++i) {
+      if (clocks_) {
+        layers_[i].radius.copy_(radii[i]);  // a captured step reads it there
+      } else {
+        layers_[i].radius = std::move(radii[i]);
+      }
+    }
   }
 
   void project_state(torch::optim::Optimizer& optimizer) {
@@ -314,6 +391,7 @@ class LAWNRule {
   Phase phase_ = Phase::kFree;
   int64_t steps_ = 0;
   bool folds_ = false;
+  std::optional<Clocks> clocks_;  // once they are there, phase and steps are theirs
   std::vector<at::Tensor> previous_;
   std::vector<at::Tensor> angles_;
 };

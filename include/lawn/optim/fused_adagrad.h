@@ -23,6 +23,7 @@ struct FusedAdagradRule {
   static constexpr bool kReducedOnCPU = true;
   static constexpr bool kFolds = false;
   static constexpr bool kStateByConstructor = true;
+  static constexpr bool kCounts = true;
 
   static bool keeps_state(const Options& /*options*/) { return true; }
 
@@ -39,11 +40,12 @@ struct FusedAdagradRule {
 
   static void count_step(State& state) { state.step(state.step() + 1); }
 
-  static void update(c10::ArrayRef<Entry> list, const Options& options) {
+  template <class Rate>
+  static void update(c10::ArrayRef<Entry> list, const Options& options, const Rate& lr) {
     at::_fused_adagrad_(column(list, [](const Entry& entry) { return entry.parameter; }),
                         column(list, [](const Entry& entry) { return entry.gradient; }),
                         column(list, [](const Entry& entry) { return entry.state->sum(); }),
-                        step_counts(list), options.lr(), options.lr_decay(), options.weight_decay(),
+                        step_counts(list), lr, options.lr_decay(), options.weight_decay(),
                         options.eps(), /*maximize=*/false);
   }
 };
@@ -74,5 +76,8 @@ class FusedAdagrad : public detail::Fused<torch::optim::Adagrad, detail::FusedAd
  public:
   using Fused::Fused;
 };
+
+template <>
+inline constexpr bool detail::kCapturable<FusedAdagrad> = true;
 
 }  // namespace lawn

@@ -21,16 +21,18 @@ namespace lawn {
 
 namespace detail {
 
-/// at::_fused_adam_ or at::_fused_adamw_: parameters, gradients, first and second moments, largest
-/// second moments, step counts; lr, betas, weight decay, epsilon; amsgrad, maximize; scale,
-/// overflow.
+/// at::_fused_adam_ or at::_fused_adamw_, with a learning rate of either type: parameters,
+/// gradients, first and second moments, largest second moments, step counts; lr, betas, weight
+/// decay, epsilon; amsgrad, maximize; scale, overflow.
+template <class Rate>
 using FusedAdamFunction = void (*)(at::TensorList, at::TensorList, at::TensorList, at::TensorList,
-                                   at::TensorList, at::TensorList, double, double, double, double,
+                                   at::TensorList, at::TensorList, Rate, double, double, double,
                                    double, bool, bool, const std::optional<at::Tensor>&,
                                    const std::optional<at::Tensor>&);
 
 /// Adam and AdamW: alike but for the function.
-template <class AdamOptions, class AdamState, FusedAdamFunction kFunction>
+template <class AdamOptions, class AdamState, FusedAdamFunction<double> kFunction,
+          FusedAdamFunction<const at::Tensor&> kTensorFunction>
 struct AdamFamilyRule {
   using Options = AdamOptions;
   using State = AdamState;
@@ -38,6 +40,7 @@ struct AdamFamilyRule {
   static constexpr bool kReducedOnCPU = true;
   static constexpr bool kFolds = true;
   static constexpr bool kStateByConstructor = false;
+  static constexpr bool kCounts = true;
 
   static bool keeps_state(const Options& /*options*/) { return true; }
 
@@ -56,23 +59,32 @@ struct AdamFamilyRule {
 
   static void count_step(State& state) { state.step(state.step() + 1); }
 
-  static void update(c10::ArrayRef<Entry> list, const Options& options) {
+  template <class Rate>
+  static void update(c10::ArrayRef<Entry> list, const Options& options, const Rate& lr) {
     std::vector<at::Tensor> largest;
     if (options.amsgrad()) {
       largest = column(list, [](const Entry& entry) { return entry.state->max_exp_avg_sq(); });
     }
     const auto [beta1, beta2] = options.betas();
-    kFunction(column(list, [](const Entry& entry) { return entry.parameter; }),
-              column(list, [](const Entry& entry) { return entry.gradient; }),
-              column(list, [](const Entry& entry) { return entry.state->exp_avg(); }),
-              column(list, [](const Entry& entry) { return entry.state->exp_avg_sq(); }), largest,
-              step_counts(list), options.lr(), beta1, beta2, options.weight_decay(), options.eps(),
-              options.amsgrad(), /*maximize=*/false, std::nullopt, std::nullopt);
+    const auto step = [&] {
+      if constexpr (std::is_same_v<Rate, at::Tensor>) {
+        return kTensorFunction;
+      } else {
+        return kFunction;
+      }
+    }();
+    step(column(list, [](const Entry& entry) { return entry.parameter; }),
+         column(list, [](const Entry& entry) { return entry.gradient; }),
+         column(list, [](const Entry& entry) { return entry.state->exp_avg(); }),
+         column(list, [](const Entry& entry) { return entry.state->exp_avg_sq(); }), largest,
+         step_counts(list), lr, beta1, beta2, options.weight_decay(), options.eps(),
+         options.amsgrad(), /*maximize=*/false, std::nullopt, std::nullopt);
   }
 
   static bool folds(const Options& options) { return !options.amsgrad(); }
 
   static bool same_step(const Entry& a, const Entry& b) {
+    if (a.count.defined()) return a.count.is_same(b.count);
     return a.state->step() == b.state->step();
   }
 
@@ -92,10 +104,16 @@ struct AdamFamilyRule {
             std::sqrt(1 - std::pow(beta2, step)),
             decoupled ? 1 - options.lr() * options.weight_decay() : 1};
   }
+
+  static folded::DeviceAdam device_step(const Entry& /*entry*/, const Options& options) {
+    const auto [beta1, beta2] = options.betas();
+    const bool decoupled = std::is_same_v<Options, torch::optim::AdamWOptions>;
+    return {beta1, beta2, options.eps(), decoupled ? options.weight_decay() : 0, {}};
+  }
 };
 
-struct FusedAdamRule
-    : AdamFamilyRule<torch::optim::AdamOptions, torch::optim::AdamParamState, &at::_fused_adam_> {
+struct FusedAdamRule : AdamFamilyRule<torch::optim::AdamOptions, torch::optim::AdamParamState,
+                                      &at::_fused_adam_, &at::_fused_adam_> {
   static constexpr const char* kName = "lawn::FusedAdam";
 };
 
@@ -127,5 +145,7 @@ class FusedAdam : public detail::Fused<torch::optim::Adam, detail::FusedAdamRule
 
 template <>
 inline constexpr bool detail::kFolds<FusedAdam> = true;
+template <>
+inline constexpr bool detail::kCapturable<FusedAdam> = true;
 
 }  // namespace lawn

@@ -12,7 +12,7 @@ namespace lawn {
 namespace detail {
 
 struct FusedAdamWRule : AdamFamilyRule<torch::optim::AdamWOptions, torch::optim::AdamWParamState,
-                                       &at::_fused_adamw_> {
+                                       &at::_fused_adamw_, &at::_fused_adamw_> {
   static constexpr const char* kName = "lawn::FusedAdamW";
 };
 
@@ -38,5 +38,7 @@ class FusedAdamW : public detail::Fused<torch::optim::AdamW, detail::FusedAdamWR
 
 template <>
 inline constexpr bool detail::kFolds<FusedAdamW> = true;
+template <>
+inline constexpr bool detail::kCapturable<FusedAdamW> = true;
 
 }  // namespace lawn

@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <map>
 #include <memory>
+#include <optional>
 #include <type_traits>
 #include <utility>
 #include <vector>
@@ -16,8 +17,13 @@
 #include <ATen/ops/empty_like.h>
 #include <ATen/ops/full.h>
 #include <c10/util/ArrayRef.h>
+#include <c10/util/Exception.h>
 #include <torch/optim/optimizer.h>
+#include <torch/serialize/input-archive.h>
+#include <torch/serialize/output-archive.h>
 
+#include <lawn/optim/capture.h>
+#include <lawn/optim/device_numbers.h>
 #include <lawn/optim/folded/folding.h>
 #include <lawn/optim/group_options.h>
 #include <lawn/sphere/flatten.h>
@@ -34,6 +40,7 @@ struct FusedEntry {
   at::Tensor gradient;     ///< in the parameter's order of memory
   State* state = nullptr;  ///< null where the optimizer keeps none
   bool first = false;      ///< the state was made in this step
+  at::Tensor count{};      ///< of steps, where it is on the device: that of the `Cohort`
 };
 
 /// Whether `other` holds its elements as `parameter` does, so that raw memory can be walked.
@@ -89,6 +96,7 @@ template <class Entry>
 std::vector<at::Tensor> step_counts(c10::ArrayRef<Entry> list) {
   std::map<int64_t, at::Tensor> of_count;
   return column(list, [&](const Entry& entry) {
+    if (entry.count.defined()) return entry.count;
     at::Tensor& count = of_count[entry.state->step()];
     if (!count.defined()) {
       const auto device = entry.parameter.device();
@@ -97,6 +105,18 @@ std::vector<at::Tensor> step_counts(c10::ArrayRef<Entry> list) {
     }
     return count;
   });
+}
+
+/// The devices on which `parameters` lie.
+inline std::vector<at::Device> devices_of(const std::vector<at::Tensor>& parameters) {
+  std::vector<at::Device> devices;
+  for (const at::Tensor& parameter : parameters) {
+    const auto device = parameter.device();
+    if (std::find(devices.begin(), devices.end(), device) == devices.end()) {
+      devices.push_back(device);
+    }
+  }
+  return devices;
 }
 
 /// `Base`, stepped by one call of a fused function for each list: the parameters of a group that
@@ -116,9 +136,11 @@ std::vector<at::Tensor> step_counts(c10::ArrayRef<Entry> list) {
 ///   bool fits(const State&, const at::Tensor& parameter, const Options&)
 ///                                                   whether its tensors lie beside the parameter
 ///   std::unique_ptr<State> make_state(const at::Tensor& parameter, const Options&)
+///   bool kCounts                                    State has a step count
 ///   void count_step(State&)
-///   void update(c10::ArrayRef<Entry> list, const Options&)
-///                                                   calls the fused function
+///   void update(c10::ArrayRef<Entry> list, const Options&, const Rate&)
+///                                                   calls the fused function with a learning rate
+///                                                   that is a double or a tensor
 template <class Base, class Rule>
 class Fused : public Base, public std::conditional_t<Rule::kFolds, Folding, NoFolding> {
  public:
@@ -126,31 +148,112 @@ class Fused : public Base, public std::conditional_t<Rule::kFolds, Folding, NoFo
 
   /// One step. The gradients stay as they are. Does not wait for the device.
   /// @return the loss of the closure, or an undefined tensor
-  /// @throws c10::Error  for a group with another optimizer's options, and what `Base` throws
+  /// @throws c10::Error  for a group with another optimizer's options, what `Base` throws, and what
+  ///                     `make_capturable` names; then before anything is changed
   at::Tensor step(torch::optim::Optimizer::LossClosure closure = nullptr) override {
     const at::NoGradGuard no_grad;
+    if (capturable()) prepare_device_step(closure != nullptr);
     at::Tensor loss;
     if (closure) {
       const at::AutoGradMode enable_grad(true);
       loss = closure();
     }
-    [[maybe_unused]] const auto layers = this->take_layers();
+    [[maybe_unused]] const Folded folded = this->take_layers();
+    if (capturable()) check_device_step();
     for (std::size_t group = 0; group < this->param_groups_.size(); ++group) {
       const Options& options = options_of(group);
       std::vector<at::Tensor> refused;
       auto entries = collect(group, options, refused);
+      if (capturable()) count_on_device(entries, options);
       if constexpr (Rule::kFolds) {
-        if (!layers.empty()) {
-          step_constrained(group, options, layers, entries, std::move(refused));
+        if (!folded.layers.empty()) {
+          step_constrained(group, options, folded, entries, std::move(refused));
           continue;
         }
       }
       // First, so that what Base refuses with an error leaves the rest of the group as it was.
       if (!refused.empty()) step_unfused(group, std::move(refused));
       for (Entry& entry : entries) advance(entry, options);
-      update(entries, options);
+      update(entries, options, group);
     }
     return loss;
+  }
+
+  /// Moves learning rates and step counts to the devices of the parameters, for good: from now on a
+  /// training step can be captured in an `at::cuda::CUDAGraph` and replayed with learning rates
+  /// that change and a bias correction that goes on. Steps outside of a capture work as before.
+  ///
+  /// The capture: warm up by some steps on a stream of your own, not the default one (they make the
+  /// state, and LibTorch's lazy parts), then capture forward, backward and `step()` there. Each
+  /// replay does to the memory that was there what the captured step did, so
+  ///   - inputs are static tensors, filled by `copy_` before a replay;
+  ///   - gradients keep their addresses: capture after `zero_grad(/*set_to_none=*/true)`, so that
+  ///     `backward()` makes them in the graph's own memory and each replay overwrites them, or
+  ///     capture `zero_grad(false)` with the rest;
+  ///   - the same parameters have gradients as in the step before the capture;
+  ///   - options other than the learning rate are those of the capture; so are the parameters.
+  ///     `load()` and moving the model replace tensors: capture anew after them.
+  /// Before a replay call `upload_learning_rates()`, after schedulers have changed them.
+  ///
+  /// A step then refuses parameters and gradients that the fused function does not take, and in a
+  /// capture also a closure, state that is not made yet, and parameters on several devices.
+  /// @throws c10::Error  for parameters on a GPU in a program without lawn's CUDA kernels, which
+  ///                     cannot tell a capture; within a capture
+  /// @note   a step count is a float32, as of LibTorch's fused functions: exact up to 2^24
+  void make_capturable() {
+    if (capturable()) return;
+    for (const auto& group : this->param_groups_) {
+      for (const auto device : devices_of(group.params())) {
+        TORCH_CHECK(notices_captures(device), Rule::kName, ": make_capturable() needs lawn's CUDA ",
+                    "kernels for parameters on ", device, ", got a program built without nvcc");
+        TORCH_CHECK(!is_capturing(device), Rule::kName,
+                    ": call make_capturable() before the capture, and some steps after it");
+      }
+    }
+    numbers_.emplace();
+    upload_learning_rates();
+  }
+
+  bool capturable() const { return numbers_.has_value(); }
+
+  /// Copies the learning rates of all groups to the devices, for the next replay. No effect before
+  /// `make_capturable`. `step()` does it itself outside of a capture. Does not wait for the device.
+  /// @throws c10::Error  within a capture, of which it would become part
+  void upload_learning_rates() {
+    if (!capturable()) return;
+    for (std::size_t group = 0; group < this->param_groups_.size(); ++group) {
+      const double lr = options_of(group).lr();
+      for (const auto device : devices_of(this->param_groups_[group].params())) {
+        TORCH_CHECK(!is_capturing(device), Rule::kName, ": call upload_learning_rates() before a ",
+                    "replay, not within a capture: a replay would bring this learning rate back");
+        numbers_->upload_rate(group, device, lr);
+      }
+    }
+  }
+
+  /// Brings the step counts in `state()` up to date, which are the devices' after
+  /// `make_capturable`. `save()` does it itself. Waits for the device.
+  void download_step_counts() const {
+    if constexpr (Rule::kCounts) {
+      if (!capturable()) return;
+      for (const auto& [parameter, count] : numbers_->read_counts()) {
+        const auto found = this->state_.find(const_cast<void*>(parameter));
+        if (found != this->state_.end()) static_cast<State*>(found->second.get())->step(count);
+      }
+    }
+  }
+
+  /// As `Base`. Waits for the device.
+  void save(torch::serialize::OutputArchive& archive) const override {
+    download_step_counts();
+    Base::save(archive);
+  }
+
+  /// As `Base`. A captured step has to be captured anew.
+  void load(torch::serialize::InputArchive& archive) override {
+    download_step_counts();  // of parameters that the checkpoint lacks
+    Base::load(archive);
+    if (capturable()) numbers_->forget_counts();
   }
 
  protected:
@@ -190,16 +293,13 @@ class Fused : public Base, public std::conditional_t<Rule::kFolds, Folding, NoFo
 
   /// Makes the state that is missing, and counts the step.
   void advance(Entry& entry, const Options& options) {
-    if (!Rule::keeps_state(options)) return;
-    if (entry.state == nullptr) {
-      entry.state = make_state(entry.parameter, options);
-      entry.first = true;
-    }
+    if (capturable() || !Rule::keeps_state(options)) return;  // see count_on_device
+    complete_state(entry, options);
     Rule::count_step(*entry.state);
   }
 
   /// Moves the parameters: one call of the fused function for each list. Reorders `entries`.
-  static void update(std::vector<Entry>& entries, const Options& options) {
+  void update(std::vector<Entry>& entries, const Options& options, std::size_t group) const {
     auto begin = entries.begin();
     while (begin != entries.end()) {
       const auto device = begin->parameter.device();
@@ -209,7 +309,12 @@ class Fused : public Base, public std::conditional_t<Rule::kFolds, Folding, NoFo
         return entry.parameter.device() == device && entry.parameter.scalar_type() == dtype &&
                entry.first == first;
       });
-      Rule::update({&*begin, static_cast<std::size_t>(end - begin)}, options);
+      const c10::ArrayRef<Entry> list(&*begin, static_cast<std::size_t>(end - begin));
+      if (const DeviceRate* rate = find_rate(group, device)) {
+        Rule::update(list, options, rate->narrow);
+      } else {
+        Rule::update(list, options, options.lr());
+      }
       // The fused functions do not, so that autograd would not notice a stale graph.
       std::for_each(begin, end, [](const Entry& entry) { sphere::bump_version(entry.parameter); });
       begin = end;
@@ -218,16 +323,82 @@ class Fused : public Base, public std::conditional_t<Rule::kFolds, Folding, NoFo
 
  private:
   /// The step of a group in LAWN's constrained phase.
-  void step_constrained(std::size_t group, const Options& options,
-                        c10::ArrayRef<sphere::Layer> layers, std::vector<Entry>& entries,
-                        std::vector<at::Tensor> refused) {
-    FoldedGroup<Rule> folded(layers, this->param_groups_[group].params(), entries, options);
+  void step_constrained(std::size_t group, const Options& options, const Folded& given,
+                        std::vector<Entry>& entries, std::vector<at::Tensor> refused) {
+    FoldedGroup<Rule> folded(given, this->param_groups_[group].params(), entries, options);
     folded.begin();
     if (!refused.empty()) step_unfused(group, std::move(refused));
     folded.for_each_entry([&](Entry& entry) { advance(entry, options); });
     for (Entry& entry : entries) advance(entry, options);
-    update(entries, options);
-    folded.finish(options);
+    update(entries, options, group);
+    folded.finish(options, [&](at::Device device) { return find_rate(group, device); });
+  }
+
+  /// The learning rate of `group` on `device`, null where it is the host's.
+  const DeviceRate* find_rate(std::size_t group, at::Device device) const {
+    return capturable() ? numbers_->find_rate(group, device) : nullptr;
+  }
+
+  /// Whether a parameter lies on a device that is capturing.
+  bool captures() const {
+    for (const auto& group : this->param_groups_) {
+      for (const auto device : devices_of(group.params())) {
+        if (is_capturing(device)) return true;
+      }
+    }
+    return false;
+  }
+
+  /// What a step with numbers on the device begins with.
+  void prepare_device_step(bool has_closure) {
+    if (!captures()) return upload_learning_rates();
+    TORCH_CHECK(!has_closure, Rule::kName, ": expected no closure in a capture, whose replays do ",
+                "not call it; capture forward and backward pass in front of step()");
+  }
+
+  /// Refuses what cannot be stepped with numbers on the device, or not be captured.
+  void check_device_step() const {
+    const bool capturing = captures();
+    for (std::size_t group = 0; group < this->param_groups_.size(); ++group) {
+      const Options& options = options_of(group);
+      std::vector<at::Tensor> refused;
+      const auto entries = collect(group, options, refused);
+      TORCH_CHECK(refused.empty(), Rule::kName,
+                  ": after make_capturable() expected parameters and ",
+                  "gradients that the fused function takes, got one of shape ",
+                  refused.front().sizes(), " in group ", group,
+                  " that it does not: make both dense, without gaps and of one dtype, or give it ",
+                  "to another optimizer; nothing was changed");
+      if (!capturing) continue;
+      bool ready = !Rule::kCounts || numbers_->complete(entries);
+      for (const Entry& entry : entries) {
+        const auto device = entry.parameter.device();
+        TORCH_CHECK(is_capturing(device), Rule::kName, ": expected every parameter on the device ",
+                    "of the capture, got one on ", device, " in group ", group);
+        ready = ready && numbers_->find_rate(group, device) != nullptr &&
+                (entry.state != nullptr || !Rule::keeps_state(options));
+      }
+      TORCH_CHECK(ready, Rule::kName, ": expected a step before the capture in which the same ",
+                  "parameters had gradients, got none for group ", group,
+                  ": warm up by some steps outside of the capture, after make_capturable() and ",
+                  "load()");
+    }
+  }
+
+  /// Makes the state that is missing, and counts the step of `entries` on their devices.
+  void count_on_device(std::vector<Entry>& entries, const Options& options) {
+    if (!Rule::keeps_state(options)) return;
+    for (Entry& entry : entries) complete_state(entry, options);
+    if constexpr (Rule::kCounts) {
+      numbers_->count_step(entries, [](const Entry& entry) { return entry.state->step(); });
+    }
+  }
+
+  void complete_state(Entry& entry, const Options& options) {
+    if (entry.state != nullptr) return;
+    entry.state = make_state(entry.parameter, options);
+    entry.first = true;
+    if (capturable()) numbers_->leave(entry.parameter);
   }
 
   State* find_state(const at::Tensor& parameter) const {
@@ -263,6 +434,8 @@ class Fused : public Base, public std::conditional_t<Rule::kFolds, Folding, NoFo
     }
     swap_held();
   }
+
+  std::optional<DeviceNumbers> numbers_;
 };
 
 }  // namespace lawn::detail

@@ -25,6 +25,7 @@ struct FusedSGDRule {
   static constexpr bool kReducedOnCPU = false;
   static constexpr bool kFolds = true;
   static constexpr bool kStateByConstructor = false;
+  static constexpr bool kCounts = false;
 
   static bool keeps_state(const Options& options) { return options.momentum() != 0; }
 
@@ -41,14 +42,15 @@ struct FusedSGDRule {
 
   static void count_step(State& /*state*/) {}
 
-  static void update(c10::ArrayRef<Entry> list, const Options& options) {
+  template <class Rate>
+  static void update(c10::ArrayRef<Entry> list, const Options& options, const Rate& lr) {
     std::vector<at::Tensor> momenta;
     if (keeps_state(options)) {
       momenta = column(list, [](const Entry& entry) { return entry.state->momentum_buffer(); });
     }
     at::_fused_sgd_(column(list, [](const Entry& entry) { return entry.parameter; }),
                     column(list, [](const Entry& entry) { return entry.gradient; }), momenta,
-                    options.weight_decay(), options.momentum(), options.lr(), options.dampening(),
+                    options.weight_decay(), options.momentum(), lr, options.dampening(),
                     options.nesterov(), /*maximize=*/false, /*is_first_step=*/list.front().first);
   }
 
@@ -62,6 +64,10 @@ struct FusedSGDRule {
 
   static folded::SGD folded_step(const Entry& entry, const Options& options) {
     return {options.lr(), options.momentum(), options.dampening(), options.nesterov(), entry.first};
+  }
+
+  static folded::DeviceSGD device_step(const Entry& entry, const Options& options) {
+    return {options.momentum(), options.dampening(), options.nesterov(), entry.first, {}};
   }
 };
 
@@ -93,5 +99,7 @@ class FusedSGD : public detail::Fused<torch::optim::SGD, detail::FusedSGDRule> {
 
 template <>
 inline constexpr bool detail::kFolds<FusedSGD> = true;
+template <>
+inline constexpr bool detail::kCapturable<FusedSGD> = true;
 
 }  // namespace lawn

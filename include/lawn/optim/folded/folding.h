@@ -12,6 +12,8 @@
 #include <c10/util/ArrayRef.h>
 #include <c10/util/Exception.h>
 
+#include <lawn/optim/device_numbers.h>
+#include <lawn/optim/folded/clocks.h>
 #include <lawn/optim/folded/dispatch.h>
 #include <lawn/optim/folded/step.h>
 #include <lawn/sphere/flatten.h>
@@ -22,25 +24,40 @@
 /// them.
 namespace lawn::detail {
 
+/// Whether `LAWN<Opt>` can move its phase to the device: of the fused optimizers, where nothing
+/// that a step does hangs on numbers of the host.
+template <class Opt>
+constexpr bool kCapturable = false;
+
 /// Whether `LAWN<Opt>` leaves them to `Opt`. Of the optimizers themselves alone: one derived from
 /// them may move the weights after their step.
 template <class Opt>
 constexpr bool kFolds = false;
+
+/// What LAWN gives the optimizer for a step.
+struct Folded {
+  c10::ArrayRef<sphere::Layer> layers;
+  /// Null where the phase is the host's.
+  const Clocks* clocks = nullptr;
+};
 
 /// The layers of a constrained step, on their way from LAWN to the optimizer.
 class Folding {
  public:
   /// Makes the next step project, and rescale, `layers`.
   /// @param layers  with gradients and radii; must live until then
-  void fold(c10::ArrayRef<sphere::Layer> layers) { layers_ = layers; }
+  /// @param clocks  say whether that step takes the radii; null: it does not
+  void fold(c10::ArrayRef<sphere::Layer> layers, const Clocks* clocks = nullptr) {
+    folded_ = {layers, clocks};
+  }
 
  protected:
   Folding() = default;
 
-  c10::ArrayRef<sphere::Layer> take_layers() { return std::exchange(layers_, {}); }
+  Folded take_layers() { return std::exchange(folded_, {}); }
 
  private:
-  c10::ArrayRef<sphere::Layer> layers_;
+  Folded folded_;
 };
 
 /// In place of `Folding` where there is no folded form.
@@ -48,12 +65,14 @@ class NoFolding {
  protected:
   NoFolding() = default;
 
-  static c10::ArrayRef<sphere::Layer> take_layers() { return {}; }
+  static Folded take_layers() { return {}; }
 };
 
 /// One optimizer step of one parameter group in which some parameters are constrained.
 /// @tparam Rule  as of `Fused`, and
 ///   folded::Adam or folded::SGD folded_step(const Entry&, const Options&)
+///   folded::DeviceAdam or folded::DeviceSGD device_step(const Entry&, const Options&)
+///                                                           all of it but what `at` says
 ///   bool folds(const Options&)                              whether the step has a folded form
 ///   void set_moments(const Entry&, folded::Layer&)
 ///   bool same_step(const Entry&, const Entry&)              whether one folded_step serves both
@@ -65,8 +84,10 @@ class FoldedGroup {
 
   /// Takes those of `entries` that are constrained, and whose step folds, out of them.
   /// @param layers  of the whole step
-  FoldedGroup(c10::ArrayRef<sphere::Layer> layers, const std::vector<at::Tensor>& parameters,
-              std::vector<Entry>& entries, const Options& options) {
+  FoldedGroup(const Folded& folded, const std::vector<at::Tensor>& parameters,
+              std::vector<Entry>& entries, const Options& options)
+      : clocks_(folded.clocks) {
+    const auto layers = folded.layers;
     if (layers.empty()) return;
     std::unordered_map<const c10::TensorImpl*, const sphere::Layer*> of_parameter;
     for (const auto& layer : layers) of_parameter[layer.weight.unsafeGetTensorImpl()] = &layer;
@@ -92,10 +113,15 @@ class FoldedGroup {
   }
 
   /// Before the optimizer's step: projects what is not folded.
-  void begin() const { sphere::project_to_tangent_(apart_); }
+  void begin() const {
+    if (clocks_ != nullptr) take_radii();
+    sphere::project_to_tangent_(apart_);
+  }
 
   /// Makes the folded steps, and rescales what is not folded.
-  void finish(const Options& options) {
+  /// @param rate_on  of a device: the learning rate there, null where it is that of `options`
+  template <class RateOn>
+  void finish(const Options& options, const RateOn& rate_on) {
     auto begin = folded_.begin();
     while (begin != folded_.end()) {
       const Item first = *begin;
@@ -105,7 +131,14 @@ class FoldedGroup {
       });
       std::vector<folded::Layer> layers;
       for (auto item = begin; item != end; ++item) layers.push_back(flatten(*item));
-      folded::step(first.layer.weight.device(), layers, Rule::folded_step(first.entry, options));
+      const auto device = first.layer.weight.device();
+      if (const DeviceRate* rate = rate_on(device)) {
+        auto step = Rule::device_step(first.entry, options);
+        step.at = on_device(*rate, first.entry, device);
+        folded::step_on_device(device, layers, step);
+      } else {
+        folded::step(device, layers, Rule::folded_step(first.entry, options));
+      }
       std::for_each(begin, end,
                     [](const Item& item) { sphere::bump_version(item.entry.parameter); });
       begin = end;
@@ -125,6 +158,23 @@ class FoldedGroup {
     sphere::Layer layer;
   };
 
+  /// Of those layers whose steps do not read the clock themselves.
+  void take_radii() const {
+    auto layers = apart_;
+    for (const Item& item : folded_) {
+      if (item.layer.weight.is_cpu()) layers.push_back(item.layer);
+    }
+    clocks_->take_radii(layers);
+  }
+
+  folded::OnDevice on_device(const DeviceRate& rate, const Entry& entry, at::Device device) const {
+    folded::OnDevice at;
+    at.lr = rate.wide.const_data_ptr<double>();
+    if (entry.count.defined()) at.step_count = entry.count.template const_data_ptr<float>();
+    if (clocks_ != nullptr) at.clock = clocks_->on(device).const_data_ptr<int64_t>();
+    return at;
+  }
+
   static bool takes(const sphere::Layer& layer, const Entry& entry) {
     auto seen = layer;
     seen.gradient = entry.gradient;
@@ -141,6 +191,7 @@ class FoldedGroup {
     return layer;
   }
 
+  const Clocks* clocks_;
   std::vector<Item> folded_;
   std::vector<sphere::Layer> apart_;
 };

@@ -1,0 +1,172 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <unordered_map>
+#include <utility>
+#include <vector>
+
+#include <ATen/core/Tensor.h>
+#include <ATen/ops/full.h>
+#include <c10/core/Device.h>
+#include <c10/core/TensorOptions.h>
+#include <c10/util/Exception.h>
+
+/// Learning rates and step counts in memory of the parameters' devices, where a captured step finds
+/// them anew at each replay.
+namespace lawn::detail {
+
+/// The learning rate of a group on one device.
+struct DeviceRate {
+  at::Tensor wide;    ///< `[]`, float64: what lawn's own kernels read
+  at::Tensor narrow;  ///< what LibTorch's fused functions read: float32 on a GPU, else `wide`
+  std::optional<double> uploaded;
+};
+
+/// Parameters of one device that have done the same number of steps, and will as long as gradients
+/// come to all of them or to none. They share a count, so that one addition counts a step of all.
+struct Cohort {
+  at::Tensor count;  ///< `[]`, float32
+  std::size_t members = 0;
+};
+
+class DeviceNumbers {
+ public:
+  /// The learning rate of `group` on `device`, null if it was never uploaded there.
+  const DeviceRate* find_rate(std::size_t group, at::Device device) const {
+    if (group >= rates_.size()) return nullptr;
+    for (const auto& [place, rate] : rates_[group]) {
+      if (place == device) return &rate;
+    }
+    return nullptr;
+  }
+
+  /// Makes `lr` the learning rate of `group` on `device`. Neither waits for the device nor does
+  /// anything where it is already.
+  void upload_rate(std::size_t group, at::Device device, double lr) {
+    if (find_rate(group, device) == nullptr) add_rate(group, device);
+    for (auto& [place, rate] : rates_[group]) {
+      if (place != device || rate.uploaded == lr) continue;
+      rate.wide.fill_(lr);  // by a kernel's parameter: a copy from the host might wait
+      if (!rate.narrow.is_same(rate.wide)) rate.narrow.fill_(lr);
+      rate.uploaded = lr;
+    }
+  }
+
+  /// The cohort of `parameter`, null if it has none.
+  Cohort* find_cohort(const at::Tensor& parameter) const {
+    const auto found = cohorts_.find(parameter.unsafeGetTensorImpl());
+    return found == cohorts_.end() ? nullptr : found->second.get();
+  }
+
+  /// Whether each cohort of `entries` is there in full, so that no count has to be made.
+  template <class Entries>
+  bool complete(const Entries& entries) const {
+    std::unordered_map<const Cohort*, std::size_t> present;
+    for (const auto& entry : entries) {
+      const Cohort* cohort = find_cohort(entry.parameter);
+      if (cohort == nullptr) return false;
+      ++present[cohort];
+    }
+    for (const auto& [cohort, members] : present) {
+      if (members != cohort->members) return false;
+    }
+    return true;
+  }
+
+  /// Counts one step of `entries`, and gives each its `count`.
+  /// @param host_count  of an entry: the steps done by a parameter that has no cohort yet
+  template <class Entries, class HostCount>
+  void count_step(Entries& entries, const HostCount& host_count) {
+    join(entries, host_count);
+    split(entries);
+    std::unordered_map<const Cohort*, bool> counted;
+    for (auto& entry : entries) {
+      Cohort* cohort = find_cohort(entry.parameter);
+      if (!std::exchange(counted[cohort], true)) cohort->count.add_(1);
+      entry.count = cohort->count;
+    }
+  }
+
+  /// The counts that there are, by parameter. Waits for the device.
+  std::unordered_map<const void*, int64_t> read_counts() const {
+    std::unordered_map<const Cohort*, int64_t> of_cohort;
+    std::unordered_map<const void*, int64_t> counts;
+    for (const auto& [parameter, cohort] : cohorts_) {
+      const auto [place, is_new] = of_cohort.emplace(cohort.get(), 0);
+      if (is_new) place->second = cohort->count.item().toLong();
+      counts[parameter] = place->second;
+    }
+    return counts;
+  }
+
+  /// Takes `parameter`, whose state is made anew, out of its cohort.
+  void leave(const at::Tensor& parameter) {
+    const auto found = cohorts_.find(parameter.unsafeGetTensorImpl());
+    if (found == cohorts_.end()) return;
+    --found->second->members;
+    cohorts_.erase(found);
+  }
+
+  /// Forgets every count: the next step makes them anew, out of those of the host.
+  void forget_counts() { cohorts_.clear(); }
+
+ private:
+  void add_rate(std::size_t group, at::Device device) {
+    if (group >= rates_.size()) rates_.resize(group + 1);
+    const auto options = at::TensorOptions(device).dtype(at::kDouble);
+    DeviceRate rate;
+    rate.wide = at::full({}, 0.0, options);
+    rate.narrow = device.is_cuda() ? at::full({}, 0.0, options.dtype(at::kFloat)) : rate.wide;
+    rates_[group].emplace_back(device, std::move(rate));
+  }
+
+  /// Makes cohorts for those of `entries` that are in none.
+  template <class Entries, class HostCount>
+  void join(const Entries& entries, const HostCount& host_count) {
+    std::vector<std::pair<int64_t, std::shared_ptr<Cohort>>> made;
+    for (const auto& entry : entries) {
+      if (find_cohort(entry.parameter) != nullptr) continue;
+      const auto device = entry.parameter.device();
+      const int64_t count = host_count(entry);
+      std::shared_ptr<Cohort> cohort;
+      for (const auto& [of_count, other] : made) {
+        if (of_count == count && other->count.device() == device) cohort = other;
+      }
+      if (cohort == nullptr) {
+        cohort = std::make_shared<Cohort>();
+        cohort->count = at::full({}, count, at::TensorOptions(device).dtype(at::kFloat));
+        made.emplace_back(count, cohort);
+      }
+      ++cohort->members;
+      cohorts_[entry.parameter.unsafeGetTensorImpl()] = std::move(cohort);
+    }
+  }
+
+  /// Takes those of a cohort that are among `entries` out of it where others are not.
+  template <class Entries>
+  void split(const Entries& entries) {
+    std::unordered_map<Cohort*, std::size_t> present;
+    for (const auto& entry : entries) ++present[find_cohort(entry.parameter)];
+    for (const auto& [cohort, members] : present) {
+      if (members == cohort->members) continue;
+      const auto taken = std::make_shared<Cohort>();
+      taken->count = cohort->count.clone();
+      taken->members = members;
+      for (const auto& entry : entries) {
+        auto& of_entry = cohorts_.at(entry.parameter.unsafeGetTensorImpl());
+        if (of_entry.get() != cohort) continue;
+        --of_entry->members;
+        of_entry = taken;
+      }
+    }
+  }
+
+  std::vector<std::vector<std::pair<at::Device, DeviceRate>>> rates_;  // of each group
+  std::unordered_map<const void*, std::shared_ptr<Cohort>> cohorts_;   // of each parameter
+};
+
+}  // namespace lawn::detail
