@@ -23,7 +23,7 @@ int main(int argc, char** argv) try {
   examples::catch_interrupts();
 
   const at::Device device = options->torch_device();
-  const examples::Split host = load_data(*options);
+  const examples::Split host = options->load_images();
   const examples::Split data = {host.train.to(device), host.test.to(device)};
   const examples::Feeding feeding = {examples::channel_statistics(data.train), device,
                                      options->torch_precision(), options->channels_last};

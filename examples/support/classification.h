@@ -57,9 +57,7 @@ class Classification : public Task {
       images =
           crop_and_flip(images, draw_crop_and_flip(end - begin, kPadding, generator), kPadding);
     }
-    const at::Tensor logits = feeding_.logits(*network_, images);
-    const at::Tensor detached = logits.detach();
-    return {at::cross_entropy_loss(logits, labels), metric_sums(detached, labels).slice(0, 0, 2)};
+    return on_batch(images, labels);
   }
 
   std::vector<std::string> batch_columns() const override {
@@ -86,6 +84,17 @@ class Classification : public Task {
   /// The same over all images of a half.
   Evaluation on_training_data() { return evaluate(*network_, data_.train, feeding_); }
   Evaluation on_test_data() { return evaluate(*network_, data_.test, feeding_); }
+
+ protected:
+  /// What becomes of a batch of bytes and their labels, for those who train by another loss.
+  virtual Batch on_batch(const at::Tensor& images, const at::Tensor& labels) {
+    const at::Tensor logits = feeding_.logits(*network_, images);
+    const at::Tensor detached = logits.detach();
+    return {at::cross_entropy_loss(logits, labels), metric_sums(detached, labels).slice(0, 0, 2)};
+  }
+
+  const Split& data() const { return data_; }
+  const Feeding& feeding() const { return feeding_; }
 
  private:
   static constexpr int64_t kPadding = 4;

@@ -23,6 +23,16 @@ enum class Shortcut {
   kConvolution  ///< option B: a 1x1 convolution and a batch norm
 };
 
+/// A shortcut without parameters to `channels` channels: option A. Where they differ from those of
+/// x, every second pixel is taken.
+/// @param x  [N, C, H, W]
+inline at::Tensor padded_shortcut(const at::Tensor& x, int64_t channels) {
+  if (x.size(1) == channels) return x;
+  namespace F = torch::nn::functional;
+  const at::Tensor thinned = x.slice(2, 0, {}, 2).slice(3, 0, {}, 2);
+  return F::pad(thinned, F::PadFuncOptions({0, 0, 0, 0, 0, channels - x.size(1)}));
+}
+
 /// Two 3x3 convolutions with batch norm, and a shortcut around them:
 ///   y = relu(norm2(conv2(relu(norm1(conv1(x))))) + shortcut(x))
 class ResidualBlockImpl : public torch::nn::Module {

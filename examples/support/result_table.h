@@ -29,15 +29,26 @@ class ResultTable {
     table_.add(std::move(cells));
   }
 
-  /// The rows of all programs: norms, speed, and what tells equal weights from others.
+  /// The rows of programs that train with LAWN: norms, speed, and what tells equal weights from
+  /// others.
   /// @param score  what the best epoch is told by
   /// @param text   writes a score
   /// @param unit   what samples are called
   void add_run_rows(const std::string& score, const std::function<std::string(double)>& text,
                     const std::string& unit) {
+    add_best_rows(score, text);
+    row("sub-network's norm, end / start", [](const Result& r) { return fixed(r.norm_growth, 3); });
+    add_cost_rows(unit);
+  }
+
+  /// The best epoch, as add_run_rows() has it.
+  void add_best_rows(const std::string& score, const std::function<std::string(double)>& text) {
     row("best " + score, [&text](const Result& r) { return text(r.best_score); });
     row("  at epoch", [](const Result& r) { return std::to_string(r.best_epoch); });
-    row("sub-network's norm, end / start", [](const Result& r) { return fixed(r.norm_growth, 3); });
+  }
+
+  /// Speed and fingerprint, as add_run_rows() has them.
+  void add_cost_rows(const std::string& unit) {
     const bool scaled = std::any_of(results_.begin(), results_.end(), [](const Result& r) {
       return r.loss_scale != 1 || r.skipped_steps > 0;
     });

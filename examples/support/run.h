@@ -35,16 +35,36 @@ struct RunResult {
   History history{{}};
 };
 
-/// Trains the network of a task, from its checkpoint if there is one to resume.
-/// @param subnetwork       what LAWN constrains, and what is measured without LAWN too
+/// Steps that a task takes.
+inline int64_t total_steps(const Task& task, const RunOptions& options) {
+  return options.epochs *
+         Trainer::steps_per_epoch(task.size(), std::min(options.batch_size, task.size()));
+}
+
+/// What the options say of the optimizer and its schedule, without LAWN.
+inline StepperOptions stepper_options(const Task& task, const RunOptions& options) {
+  StepperOptions stepping;
+  stepping.total_steps = total_steps(task, options);
+  stepping.optimizer = options.optimizer;
+  stepping.learning_rate = options.rate();
+  stepping.weight_decay = options.weight_decay;
+  stepping.warmup_steps =
+      static_cast<int64_t>(options.warmup * static_cast<double>(stepping.total_steps));
+  return stepping;
+}
+
+/// Trains the network of a task with a stepper, from its checkpoint if there is one to resume.
+/// @param measured         weights whose norms are in the history
+/// @param name             of the run and its files
+/// @param resumed          checkpoint to go on from, or empty
 /// @param data             fingerprint of the training data: a checkpoint of other data is refused
 /// @param scale_gradients  see TrainerOptions
-inline RunResult run_training(Task& task, const lawn::Subnetwork& subnetwork,
-                              const RunOptions& options, bool with_lawn, uint64_t data,
-                              bool scale_gradients = false) {
+inline RunResult train_with(Task& task, Stepper& stepper, const lawn::Subnetwork& measured,
+                            const RunOptions& options, const std::string& name,
+                            const std::string& resumed, uint64_t data,
+                            bool scale_gradients = false) {
   RunResult result;
-  result.name = options.run_name(with_lawn);
-  if (with_lawn) std::cout << subnetwork << '\n';
+  result.name = name;
 
   TrainerOptions training;
   training.epochs = options.epochs;
@@ -55,29 +75,12 @@ inline RunResult run_training(Task& task, const lawn::Subnetwork& subnetwork,
   training.checkpoint = std::filesystem::path(options.out) / (result.name + ".pt");
   training.csv = std::filesystem::path(options.out) / (result.name + ".csv");
 
-  StepperOptions stepping;
-  stepping.total_steps =
-      options.epochs * Trainer::steps_per_epoch(task.size(), training.batch_size);
-  const auto share = [&](double fraction) {
-    return static_cast<int64_t>(fraction * static_cast<double>(stepping.total_steps));
-  };
-  stepping.optimizer = options.optimizer;
-  stepping.learning_rate = options.rate();
-  stepping.weight_decay = options.weight_decay;
-  stepping.lawn = with_lawn;
-  stepping.ablate = options.ablate;
-  stepping.two_part_schedule = options.two_part_schedule;
-  stepping.free_steps = share(options.free_fraction);
-  stepping.warmup_steps = share(options.warmup);
-  const auto stepper = make_stepper(task.network().parameters(), subnetwork, stepping);
-
   result.settings = options.settings;
   result.settings.emplace_back("run", result.name);
   result.settings.emplace_back("training data", std::to_string(data));
-  Trainer trainer(task, *stepper, subnetwork, training, result.settings);
-  const std::string resumed = options.resumed_checkpoint(with_lawn);
+  Trainer trainer(task, stepper, measured, training, result.settings);
   if (!resumed.empty()) trainer.load(resumed);
-  Progress progress(std::cout, result.name, stepping.total_steps * training.batch_size,
+  Progress progress(std::cout, result.name, trainer.total_steps() * training.batch_size,
                     trainer.steps() * training.batch_size, stdout_is_terminal(), task.unit());
   const auto start = std::chrono::steady_clock::now();
   result.finished = trainer.run(progress, [&] {
@@ -88,7 +91,6 @@ inline RunResult run_training(Task& task, const lawn::Subnetwork& subnetwork,
   result.steps = static_cast<double>(trainer.steps());
   if (!result.finished) return result;
 
-  if (with_lawn) stepper->print_report(std::cout);
   result.norm_growth = trainer.norm_growth();
   result.norm_growth_of_all = trainer.norm_growth_of_all();
   result.loss_scale = trainer.loss_scale();
@@ -103,16 +105,36 @@ inline RunResult run_training(Task& task, const lawn::Subnetwork& subnetwork,
   return result;
 }
 
+/// Trains the network of a task, plain or with LAWN, from its checkpoint if there is one to resume.
+/// @param subnetwork       what LAWN constrains, and what is measured without LAWN too
+/// @param data             fingerprint of the training data: a checkpoint of other data is refused
+/// @param scale_gradients  see TrainerOptions
+inline RunResult run_training(Task& task, const lawn::Subnetwork& subnetwork,
+                              const RunOptions& options, bool with_lawn, uint64_t data,
+                              bool scale_gradients = false) {
+  if (with_lawn) std::cout << subnetwork << '\n';
+  StepperOptions stepping = stepper_options(task, options);
+  stepping.lawn = with_lawn;
+  stepping.ablate = options.ablate;
+  stepping.two_part_schedule = options.two_part_schedule;
+  stepping.free_steps =
+      static_cast<int64_t>(options.free_fraction * static_cast<double>(stepping.total_steps));
+  const auto stepper = make_stepper(task.network().parameters(), subnetwork, stepping);
+  RunResult result = train_with(task, *stepper, subnetwork, options, options.run_name(with_lawn),
+                                options.resumed_checkpoint(with_lawn), data, scale_gradients);
+  if (with_lawn && result.finished) stepper->print_report(std::cout);
+  return result;
+}
+
 /// Writes the record of a finished run, `<out>/<name>.json`.
 /// @param figures  what the task measured at the end
-inline void write_record(const std::string& program, const RunOptions& options, bool with_lawn,
+inline void write_record(const std::string& program, const RunOptions& options,
                          const RunResult& result, const std::string& unit, at::Device device,
                          const Figures& figures) {
   RunRecord record;
   record.program = program;
   record.name = result.name;
   record.settings = result.settings;
-  record.settings.emplace_back("lawn", with_lawn ? "on" : "off");
   record.device = device.str();
   record.seconds = result.times.whole;
   record.figures = {{"learning_rate", options.rate()}, {"steps", result.steps}};
@@ -130,6 +152,14 @@ inline void write_record(const std::string& program, const RunOptions& options, 
   record.write(options.out, result.history);
 }
 
+/// The same, of a run plain or with LAWN.
+inline void write_record(const std::string& program, const RunOptions& options, bool with_lawn,
+                         RunResult result, const std::string& unit, at::Device device,
+                         const Figures& figures) {
+  result.settings.emplace_back("lawn", with_lawn ? "on" : "off");
+  write_record(program, options, result, unit, device, figures);
+}
+
 /// Says where an unfinished run stopped and how to go on.
 inline void print_how_to_resume(std::ostream& out, const RunOptions& options,
                                 const RunResult& result) {
@@ -140,7 +170,7 @@ inline void print_how_to_resume(std::ostream& out, const RunOptions& options,
     if (argument == "--resume") ++index;  // and its value
     if (argument.compare(0, 8, "--resume") != 0) out << ' ' << argument;
   }
-  out << " --resume " << (options.compare ? options.out : result.checkpoint) << '\n';
+  out << " --resume " << (options.several() ? options.out : result.checkpoint) << '\n';
 }
 
 }  // namespace examples

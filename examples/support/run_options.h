@@ -38,12 +38,29 @@ struct RunOptions {
   double stop_after = 0;
   std::string resume;
 
+  bool many = false;                      ///< a program that trains several networks in any case
   std::vector<std::string> command_line;  ///< as it was given
   Settings settings;                      ///< of all flags that change what a run computes
 
-  /// Declares the flags that say how to train.
+  /// Declares the flags that say how to train, without LAWN's.
+  /// @param optimizers  that the program knows
+  void add_optimization(Flags& flags, const std::vector<std::string>& optimizers) {
+    flags.add("optimizer", &optimizer, "LibTorch's, or lawn's fused ones").choices(optimizers);
+    flags.add("epochs", &epochs, "passes over the training data").range(1, 1e6);
+    flags.add("batch-size", &batch_size, "samples a step").range(1, 1e7);
+    flags.add("lr", &learning_rate, "learning rate; 0 is 0.05 for sgd, 0.001 for the others")
+        .range(0, 1e3);
+    flags.add("weight-decay", &weight_decay, "as the optimizer understands it").range(0, 1e3);
+    flags
+        .add("warmup", &warmup,
+             "share of the steps that the learning rate rises; with LAWN, after the switch too")
+        .range(0, 0.1);
+    flags.add("seed", &seed, "of the weights and of all that is drawn in training").range(0, 1e15);
+  }
+
+  /// Declares the flags that say how to train, plain or with LAWN.
   void add_training(Flags& flags) {
-    flags.add("optimizer", &optimizer, "LibTorch's, or lawn's fused ones").choices(kOptimizers);
+    add_optimization(flags, kOptimizers);
     flags.add("lawn", &lawn, "train with LAWN around the optimizer").incidental();
     flags.add("compare", &compare, "train plain and with LAWN from one seed").incidental();
     flags
@@ -52,20 +69,10 @@ struct RunOptions {
         .choices({"walk", "all"});
     flags.add("ablate", &ablate, "part of LAWN to leave out, to see what the rest does")
         .choices(kAblations);
-    flags.add("epochs", &epochs, "passes over the training data").range(1, 1e6);
-    flags.add("batch-size", &batch_size, "samples a step").range(1, 1e7);
-    flags.add("lr", &learning_rate, "learning rate; 0 is 0.05 for sgd, 0.001 for the others")
-        .range(0, 1e3);
-    flags.add("weight-decay", &weight_decay, "as the optimizer understands it").range(0, 1e3);
     flags.add("free-fraction", &free_fraction, "share of the steps before LAWN constrains")
         .range(0, 0.9);
-    flags
-        .add("warmup", &warmup,
-             "share of the steps that the learning rate rises; with LAWN, after the switch too")
-        .range(0, 0.1);
     flags.add("two-part-schedule", &two_part_schedule,
               "train the plain optimizer with LAWN's schedule too, as a control");
-    flags.add("seed", &seed, "of the weights and of all that is drawn in training").range(0, 1e15);
   }
 
   /// Declares the flags that say where to run, what to keep and when to stop.
@@ -81,7 +88,9 @@ struct RunOptions {
     flags.add("stop-after", &stop_after, "seconds after which to stop as on Ctrl-C; 0 is never")
         .range(0, 1e9)
         .incidental();
-    flags.add("resume", &resume, "checkpoint to go on from; with --compare the folder of both")
+    flags
+        .add("resume", &resume,
+             "checkpoint to go on from; the folder of all where several networks are trained")
         .incidental();
   }
 
@@ -136,12 +145,25 @@ struct RunOptions {
                   ": with --compare name the folder that holds the checkpoints of both runs");
       return resume;
     }
-    const std::filesystem::path path =
-        std::filesystem::path(resume) / (run_name(with_lawn) + ".pt");
-    TORCH_CHECK(std::filesystem::exists(path) || (compare && with_lawn), "--resume ", resume,
-                ": there is no ", path.filename().string(), " in that folder");
-    return std::filesystem::exists(path) ? path.string() : "";
+    return resumed_from_folder(run_name(with_lawn), /*begun=*/!(compare && with_lawn));
   }
+
+  /// The same of one of several runs. --resume names the folder of all; a run whose checkpoint is
+  /// not there had not begun.
+  /// @param begun  the run must have, as the first of a program
+  std::string resumed_from_folder(const std::string& run, bool begun) const {
+    if (resume.empty()) return "";
+    TORCH_CHECK(std::filesystem::is_directory(resume), "--resume ", resume,
+                ": expected the folder that holds the checkpoints of all runs");
+    const std::filesystem::path path = std::filesystem::path(resume) / (run + ".pt");
+    const bool there = std::filesystem::exists(path);
+    TORCH_CHECK(there || !begun, "--resume ", resume, ": there is no ", path.filename().string(),
+                " in that folder");
+    return there ? path.string() : "";
+  }
+
+  /// Whether more than one network is trained, so that --resume takes a folder.
+  bool several() const { return many || compare; }
 
   /// "adam without and with LAWN, 3 epochs of batches of 64", for the line that heads a job.
   std::string summary() const {

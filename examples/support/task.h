@@ -43,6 +43,8 @@ class Task {
   /// Runs the network over the samples [begin, end) of the epoch.
   /// @param generator  for what else is drawn at random, batch by batch
   virtual Batch batch(int64_t begin, int64_t end, at::Generator& generator) = 0;
+  /// Called after each step of the optimizer, for what follows the weights.
+  virtual void after_step() {}
   /// Names of Batch::sums, the first of which is the loss.
   virtual std::vector<std::string> batch_columns() const = 0;
 

@@ -212,6 +212,7 @@ class Trainer {
     bool stepped = true;
     clock_.time_optimizer(step_, [&] { stepped = scaler_.step(stepper_.optimizer()); });
     scaler_.update();
+    if (stepped) task_.after_step();
     // A skipped step does not count for the schedule, as it does not for LAWN's switch.
     if (stepped) stepper_.advance_schedule();
     if (!stepped) ++skipped_;
