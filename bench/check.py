@@ -111,7 +111,9 @@ def cpu_promises(threads):
         overhead("free/Adam/ResNet-18", 1.02),
     ]
     if threads == 1:
-        promises.append(overhead("lawn/Adam/ResNet-18", 1.2))
+        promises += [overhead("lawn/Adam/ResNet-18", 1.2), overhead("centered/SGD/ResNet-18", 1.5),
+                     overhead("masked/Adam/ResNet-18", 1.08),
+                     overhead("admm/Adam/ResNet-18", 1.4)]
     promises += [
         folded("Adam", "ResNet-18", 0.23 if threads == 1 else 0.32),
         folded("Adam", "ResNet-20", 0.3),

@@ -6,6 +6,7 @@
 //   lawn/<Optimizer>/<shapes>   LAWN in its constrained phase, every tensor constrained
 //   apart/<Optimizer>/<shapes>  the same with a fused optimizer, but not folded into it
 //   aten/<Optimizer>/<shapes>   the same written naively, one ATen call at a time
+//   centered/SGD, masked/Adam, admm/Adam   the companions that act around a step
 //   lawn/sphere, aten/sphere    the projection and the rescaling without the optimizer
 //   copy/<shapes>               memcpy (on a GPU: a copy) of as many floats, 8 bytes each: what
 //   memory allows
@@ -24,6 +25,9 @@
 #include <utility>
 #include <vector>
 
+#include <lawn/companions/admm.h>
+#include <lawn/companions/centered.h>
+#include <lawn/companions/masked.h>
 #include <lawn/lawn.h>
 #include <lawn/sphere/sphere.h>
 
@@ -104,31 +108,74 @@ void add(const std::string& name, const ShapeList& list, at::Device device, int 
   }
 }
 
-/// Registers LAWN's step after `free_steps` steps. On the CPU it takes turns with the step of the
+/// Registers the step of a decorated optimizer. On the CPU it takes turns with the step of the
 /// optimizer that it decorates, on the same state.
-template <class Kind>
-void add_lawn(const std::string& name, const ShapeList& list, at::Device device, int bytes,
-              int64_t free_steps) {
-  using Opt = typename Kind::Optimizer;
-  const auto make = [=] {
+/// @param make  of a list of weights and the plain optimizer for them: a shared_ptr
+template <class Kind, class Make>
+void add_decorated(const std::string& name, const ShapeList& list, at::Device device, int bytes,
+                   const Make& make) {
+  const auto make_shared = [=] {
     const auto& weights = Network::shared(list, device).weights;
-    return std::make_shared<lawn::LAWN<Opt>>(Kind::make(weights), lawn::select(weights),
-                                             lawn::LAWNOptions().free_steps(free_steps));
+    return make(weights, Kind::make(weights));
   };
   if (!device.is_cpu()) {
-    add(name, list, device, bytes, [=] { return [optimizer = make()] { optimizer->step(); }; });
+    add(name, list, device, bytes,
+        [=] { return [optimizer = make_shared()] { optimizer->step(); }; });
     return;
   }
   benchmark::RegisterBenchmark((name + "/" + list.name).c_str(),
                                [=](benchmark::State& state) {
                                  count(state, list, bytes);
-                                 const auto optimizer = make();
+                                 const auto optimizer = make_shared();
+                                 using Opt = typename Kind::Optimizer;
                                  bench::measure_after(
                                      state, [&] { optimizer->Opt::step(); },
                                      [&] { optimizer->step(); });
                                })
       ->Unit(benchmark::kMicrosecond)
       ->UseManualTime();
+}
+
+/// LAWN's step after `free_steps` steps.
+template <class Kind>
+void add_lawn(const std::string& name, const ShapeList& list, at::Device device, int bytes,
+              int64_t free_steps) {
+  using Opt = typename Kind::Optimizer;
+  add_decorated<Kind>(
+      name, list, device, bytes, [=](const std::vector<at::Tensor>& weights, Opt&& optimizer) {
+        return std::make_shared<lawn::LAWN<Opt>>(std::move(optimizer), lawn::select(weights),
+                                                 lawn::LAWNOptions().free_steps(free_steps));
+      });
+}
+
+/// The companions that act around a step.
+void add_companions(const ShapeList& list, at::Device device) {
+  using Weights = std::vector<at::Tensor>;
+  using SGDKind = SGD<torch::optim::SGD>;
+  using AdamKind = Adam<torch::optim::Adam>;
+  constexpr int kCenterBytes = 8;    // w read and written
+  constexpr int kMaskBytes = 9;      // and a mask read
+  constexpr int kPenaltyBytes = 20;  // w, Z, U, g read and g written
+  add_decorated<SGDKind>("centered/SGD", list, device, SGDKind::kBytes + kCenterBytes,
+                         [](const Weights& weights, torch::optim::SGD&& optimizer) {
+                           return std::make_shared<lawn::Centered<torch::optim::SGD>>(
+                               std::move(optimizer), lawn::select(weights));
+                         });
+  add_decorated<AdamKind>("masked/Adam", list, device, AdamKind::kBytes + kMaskBytes,
+                          [](const Weights& weights, torch::optim::Adam&& optimizer) {
+                            lawn::Masks masks;
+                            for (const auto& weight : weights) {
+                              masks.push_back({"weight", weight, weight.detach() > 0});
+                            }
+                            return std::make_shared<lawn::Masked<torch::optim::Adam>>(
+                                std::move(optimizer), masks);
+                          });
+  add_decorated<AdamKind>("admm/Adam", list, device, AdamKind::kBytes + kPenaltyBytes,
+                          [](const Weights& weights, torch::optim::Adam&& optimizer) {
+                            return std::make_shared<lawn::Admm<torch::optim::Adam>>(
+                                std::move(optimizer), lawn::select(weights),
+                                lawn::Projection::unify_blocks({4, 4}, 0.5));
+                          });
 }
 
 template <class Kind>
@@ -254,6 +301,7 @@ int main(int argc, char** argv) {
     add_lawn<Adam<ApartAdam>>("apart/FusedAdam", list, device,
                               Adam<ApartAdam>::kBytes + kSphereBytes, 0);
     add_parts(list, device);
+    if (list.name == "ResNet-18") add_companions(list, device);
   }
   benchmark::RunSpecifiedBenchmarks();
   benchmark::Shutdown();

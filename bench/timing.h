@@ -9,7 +9,7 @@
 #include <c10/core/impl/VirtualGuardImpl.h>
 #include <torch/torch.h>
 
-#if __has_include(<cuda_runtime_api.h>)
+#if defined(LAWN_CUDA_RUNTIME)
 #include <ATen/cuda/CUDAGraph.h>
 #include <c10/cuda/CUDAGuard.h>
 #include <c10/cuda/CUDAStream.h>
@@ -74,7 +74,7 @@ class GPUTimer {
 /// Times `step` captured in a CUDA graph. It must neither wait for the device nor use host state.
 inline void measure_graph(benchmark::State& state, at::Device device,
                           const std::function<void()>& step) {
-#if __has_include(<cuda_runtime_api.h>)
+#if defined(LAWN_CUDA_RUNTIME)
   const c10::cuda::CUDAStreamGuard guard(
       c10::cuda::getStreamFromPool(/*isHighPriority=*/false, device.index()));
   for (int i = 0; i < 2; ++i) step();  // loads the kernels: a capture must not
