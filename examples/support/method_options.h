@@ -55,9 +55,9 @@ struct MethodOptions : RunOptions, ImageOptions {
   }
 
   /// "5 methods by sgd, 12 epochs of batches of 64 on ...", for the line that heads a job.
-  std::string job_text(const Split& split, at::Device device) const {
+  std::string job_text(const Split& split, at::Device where) const {
     return (many ? std::to_string(methods.size()) + " methods" : method) + " on " +
-           images_text(split) + ", " + summary() + device_text(device);
+           images_text(split) + ", " + summary() + device_text(where);
   }
 };
 

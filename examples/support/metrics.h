@@ -38,13 +38,18 @@ struct Feeding {
   at::ScalarType precision = at::kFloat;  ///< kFloat, or what autocast computes in
   bool channels_last = true;
 
-  /// The network's float32 logits for a batch of bytes.
-  at::Tensor logits(Classifier& network, const at::Tensor& images) const {
+  /// What a network is given for a batch of bytes.
+  at::Tensor input(const at::Tensor& images) const {
     const auto format =
         channels_last ? at::MemoryFormat::ChannelsLast : at::MemoryFormat::Contiguous;
-    const at::Tensor input = normalise(images.contiguous(format), statistics);
+    return normalise(images.contiguous(format), statistics);
+  }
+
+  /// The network's float32 logits for a batch of bytes.
+  at::Tensor logits(Classifier& network, const at::Tensor& images) const {
+    const at::Tensor normalised = input(images);
     const Autocast autocast(device, precision);
-    return network.forward(input).to(at::kFloat);
+    return network.forward(normalised).to(at::kFloat);
   }
 };
 

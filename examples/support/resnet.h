@@ -23,14 +23,15 @@ enum class Shortcut {
   kConvolution  ///< option B: a 1x1 convolution and a batch norm
 };
 
-/// A shortcut without parameters to `channels` channels: option A. Where they differ from those of
-/// x, every second pixel is taken.
-/// @param x  [N, C, H, W]
-inline at::Tensor padded_shortcut(const at::Tensor& x, int64_t channels) {
-  if (x.size(1) == channels) return x;
+/// A shortcut without parameters: option A.
+/// @param x       [N, C, H, W]
+/// @param stride  1, or 2 to take every second pixel
+/// @param added   channels of zeros to append
+inline at::Tensor padded_shortcut(const at::Tensor& x, int64_t stride, int64_t added) {
+  if (stride == 1 && added == 0) return x;
   namespace F = torch::nn::functional;
-  const at::Tensor thinned = x.slice(2, 0, {}, 2).slice(3, 0, {}, 2);
-  return F::pad(thinned, F::PadFuncOptions({0, 0, 0, 0, 0, channels - x.size(1)}));
+  const at::Tensor thinned = x.slice(2, 0, {}, stride).slice(3, 0, {}, stride);
+  return F::pad(thinned, F::PadFuncOptions({0, 0, 0, 0, 0, added}));
 }
 
 /// Two 3x3 convolutions with batch norm, and a shortcut around them:
@@ -64,10 +65,7 @@ class ResidualBlockImpl : public torch::nn::Module {
  private:
   at::Tensor shortcut(const at::Tensor& x) {
     if (!projection_.is_empty()) return projection_norm_(projection_(x));
-    if (stride_ == 1 && added_channels_ == 0) return x;
-    namespace F = torch::nn::functional;
-    const at::Tensor thinned = x.slice(2, 0, {}, stride_).slice(3, 0, {}, stride_);
-    return F::pad(thinned, F::PadFuncOptions({0, 0, 0, 0, 0, added_channels_}));
+    return padded_shortcut(x, stride_, added_channels_);
   }
 
   int64_t stride_;
