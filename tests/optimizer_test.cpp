@@ -416,7 +416,7 @@ TEST(LAWNRefuses, ParameterThatTheOptimizerHoldsTwice) {
       [&] {
         LAWN(SGD({w, w}, SGDOptions(0.1)), lawn::select({w}));
       },
-      "got parameter 0 twice");
+      "got parameter 0 2 times");
 }
 
 TEST(LAWNRefuses, TheOptimizerStaysWhereItWas) {

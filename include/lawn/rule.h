@@ -7,13 +7,11 @@
 #include <cstdint>
 #include <optional>
 #include <string>
-#include <unordered_map>
 #include <utility>
 #include <vector>
 
 #include <ATen/TensorOperators.h>
 #include <ATen/core/Tensor.h>
-#include <ATen/core/grad_mode.h>
 #include <ATen/core/ivalue.h>
 #include <ATen/ops/full_like.h>
 #include <ATen/ops/isfinite.h>
@@ -25,7 +23,9 @@
 #include <torch/serialize/input-archive.h>
 #include <torch/serialize/output-archive.h>
 
+#include <lawn/angular_steps.h>
 #include <lawn/base_optimizer.h>
+#include <lawn/held_weights.h>
 #include <lawn/measure.h>
 #include <lawn/optim/folded/clocks.h>
 #include <lawn/optim/folded/folding.h>
@@ -35,12 +35,6 @@
 #include <lawn/subnetwork/subnetwork.h>
 
 namespace lawn::detail {
-
-/// Where an optimizer holds a parameter.
-struct Position {
-  int64_t group = 0;
-  int64_t index = 0;
-};
 
 /// The rule of LAWN: phase, radii, and what happens around a step. `LAWN` documents the behaviour.
 class LAWNRule {
@@ -57,7 +51,7 @@ class LAWNRule {
                         parameter.tensor.numel() > 1;
       if (parameter.constrained() || bias) add(parameter);
     }
-    locate(optimizer);
+    positions_ = positions_of(kName, optimizer, named_weights());
     TORCH_CHECK(options_.radius() != Radius::kGiven || options_.radii().size() == layers_.size(),
                 kName, ": expected one of radii for each of ", layers_.size(),
                 " constrained tensors, got ", options_.radii().size());
@@ -76,7 +70,7 @@ class LAWNRule {
   void before_step(torch::optim::Optimizer& optimizer) {
     attach_gradients(optimizer);
     if (clocks_) return before_device_step(optimizer);
-    if (options_.angular_steps()) remember_weights();
+    if (options_.angular_steps()) angles_.remember(layers_);
     if (phase_ == Phase::kFree && steps_ >= options_.free_steps()) constrain(optimizer);
     if (phase_ != Phase::kConstrained) return;
     if (folds_) {
@@ -89,7 +83,7 @@ class LAWNRule {
   void after_step(torch::optim::Optimizer& /*optimizer*/) {
     const bool may_rescale = clocks_ || phase_ == Phase::kConstrained;
     if (may_rescale && !folds_) sphere::rescale_(layers_);
-    if (options_.angular_steps()) measure_angles();
+    if (options_.angular_steps()) angles_.measure(layers_);
     for (auto& layer : layers_) layer.gradient.reset();
     if (clocks_) {
       clocks_->advance();
@@ -149,8 +143,7 @@ class LAWNRule {
     const bool has_radii = !clocks_ || phase() == Phase::kConstrained;
     archive.write("phase", c10::IValue(static_cast<int64_t>(phase())));
     archive.write("steps", c10::IValue(steps()));
-    archive.write("names", c10::IValue(names_));
-    archive.write("positions", c10::IValue(flat_positions()));
+    save_weights(archive, named_weights(), positions_);
     for (std::size_t i = 0; i < layers_.size(); ++i) {
       if (layers_[i].radius.defined() && has_radii) {
         archive.write("radius/" + std::to_string(i), layers_[i].radius, /*is_buffer=*/true);
@@ -161,17 +154,9 @@ class LAWNRule {
   void load(torch::serialize::InputArchive& archive, const torch::optim::Optimizer& /*optimizer*/) {
     c10::IValue phase;
     c10::IValue steps;
-    c10::IValue names;
-    c10::IValue positions;
     archive.read("phase", phase);
     archive.read("steps", steps);
-    archive.read("names", names);
-    archive.read("positions", positions);
-    TORCH_CHECK(positions.toIntVector() == flat_positions(), kName,
-                ": expected a checkpoint that constrains ", c10::ArrayRef<std::string>(names_),
-                ", got one that constrains ",
-                c10::ArrayRef<std::string>(names.to<std::vector<std::string>>()),
-                "; nothing was changed");
+    refuse_other_weights(kName, archive, named_weights(), positions_);
     auto layers = layers_;
     for (std::size_t i = 0; i < layers.size(); ++i) {
       at::Tensor radius;
@@ -187,7 +172,7 @@ class LAWNRule {
     layers_ = std::move(layers);
     phase_ = static_cast<Phase>(phase.toInt());
     steps_ = steps.toInt();
-    angles_.clear();
+    angles_ = {};
     if (clocks_) move_to_devices();
   }
 
@@ -197,7 +182,8 @@ class LAWNRule {
       auto layer = layers_[i];
       if (clocks_ && result.phase == Phase::kFree) layer.radius.reset();
       result.layers.push_back(measure(names_[i], layer, result.phase));
-      if (!angles_.empty()) result.layers.back().angular_step = angles_[i].item<double>();
+      const auto& angles = angles_.angles();
+      if (!angles.empty()) result.layers.back().angular_step = angles[i].item<double>();
     }
     return result;
   }
@@ -248,34 +234,6 @@ class LAWNRule {
     names_.push_back(parameter.name);
   }
 
-  void locate(const torch::optim::Optimizer& optimizer) {
-    std::unordered_map<const void*, Position> held;
-    std::vector<const void*> twice;
-    const auto& groups = optimizer.param_groups();
-    for (std::size_t g = 0; g < groups.size(); ++g) {
-      const auto& parameters = groups[g].params();
-      for (std::size_t p = 0; p < parameters.size(); ++p) {
-        const void* key = parameters[p].unsafeGetTensorImpl();
-        const Position position{static_cast<int64_t>(g), static_cast<int64_t>(p)};
-        if (!held.emplace(key, position).second) twice.push_back(key);
-      }
-    }
-    for (std::size_t i = 0; i < layers_.size(); ++i) {
-      const void* key = layers_[i].weight.unsafeGetTensorImpl();
-      const auto found = held.find(key);
-      TORCH_CHECK(found != held.end(), kName, ": expected the optimizer to hold every selected ",
-                  "parameter, got ", names_[i],
-                  " which it does not hold; give it to the optimizer ",
-                  "or leave it out of the selection");
-      for (const void* other : twice) {
-        TORCH_CHECK(other != key, kName,
-                    ": expected the optimizer to hold every selected parameter ", "once, got ",
-                    names_[i], " twice");
-      }
-      positions_.push_back(found->second);
-    }
-  }
-
   void attach_gradients(const torch::optim::Optimizer& optimizer) {
     std::vector<double> decays;  // of each group: users change options between steps
     for (const auto& group : optimizer.param_groups()) {
@@ -289,7 +247,7 @@ class LAWNRule {
                   layer.gradient.layout(),
                   ": make its embedding with sparse(false), or leave it out ",
                   "of the selection (parameters outside it may have sparse gradients)");
-      layer.weight_decay = decays.at(static_cast<std::size_t>(positions_[i].group));
+      layer.weight_decay = decays.at(static_cast<std::size_t>(positions_[2 * i]));
       if (layer.radius.defined() && layer.radius.device() != layer.weight.device()) {
         layer.radius = layer.radius.to(layer.weight.device());  // the model has been moved
       }
@@ -349,51 +307,29 @@ class LAWNRule {
     sphere::project_to_tangent_(moments);
   }
 
-  void remember_weights() {
-    if (!previous_.empty()) return;  // a later evaluation of the same step
-    const at::NoGradGuard no_grad;
-    for (const auto& layer : layers_) previous_.push_back(layer.weight.detach().clone());
-  }
-
-  void measure_angles() {
-    const at::NoGradGuard no_grad;
-    angles_.clear();
-    for (std::size_t i = 0; i < layers_.size(); ++i) {
-      const auto dtype = sphere::accumulation_dtype(layers_[i].weight);
-      const auto before = previous_[i].to(dtype);
-      const auto after = layers_[i].weight.detach().to(dtype);
-      // 2 asin(|a - b| / 2) keeps the small angles that acos(<a,b>) rounds away.
-      const auto chord = (after / after.norm() - before / before.norm()).norm();
-      angles_.push_back(2 * (chord / 2).clamp_max(1).asin());
-    }
-    previous_.clear();
-  }
-
   std::vector<at::Tensor> weights() const {
     std::vector<at::Tensor> all;
     for (const auto& layer : layers_) all.push_back(layer.weight);
     return all;
   }
 
-  std::vector<int64_t> flat_positions() const {
-    std::vector<int64_t> flat;
-    for (const auto& position : positions_) {
-      flat.push_back(position.group);
-      flat.push_back(position.index);
+  std::vector<NamedWeight> named_weights() const {
+    std::vector<NamedWeight> all;
+    for (std::size_t i = 0; i < layers_.size(); ++i) {
+      all.push_back({names_[i], layers_[i].weight});
     }
-    return flat;
+    return all;
   }
 
   LAWNOptions options_;
   std::vector<std::string> names_;
   std::vector<sphere::Layer> layers_;
-  std::vector<Position> positions_;
+  std::vector<int64_t> positions_;  // group and index of each layer
   Phase phase_ = Phase::kFree;
   int64_t steps_ = 0;
   bool folds_ = false;
   std::optional<Clocks> clocks_;  // once they are there, phase and steps are theirs
-  std::vector<at::Tensor> previous_;
-  std::vector<at::Tensor> angles_;
+  AngularSteps angles_;
 };
 
 }  // namespace lawn::detail

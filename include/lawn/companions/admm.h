@@ -46,15 +46,14 @@ class Admm : public Decorator<Opt, detail::AdmmRule> {
   ///                     that are larger than a matrix, fractions outside [0, 1], everything pruned
   /// @note   waits for the device
   Admm(Opt&& optimizer, const Subnetwork& selection, std::vector<Projection> projections,
-       AdmmOptions options = {})
+       const AdmmOptions& options = {})
       : Base(std::move(optimizer),
-             detail::AdmmRule(optimizer, selection, std::move(projections), std::move(options))) {}
+             detail::AdmmRule(optimizer, selection, std::move(projections), options)) {}
 
   /// The same projection for every weight.
-  Admm(Opt&& optimizer, const Subnetwork& selection, Projection projection,
-       AdmmOptions options = {})
-      : Admm(std::move(optimizer), selection, std::vector<Projection>{std::move(projection)},
-             std::move(options)) {}
+  Admm(Opt&& optimizer, const Subnetwork& selection, const Projection& projection,
+       const AdmmOptions& options = {})
+      : Admm(std::move(optimizer), selection, std::vector<Projection>{projection}, options) {}
 
   /// The other two steps of ADMM, to be called once an epoch. Waits for the device.
   /// @throws c10::Error  after `finalize`, and for weights that are not finite; nothing is changed

@@ -23,7 +23,7 @@
 #include <lawn/companions/admm_penalty.h>
 #include <lawn/companions/admm_projection.h>
 #include <lawn/companions/frozen_structure.h>
-#include <lawn/companions/held_weights.h>
+#include <lawn/held_weights.h>
 #include <lawn/sphere/layer.h>
 
 namespace lawn::detail {
@@ -34,8 +34,8 @@ class AdmmRule {
   static constexpr const char* kName = "lawn::Admm";
 
   AdmmRule(const torch::optim::Optimizer& optimizer, const Subnetwork& selection,
-           std::vector<Projection> projections, AdmmOptions options)
-      : options_(std::move(options)),
+           std::vector<Projection> projections, const AdmmOptions& options)
+      : options_(options),
         weights_(weights_of(selection)),
         projections_(std::move(projections)),
         rho_(options_.rho()) {

@@ -14,9 +14,9 @@
 #include <torch/serialize/output-archive.h>
 
 #include <lawn/companions/center_rows.h>
-#include <lawn/companions/held_weights.h>
 #include <lawn/companions/mask.h>
 #include <lawn/decorator.h>
+#include <lawn/held_weights.h>
 #include <lawn/subnetwork/subnetwork.h>
 
 namespace lawn {

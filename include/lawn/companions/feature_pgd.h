@@ -72,7 +72,7 @@ at::Tensor gradient_of_features(const at::Tensor& features, const Loss& loss) {
   TORCH_CHECK(value.requires_grad(),
               "lawn::feature_pgd: expected a loss that depends on the features, got one without a "
               "graph; the tail must neither detach them nor turn gradients off");
-  const auto gradient =
+  auto gradient =
       torch::autograd::grad({value}, {leaf}, /*grad_outputs=*/{}, /*retain_graph=*/false,
                             /*create_graph=*/false, /*allow_unused=*/true)[0];
   TORCH_CHECK(gradient.defined(),

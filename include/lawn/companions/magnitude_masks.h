@@ -16,9 +16,9 @@
 #include <torch/arg.h>
 
 #include <lawn/companions/block_grid.h>
-#include <lawn/companions/held_weights.h>
 #include <lawn/companions/mask.h>
 #include <lawn/companions/smallest.h>
+#include <lawn/held_weights.h>
 #include <lawn/subnetwork/subnetwork.h>
 
 namespace lawn {

@@ -9,8 +9,8 @@
 #include <ATen/ops/empty_like.h>
 #include <c10/util/Exception.h>
 
-#include <lawn/companions/held_weights.h>
 #include <lawn/companions/zero_pruned.h>
+#include <lawn/held_weights.h>
 
 namespace lawn {
 

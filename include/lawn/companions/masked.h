@@ -15,10 +15,10 @@
 #include <torch/serialize/output-archive.h>
 
 #include <lawn/base_optimizer.h>
-#include <lawn/companions/held_weights.h>
 #include <lawn/companions/mask.h>
 #include <lawn/companions/zero_pruned.h>
 #include <lawn/decorator.h>
+#include <lawn/held_weights.h>
 
 namespace lawn {
 

@@ -15,8 +15,8 @@
 #include <c10/util/Exception.h>
 
 #include <lawn/companions/block_grid.h>
-#include <lawn/companions/held_weights.h>
 #include <lawn/companions/smallest.h>
+#include <lawn/held_weights.h>
 
 /// The Euclidean projections of weight unification and of pruning: the nearest weight of which a
 /// fraction has a structure. Of equally near ones, the one whose first blocks have it.

@@ -7,7 +7,7 @@
 #include <c10/util/Exception.h>
 #include <torch/arg.h>
 
-#include <lawn/companions/held_weights.h>
+#include <lawn/held_weights.h>
 
 namespace lawn {
 
@@ -49,7 +49,7 @@ struct CubicSparsityOptions {
 class CubicSparsity {
  public:
   /// @throws c10::Error for an option out of range
-  explicit CubicSparsity(CubicSparsityOptions options) : options_(std::move(options)) {
+  explicit CubicSparsity(const CubicSparsityOptions& options) : options_(options) {
     options_.validate();
   }
 

@@ -15,7 +15,7 @@
 #include <torch/serialize/input-archive.h>
 #include <torch/serialize/output-archive.h>
 
-#include <lawn/companions/held_weights.h>
+#include <lawn/held_weights.h>
 #include <lawn/subnetwork/subnetwork.h>
 
 namespace lawn {

@@ -71,8 +71,8 @@ struct UnifyBand {
 #pragma omp simd
       for (std::int64_t k = 0; k < columns; ++k) {
         const float old = w[k];  // read in any case: a load under a condition is no vector's
-        const std::int32_t sign = s[k];
-        const float unified = static_cast<float>(sign) * values[k];
+        const auto sign = static_cast<float>(s[k]);
+        const float unified = sign * values[k];
         w[k] = sign == 0 ? old : unified;
       }
     }

@@ -12,8 +12,8 @@
 #include <ATen/ops/cat.h>
 #include <c10/util/Exception.h>
 
-#include <lawn/companions/held_weights.h>
 #include <lawn/companions/smallest.h>
+#include <lawn/held_weights.h>
 
 namespace lawn {
 

@@ -17,7 +17,7 @@
 
 #include <lawn/subnetwork/subnetwork.h>
 
-/// The weights that a companion works on, and where the optimizer that it decorates holds them.
+/// The weights that a decorator works on, and where the optimizer that it decorates holds them.
 namespace lawn::detail {
 
 /// A weight, and what messages call it.
