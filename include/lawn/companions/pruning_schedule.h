@@ -2,7 +2,6 @@
 #pragma once
 
 #include <cstdint>
-#include <utility>
 
 #include <c10/util/Exception.h>
 #include <torch/arg.h>
