@@ -164,6 +164,7 @@ TEST(CapturableLAWN, SavesAndLoadsOnBothSidesOfTheSwitch) {
       torch::load(second, file);
       EXPECT_EQ(second.steps(), saved_after);
       EXPECT_EQ(second.phase(), saved_after == 2 ? Phase::kFree : Phase::kConstrained);
+      EXPECT_EQ(second.report().layers[0].radius.has_value(), saved_after != 2);
       steps(second, saved_after, 9);
       EXPECT_EQ(second.steps(), 9);
       for (std::size_t i = 0; i < a.size(); ++i) {
@@ -171,6 +172,25 @@ TEST(CapturableLAWN, SavesAndLoadsOnBothSidesOfTheSwitch) {
       }
     }
   }
+}
+
+TEST(CapturableLAWN, SwitchesAtOnceWhereTheCheckpointIsPastTheSwitch) {
+  const auto a = make_weights(torch::kFloat);
+  LAWN<lawn::FusedAdam> longer(lawn::FusedAdam(a, 0.01), selection(a), lawn_options(9));
+  LAWN<lawn::FusedAdam> shorter(lawn::FusedAdam(a, 0.01), selection(a), lawn_options(2));
+  shorter.make_capturable();
+  for (int64_t step = 0; step < 5; ++step) {
+    lawn::testing::set_gradients(a, step);
+    longer.step();
+  }
+  std::stringstream file;
+  torch::save(longer, file);
+  torch::load(shorter, file);
+  EXPECT_EQ(shorter.phase(), Phase::kFree);
+  lawn::testing::set_gradients(a, 5);
+  shorter.step();
+  EXPECT_EQ(shorter.phase(), Phase::kConstrained);
+  EXPECT_GT(*shorter.report().layers[0].radius, 0);
 }
 
 TEST(CapturableLAWN, SwitchesByHandWithOptionsThatACaptureCannotHave) {
