@@ -69,6 +69,7 @@ struct FusedAdagradRule {
 /// Fused: float64, float32, half and bfloat16 on CPU and CUDA, dense without gaps in any order of
 /// dimensions, each parameter held once. All else, sparse gradients among it, takes Adagrad's own
 /// step. `step()` leaves the gradients as they are and does not wait for the device.
+/// `make_capturable()` readies it for CUDA graphs.
 ///
 /// @source  Duchi, Hazan, Singer 2011, "Adaptive subgradient methods for online learning and
 ///          stochastic optimization"

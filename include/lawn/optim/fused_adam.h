@@ -136,6 +136,7 @@ struct FusedAdamRule : AdamFamilyRule<torch::optim::AdamOptions, torch::optim::A
 /// Fused: float64, float32, half and bfloat16 on CPU and CUDA, dense without gaps in any order of
 /// dimensions, each parameter held once. All else takes Adam's own step, which refuses sparse
 /// gradients. `step()` leaves the gradients as they are and does not wait for the device.
+/// `make_capturable()` readies it for CUDA graphs.
 ///
 /// @source  Kingma, Ba 2015, arXiv 1412.6980, algorithm 1; Reddi, Kale, Kumar 2018 (amsgrad)
 class FusedAdam : public detail::Fused<torch::optim::Adam, detail::FusedAdamRule> {

@@ -29,6 +29,7 @@ struct FusedAdamWRule : AdamFamilyRule<torch::optim::AdamWOptions, torch::optim:
 ///
 /// It is-a torch::optim::AdamW, with its constructors, options and state. What is fused, and what
 /// takes AdamW's own step, is as FusedAdam says.
+/// `make_capturable()` readies it for CUDA graphs.
 ///
 /// @source  Loshchilov, Hutter 2019, arXiv 1711.05101, algorithm 2
 class FusedAdamW : public detail::Fused<torch::optim::AdamW, detail::FusedAdamWRule> {

@@ -110,7 +110,9 @@ class Fused : public Base, public std::conditional_t<Rule::kFolds, Folding, NoFo
   /// capture also a closure, state that is not made yet, and parameters on several devices.
   /// @throws c10::Error  for parameters on a GPU in a program without lawn's CUDA kernels, which
   ///                     cannot tell a capture; within a capture
-  /// @note   a step count is a float32, as of LibTorch's fused functions: exact up to 2^24
+  /// @note   a step count is a float32, as LibTorch's fused functions want it: exact up to 2^24. On
+  /// a
+  ///         GPU they also read the learning rate as a float32; lawn's own kernels as a float64
   void make_capturable() {
     if (capturable()) return;
     for (const auto& group : this->param_groups_) {

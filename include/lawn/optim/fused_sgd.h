@@ -89,6 +89,7 @@ struct FusedSGDRule {
 /// CPU does not move them), dense without gaps in any order of dimensions, each parameter held
 /// once. All else, sparse gradients among it, takes SGD's own step. `step()` leaves the gradients
 /// as they are and does not wait for the device.
+/// `make_capturable()` readies it for CUDA graphs.
 ///
 /// @source  Sutskever, Martens, Dahl, Hinton 2013, "On the importance of initialization and
 ///          momentum in deep learning"
