@@ -17,6 +17,7 @@
 struct Options : examples::RunOptions, examples::ImageOptions {
   double sparsity = 0.95;
   std::string scope = "global";
+  bool prune_head = false;
   double retrain_rate = 0;
 
   /// Reads a command line; nothing if only --help was asked for, which is then printed.
@@ -25,6 +26,7 @@ struct Options : examples::RunOptions, examples::ImageOptions {
     o.many = true;
     o.optimizer = "sgd";
     o.epochs = 12;
+    o.probe_size = 500;
     examples::Flags flags("pruning",
                           "trains a network, prunes it by magnitude, and trains what is left from "
                           "the trained, the initial and fresh weights.");
@@ -35,6 +37,8 @@ struct Options : examples::RunOptions, examples::ImageOptions {
     flags.add("sparsity", &o.sparsity, "part of the weights that is pruned").range(0, 0.9999);
     flags.add("scope", &o.scope, "whether the smallest of all weights go, or as many of each layer")
         .choices({"global", "layer"});
+    flags.add("prune-head", &o.prune_head,
+              "the last layer too, whose weights are few, and small where it follows a batch norm");
     o.add_running(flags);
     if (!static_cast<examples::RunOptions&>(o).parse(flags, argc, argv)) return std::nullopt;
     o.check_images();
@@ -59,6 +63,7 @@ inline void print_job(std::ostream& out, const Options& options, const examples:
                       at::Device device) {
   out << options.network << " on " << options.images_text(data) << ", "
       << examples::percent(options.sparsity) << " of the weights pruned ("
-      << (options.scope == "global" ? "the smallest of all" : "as many of each layer") << "), "
-      << options.summary() << " each" << examples::device_text(device) << "\n\n";
+      << (options.scope == "global" ? "the smallest of all" : "as many of each layer")
+      << (options.prune_head ? "" : ", none of the last") << "), " << options.summary() << " each"
+      << examples::device_text(device) << "\n\n";
 }

@@ -6,6 +6,7 @@
 #include <lawn/companions/masked.h>
 #include <lawn/companions/snapshot.h>
 #include <lawn/companions/weight_overlap.h>
+#include <lawn/subnetwork/selection.h>
 #include <torch/utils.h>
 
 #include <memory>
@@ -27,7 +28,7 @@ inline const std::vector<std::string> kRuns = {"dense", "fine-tune", "ticket", "
 
 /// How a run ended.
 struct Result : examples::RunResult {
-  double pruned = 0;            ///< part of all weights that its masks hold at zero
+  double pruned = 0;            ///< part of the prunable weights that its masks hold at zero
   examples::Evaluation before;  ///< on the test images, with the masks on, before its first step
   examples::Evaluation train;   ///< on all training images, without augmentation
   examples::Evaluation test;
@@ -60,8 +61,10 @@ class Experiment {
         initial_(*network_),
         // Of other weights and, where batch norms have any, no other statistics.
         fresh_(*draw(options.seed, /*skip=*/1)),
-        weights_(lawn::select_all_weights(*network_)) {
-    lawn::magnitude_masks(weights_, options_.magnitude());  // refuses before an hour of training
+        weights_(select(*network_, options.prune_head)) {
+    // Refused before an hour of training. Whether the smallest of all leave something of each layer
+    // shows only after it.
+    if (options_.scope == "layer") lawn::magnitude_masks(weights_, options_.magnitude());
   }
 
   /// Trains one of kRuns, from its checkpoint if there is one to resume. The dense run comes first.
@@ -104,6 +107,12 @@ class Experiment {
   }
 
  private:
+  static lawn::Subnetwork select(const torch::nn::Module& network, bool head) {
+    return lawn::select_if(network, [head](const std::string& name, const at::Tensor& tensor) {
+      return tensor.dim() >= 2 && (head || name != "head.weight");
+    });
+  }
+
   /// A network from a seed, or the one that is drawn after `skip` others.
   std::shared_ptr<examples::Classifier> draw(int64_t seed, int64_t skip = 0) const {
     torch::manual_seed(static_cast<uint64_t>(seed));

@@ -32,6 +32,7 @@ struct Options : examples::RunOptions, examples::ImageOptions {
     o.many = true;
     o.optimizer = "sgd";
     o.epochs = 10;
+    o.probe_size = 500;
     examples::Flags flags("unification",
                           "trains a network, makes the absolute values in blocks of its weights "
                           "equal, in one shot and by ADMM, and trains it again under that "

@@ -4,6 +4,7 @@
 #include <lawn/companions/admm.h>
 #include <lawn/companions/frozen_structure.h>
 #include <lawn/companions/snapshot.h>
+#include <lawn/subnetwork/selection.h>
 #include <torch/utils.h>
 
 #include <map>
