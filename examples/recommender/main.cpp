@@ -2,9 +2,11 @@
 //
 // Trains a recommender on who took what, plain or with LAWN or both, and prints what came of it:
 //
-//   recommender --compare                                     generated interactions, no files
-//   needed recommender --compare --network gmf --factors 16 --data movielens --root DIR recommender
-//   --help
+// clang-format off
+//   recommender --compare                                     generated interactions, no files needed
+//   recommender --compare --network gmf --factors 16 --data movielens --root DIR
+//   recommender --help
+// clang-format on
 
 #include <filesystem>
 #include <iostream>
