@@ -18,7 +18,7 @@ set(LAWN_KERNELS "${LAWN_INCLUDE_DIR}/lawn/sphere/cuda/launchers.cu")
 
 if(NOT LAWN_TORCH_HAS_CUDA)
   message(STATUS "lawn: no CUDA kernels, since LibTorch is built without CUDA")
-elseif(NOT CMAKE_CUDA_COMPILER)
+elseif(NOT LAWN_NVCC OR NOT CMAKE_CUDA_COMPILER) # the second outlives in the cache the nvcc that it was found by
   message(STATUS "lawn: no CUDA kernels, since there is no nvcc: tensors on a GPU go through ATen")
 else()
   message(STATUS "lawn: CUDA kernels for the architectures ${TORCH_CUDA_ARCH_LIST}")
