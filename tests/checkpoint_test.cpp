@@ -9,6 +9,7 @@
 #include <torch/torch.h>
 
 #include <lawn/lawn.h>
+#include <lawn/subnetwork/select_by_name.h>
 
 #include "tests/support/refusal.h"
 #include "tests/support/rows.h"

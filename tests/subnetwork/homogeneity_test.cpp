@@ -11,6 +11,7 @@
 
 #include <lawn/subnetwork/graph_walk.h>
 #include <lawn/subnetwork/homogeneity.h>
+#include <lawn/subnetwork/select_by_name.h>
 #include <lawn/subnetwork/selection.h>
 
 #include "tests/support/networks.h"

@@ -7,6 +7,7 @@
 #include <gtest/gtest.h>
 #include <torch/torch.h>
 
+#include <lawn/subnetwork/select_by_name.h>
 #include <lawn/subnetwork/selection.h>
 
 #include "tests/support/networks.h"

@@ -3,9 +3,7 @@
 
 #include <cstddef>
 #include <functional>
-#include <regex>
 #include <string>
-#include <type_traits>
 #include <unordered_map>
 #include <unordered_set>
 #include <utility>
@@ -52,37 +50,6 @@ inline Subnetwork select_if(
 inline Subnetwork select_all_weights(const torch::nn::Module& module) {
   return select_if(module, [](const std::string&, const at::Tensor& tensor) {
     return tensor.dim() >= 2 && at::isFloatingType(tensor.scalar_type());
-  });
-}
-
-/// Selects the parameters whose dotted name matches a regular expression as a whole.
-/// @param module   the network
-/// @param pattern  ECMAScript; "layer2\\..*weight" takes "layer2.0.conv1.weight"
-/// @throws c10::Error if the pattern is malformed, if no name matches, or if what matches is not of
-///         a real floating-point type
-/// @note   does not wait for the device
-template <class Module>  // so that only programs that call it compile std::regex, which takes 0.4 s
-Subnetwork select_by_name(const Module& module, const std::string& pattern) {
-  static_assert(std::is_base_of_v<torch::nn::Module, Module>,
-                "lawn::select_by_name takes a torch::nn::Module: pass *model, not model");
-  std::regex expression;
-  try {
-    expression = std::regex(pattern, std::regex::ECMAScript);
-  } catch (const std::regex_error& error) {
-    TORCH_CHECK(false, "lawn::select_by_name: expected an ECMAScript regular expression, got '",
-                pattern, "' (", error.what(), "); correct the pattern");
-  }
-  const std::vector<SubnetworkParameter> parameters = detail::module_parameters(module);
-  bool any = false;
-  for (const SubnetworkParameter& parameter : parameters) {
-    any = any || std::regex_match(parameter.name, expression);
-  }
-  TORCH_CHECK(any,
-              "lawn::select_by_name: expected a pattern that matches a whole dotted name, got '",
-              pattern, "', which matches none of ", parameters.size(), " (",
-              parameters.empty() ? "" : parameters.front().name, ", ...); correct the pattern");
-  return select_if(module, [&expression](const std::string& name, const at::Tensor&) {
-    return std::regex_match(name, expression);
   });
 }
 
