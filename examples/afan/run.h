@@ -41,21 +41,19 @@ inline Result train(const Options& options, const examples::Split& data,
                     const examples::Feeding& feeding, const std::string& method) {
   torch::manual_seed(static_cast<uint64_t>(options.seed));
   const auto network = Network(options.width, data.train.channels(), data.train.classes).ptr();
-  network->to(feeding.device);
-  examples::to_channels_last(*network);
+  feeding.place(*network);
 
   AdversarialClassification task(network, data, feeding, {options.augment, options.probe_size},
                                  options.split, options.afan(method));
   const lawn::Subnetwork weights = lawn::select_all_weights(*network);
   const auto stepper = examples::make_stepper(network->parameters(), weights,
                                               examples::stepper_options(task, options));
-  Result result = {
-      examples::train_with(task, *stepper, weights, options, method, options.resumed(method),
-                           examples::fingerprint({data.train.images, data.train.labels})),
-      {},
-      {},
-      {},
-      {}};
+  Result result = {examples::train_with(task, *stepper, weights, options, method,
+                                        options.resumed(method), examples::fingerprint(data.train)),
+                   {},
+                   {},
+                   {},
+                   {}};
   if (!result.finished) return result;
   result.train = task.on_training_data();
   result.test = task.on_test_data();

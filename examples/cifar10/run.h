@@ -50,17 +50,15 @@ inline Result train(const Options& options, const examples::Split& data,
                     const examples::Feeding& feeding, bool with_lawn) {
   torch::manual_seed(static_cast<uint64_t>(options.seed));
   const auto network = examples::make_network(options.network, data.train);
-  network->to(feeding.device);
-  if (feeding.channels_last) examples::to_channels_last(*network);
+  feeding.place(*network);
   const lawn::Subnetwork subnetwork = choose_subnetwork(*network, options, data, feeding);
 
   examples::Classification task(network, data, feeding, {options.augment, options.probe_size});
-  Result result = {
-      examples::run_training(task, subnetwork, options, with_lawn,
-                             examples::fingerprint({data.train.images, data.train.labels}),
-                             /*scale_gradients=*/options.torch_precision() == at::kHalf),
-      {},
-      {}};
+  Result result = {examples::run_training(
+                       task, subnetwork, options, with_lawn, examples::fingerprint(data.train),
+                       /*scale_gradients=*/options.torch_precision() == at::kHalf),
+                   {},
+                   {}};
   if (!result.finished) return result;
   result.train = task.on_training_data();
   result.test = task.on_test_data();

@@ -52,20 +52,16 @@ inline Result train(const Options& options, const examples::Split& data,
   torch::manual_seed(static_cast<uint64_t>(options.seed));
   const auto student = make_network(options, data.train);
   const auto twin = make_network(options, data.train);
-  for (const auto& network : {student, twin}) {
-    network->to(feeding.device);
-    examples::to_channels_last(*network);
-  }
+  for (const auto& network : {student, twin}) feeding.place(*network);
   const auto pair = std::make_shared<Pair>(method, student, twin, options.decay);
 
   SemiSupervised task(pair, data, feeding, options);
   const lawn::Subnetwork weights = lawn::select_all_weights(*student);
   const auto stepper = examples::make_stepper(student->parameters(), weights,
                                               examples::stepper_options(task, options));
-  Result result = {
-      examples::train_with(task, *stepper, weights, options, method, options.resumed(method),
-                           examples::fingerprint({data.train.images, data.train.labels})),
-      {}};
+  Result result = {examples::train_with(task, *stepper, weights, options, method,
+                                        options.resumed(method), examples::fingerprint(data.train)),
+                   {}};
   if (!result.finished) return result;
   result.student = task.student_on_test_data();
   result.shuffled = task.teacher_on_shuffled_batches();

@@ -14,45 +14,37 @@
 #include "examples/eman/teacher.h"
 #include "examples/support/augment.h"
 #include "examples/support/dataset.h"
+#include "examples/support/image_task.h"
 #include "examples/support/metrics.h"
 #include "examples/support/table.h"
-#include "examples/support/task.h"
 
 /// Trains a student on few labelled images and many without labels, by FixMatch's loss:
 ///   cross-entropy of the labelled images + weight * fixmatch_loss() of the others
 /// An epoch is one over the images without labels, among which are the labelled ones.
 /// @source Sohn et al. 2020, arXiv 2001.07685
-class SemiSupervised : public examples::Task {
+class SemiSupervised : public examples::ImageTask {
  public:
   SemiSupervised(std::shared_ptr<Pair> pair, examples::Split data, examples::Feeding feeding,
                  const Options& options)
-      : pair_(std::move(pair)),
-        data_(std::move(data)),
-        feeding_(std::move(feeding)),
+      : ImageTask(std::move(data), std::move(feeding)),
+        pair_(std::move(pair)),
         ratio_(options.ratio),
         threshold_(options.threshold),
         weight_(options.weight),
         small_batch_(options.small_batch),
-        labelled_(examples::subset(data_.train, options.labels, 0)),
-        probe_(examples::subset(data_.test, std::min(options.probe_size, data_.test.size()), 2)) {}
+        labelled_(examples::subset(this->data().train, options.labels, 0)),
+        probe_(examples::subset(this->data().test,
+                                std::min(options.probe_size, this->data().test.size()), 2)) {}
 
   torch::nn::Module& network() override { return *pair_; }
-  at::Device device() const override { return feeding_.device; }
-  std::string unit() const override { return "images"; }
-  int64_t size() const override { return data_.train.size(); }
-
-  void begin_epoch(at::Generator& generator) override {
-    order_ = at::randperm(data_.train.size(), generator, at::TensorOptions(at::kLong))
-                 .to(feeding_.device);
-  }
 
   Batch batch(int64_t begin, int64_t end, at::Generator& generator) override {
-    const at::Tensor chosen = order_.slice(0, begin, end);
-    const at::Tensor images = data_.train.images.index_select(0, chosen);
+    const at::Tensor samples = chosen(begin, end);
+    const at::Tensor images = data().train.images.index_select(0, samples);
     const auto count = images.size(0);
     const at::Tensor known = at::randint(labelled_.size(), {std::max<int64_t>(1, count / ratio_)},
                                          generator, at::TensorOptions(at::kLong))
-                                 .to(feeding_.device);
+                                 .to(feeding().device);
     const at::Tensor labels = labelled_.labels.index_select(0, known);
     const at::Tensor weak = change_weakly(labelled_.images.index_select(0, known), generator);
     const at::Tensor unlabelled = change_weakly(images, generator);
@@ -60,12 +52,12 @@ class SemiSupervised : public examples::Task {
                                               draw_strong_change(count, images.size(2), generator));
 
     const PseudoLabels told =
-        pseudo_labels(pair_->teacher_logits(feeding_, unlabelled), threshold_);
-    const at::Tensor logits = feeding_.logits(pair_->student(), at::cat({weak, strong}));
+        pseudo_labels(pair_->teacher_logits(feeding(), unlabelled), threshold_);
+    const at::Tensor logits = feeding().logits(pair_->student(), at::cat({weak, strong}));
     const at::Tensor loss = at::cross_entropy_loss(logits.slice(0, 0, labels.size(0)), labels) +
                             weight_ * fixmatch_loss(logits.slice(0, labels.size(0)), told);
     const at::Tensor right =
-        at::logical_and(told.used, told.labels.eq(data_.train.labels.index_select(0, chosen)));
+        at::logical_and(told.used, told.labels.eq(data().train.labels.index_select(0, samples)));
     return {loss, at::stack({loss.detach().to(at::kDouble) * count, told.used.sum().to(at::kDouble),
                              right.sum().to(at::kDouble)})};
   }
@@ -80,9 +72,9 @@ class SemiSupervised : public examples::Task {
   }
 
   Measured measure() override {
-    const auto student = examples::evaluate(pair_->student(), probe_, feeding_);
+    const auto student = examples::evaluate(pair_->student(), probe_, feeding());
     const double teacher =
-        teacher_accuracy(*pair_, probe_, feeding_, shuffled_order(probe_, 3), small_batch_);
+        teacher_accuracy(*pair_, probe_, feeding(), shuffled_order(probe_, 3), small_batch_);
     return {{student.loss, student.accuracy, teacher},
             teacher,
             "student: test loss " + examples::fixed(student.loss, 4) + " accuracy " +
@@ -92,15 +84,16 @@ class SemiSupervised : public examples::Task {
 
   /// Of the student on all test images.
   examples::Evaluation student_on_test_data() {
-    return examples::evaluate(pair_->student(), data_.test, feeding_);
+    return examples::evaluate(pair_->student(), data().test, feeding());
   }
   /// Of the teacher on them, in small batches.
   double teacher_on_shuffled_batches() {
-    return teacher_accuracy(*pair_, data_.test, feeding_, shuffled_order(data_.test, 4),
+    return teacher_accuracy(*pair_, data().test, feeding(), shuffled_order(data().test, 4),
                             small_batch_);
   }
   double teacher_on_sorted_batches() {
-    return teacher_accuracy(*pair_, data_.test, feeding_, order_by_class(data_.test), small_batch_);
+    return teacher_accuracy(*pair_, data().test, feeding(), order_by_class(data().test),
+                            small_batch_);
   }
 
  private:
@@ -112,13 +105,10 @@ class SemiSupervised : public examples::Task {
   }
 
   std::shared_ptr<Pair> pair_;
-  examples::Split data_;
-  examples::Feeding feeding_;
   int64_t ratio_;
   double threshold_;
   double weight_;
   int64_t small_batch_;
   examples::Dataset labelled_;
   examples::Dataset probe_;
-  at::Tensor order_;  ///< of the images without labels in this epoch
 };

@@ -65,8 +65,7 @@ inline Result train(const Options& options, const examples::Split& data,
   } else {
     he_init_(*network);
   }
-  network->to(feeding.device);
-  examples::to_channels_last(*network);
+  feeding.place(*network);
 
   examples::Classification task(network, data, feeding, {false, options.probe_size});
   const lawn::Subnetwork selection = lawn::select_for_centering(*network, centring);
@@ -75,11 +74,10 @@ inline Result train(const Options& options, const examples::Split& data,
                            ? examples::make_decorated_stepper<lawn::Centered>(network->parameters(),
                                                                               stepping, selection)
                            : examples::make_stepper(network->parameters(), selection, stepping);
-  Result result = {
-      examples::train_with(task, *stepper, selection, options, method, options.resumed(method),
-                           examples::fingerprint({data.train.images, data.train.labels})),
-      {},
-      {}};
+  Result result = {examples::train_with(task, *stepper, selection, options, method,
+                                        options.resumed(method), examples::fingerprint(data.train)),
+                   {},
+                   {}};
   if (!result.finished) return result;
   result.train = task.on_training_data();
   result.test = task.on_test_data();

@@ -83,15 +83,14 @@ class Experiment {
                                   std::to_string(examples::fingerprint(network_->parameters())));
     const examples::Evaluation before = task.on_test_data();
 
-    Result result = {
-        examples::train_with(task, *stepper, weights_, options, name,
-                             options.resumed_from_folder(name, /*begun=*/dense),
-                             examples::fingerprint({data_.train.images, data_.train.labels})),
-        dense ? 0 : lawn::sparsity(masks_),
-        before,
-        {},
-        {},
-        {}};
+    Result result = {examples::train_with(task, *stepper, weights_, options, name,
+                                          options.resumed_from_folder(name, /*begun=*/dense),
+                                          examples::fingerprint(data_.train)),
+                     dense ? 0 : lawn::sparsity(masks_),
+                     before,
+                     {},
+                     {},
+                     {}};
     if (!result.finished) return result;
     result.train = task.on_training_data();
     result.test = task.on_test_data();
@@ -118,8 +117,7 @@ class Experiment {
     torch::manual_seed(static_cast<uint64_t>(seed));
     for (; skip > 0; --skip) examples::make_network(options_.network, data_.train);
     const auto network = examples::make_network(options_.network, data_.train);
-    network->to(feeding_.device);
-    if (feeding_.channels_last) examples::to_channels_last(*network);
+    feeding_.place(*network);
     return network;
   }
 

@@ -12,9 +12,9 @@
 #include "examples/support/augment.h"
 #include "examples/support/classifier.h"
 #include "examples/support/dataset.h"
+#include "examples/support/image_task.h"
 #include "examples/support/metrics.h"
 #include "examples/support/table.h"
-#include "examples/support/task.h"
 
 namespace examples {
 
@@ -25,34 +25,26 @@ struct ClassificationOptions {
 };
 
 /// Trains a network to tell the classes of images apart, by cross-entropy.
-class Classification : public Task {
+class Classification : public ImageTask {
  public:
   /// @param network  trained in place; must stay on feeding.device
   /// @param data     on feeding.device
   Classification(std::shared_ptr<Classifier> network, Split data, Feeding feeding,
                  ClassificationOptions options)
-      : network_(std::move(network)),
-        data_(std::move(data)),
-        feeding_(std::move(feeding)),
+      : ImageTask(std::move(data), std::move(feeding)),
+        network_(std::move(network)),
         options_(options),
-        probe_{subset(data_.train, std::min(options_.probe_size, data_.train.size()), 1),
-               subset(data_.test, std::min(options_.probe_size, data_.test.size()), 2)} {}
-
-  torch::nn::Module& network() override { return *network_; }
-  at::Device device() const override { return feeding_.device; }
-  std::string unit() const override { return "images"; }
-  int64_t size() const override { return data_.train.size(); }
-
-  void begin_epoch(at::Generator& generator) override {
-    // Beside the data: an index on the host for each batch would make the host wait for the device.
-    order_ = at::randperm(data_.train.size(), generator, at::TensorOptions(at::kLong))
-                 .to(feeding_.device);
+        probe_{
+            subset(this->data().train, std::min(options_.probe_size, size()), 1),
+            subset(this->data().test, std::min(options_.probe_size, this->data().test.size()), 2)} {
   }
 
+  torch::nn::Module& network() override { return *network_; }
+
   Batch batch(int64_t begin, int64_t end, at::Generator& generator) override {
-    const at::Tensor chosen = order_.slice(0, begin, end);
-    at::Tensor images = data_.train.images.index_select(0, chosen);
-    const at::Tensor labels = data_.train.labels.index_select(0, chosen);
+    const at::Tensor samples = chosen(begin, end);
+    at::Tensor images = data().train.images.index_select(0, samples);
+    const at::Tensor labels = data().train.labels.index_select(0, samples);
     if (options_.augment) {
       images =
           crop_and_flip(images, draw_crop_and_flip(end - begin, kPadding, generator), kPadding);
@@ -71,8 +63,8 @@ class Classification : public Task {
   }
 
   Measured measure() override {
-    const Evaluation train = evaluate(*network_, probe_.train, feeding_);
-    const Evaluation test = evaluate(*network_, probe_.test, feeding_);
+    const Evaluation train = evaluate(*network_, probe_.train, feeding());
+    const Evaluation test = evaluate(*network_, probe_.test, feeding());
     return {{train.loss, train.accuracy, train.logit_norm, train.vanished, train.calibration,
              test.loss, test.accuracy, test.logit_norm, test.calibration},
             test.accuracy,
@@ -82,29 +74,23 @@ class Classification : public Task {
   }
 
   /// The same over all images of a half.
-  Evaluation on_training_data() { return evaluate(*network_, data_.train, feeding_); }
-  Evaluation on_test_data() { return evaluate(*network_, data_.test, feeding_); }
+  Evaluation on_training_data() { return evaluate(*network_, data().train, feeding()); }
+  Evaluation on_test_data() { return evaluate(*network_, data().test, feeding()); }
 
  protected:
   /// What becomes of a batch of bytes and their labels, for those who train by another loss.
   virtual Batch on_batch(const at::Tensor& images, const at::Tensor& labels) {
-    const at::Tensor logits = feeding_.logits(*network_, images);
+    const at::Tensor logits = feeding().logits(*network_, images);
     const at::Tensor detached = logits.detach();
     return {at::cross_entropy_loss(logits, labels), metric_sums(detached, labels).slice(0, 0, 2)};
   }
-
-  const Split& data() const { return data_; }
-  const Feeding& feeding() const { return feeding_; }
 
  private:
   static constexpr int64_t kPadding = 4;
 
   std::shared_ptr<Classifier> network_;
-  Split data_;
-  Feeding feeding_;
   ClassificationOptions options_;
   Split probe_;
-  at::Tensor order_;  ///< of the images in this epoch
 };
 
 }  // namespace examples

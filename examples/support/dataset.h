@@ -32,6 +32,8 @@ struct Dataset {
 struct Split {
   Dataset train;
   Dataset test;
+
+  Split to(at::Device device) const { return {train.to(device), test.to(device)}; }
 };
 
 /// Refuses a data set whose parts do not fit together.
@@ -114,5 +116,8 @@ inline uint64_t fingerprint(const std::vector<at::Tensor>& tensors) {
   }
   return hash;
 }
+
+/// Of images and labels.
+inline uint64_t fingerprint(const Dataset& data) { return fingerprint({data.images, data.labels}); }
 
 }  // namespace examples

@@ -38,6 +38,13 @@ struct Feeding {
   at::ScalarType precision = at::kFloat;  ///< kFloat, or what autocast computes in
   bool channels_last = true;
 
+  /// Lays a network out as its input is, on the device. Call it before an optimizer makes its
+  /// state.
+  void place(torch::nn::Module& network) const {
+    network.to(device);
+    if (channels_last) to_channels_last(network);
+  }
+
   /// What a network is given for a batch of bytes.
   at::Tensor input(const at::Tensor& images) const {
     const auto format =

@@ -117,7 +117,7 @@ class Experiment {
     static_cast<examples::RunResult&>(result) =
         examples::train_with(trained, *stepper, weights_, options, stage.name,
                              options.resumed_from_folder(stage.name, /*begun=*/stage.start.empty()),
-                             examples::fingerprint({data_.train.images, data_.train.labels}));
+                             examples::fingerprint(data_.train));
     if (!result.finished) return result;
     ends_.emplace(stage.name, *network_);
     result.train = task.on_training_data();
@@ -136,8 +136,7 @@ class Experiment {
   std::shared_ptr<examples::Classifier> draw(int64_t seed) const {
     torch::manual_seed(static_cast<uint64_t>(seed));
     const auto network = examples::make_network(options_.network, data_.train);
-    network->to(feeding_.device);
-    if (feeding_.channels_last) examples::to_channels_last(*network);
+    feeding_.place(*network);
     return network;
   }
 
