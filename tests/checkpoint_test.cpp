@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
 
-#include <sstream>
 #include <string>
 #include <utility>
 #include <vector>
@@ -13,6 +12,7 @@
 
 #include "tests/support/refusal.h"
 #include "tests/support/rows.h"
+#include "tests/support/saved.h"
 
 namespace {
 
@@ -20,22 +20,11 @@ using lawn::Granularity;
 using lawn::LAWN;
 using lawn::LAWNOptions;
 using lawn::testing::expect_refusal;
+using lawn::testing::load;
 using lawn::testing::Problem;
+using lawn::testing::saved;
 using torch::optim::Adam;
 using torch::optim::AdamOptions;
-
-template <class T>
-std::string saved(const T& value) {
-  std::ostringstream file;
-  torch::save(value, file);
-  return file.str();
-}
-
-template <class T>
-void load(T& value, const std::string& bytes) {
-  std::istringstream file(bytes);
-  torch::load(value, file);
-}
 
 /// A network of two linear layers under LAWN<Adam>, some steps on.
 struct Session {

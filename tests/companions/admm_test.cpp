@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
 #include <limits>
-#include <sstream>
 #include <string>
 #include <utility>
 #include <vector>
@@ -16,6 +15,7 @@
 
 #include "tests/support/refusal.h"
 #include "tests/support/rows.h"
+#include "tests/support/saved.h"
 #include "tests/support/tolerance.h"
 
 /// What every optimizer must do under Admm, and what Admm itself refuses.
@@ -28,24 +28,13 @@ using lawn::Masked;
 using lawn::Projection;
 using lawn::testing::expect_equal;
 using lawn::testing::expect_refusal;
+using lawn::testing::load;
 using lawn::testing::Problem;
+using lawn::testing::saved;
 using torch::optim::Adam;
 using torch::optim::AdamOptions;
 using torch::optim::SGD;
 using torch::optim::SGDOptions;
-
-template <class T>
-std::string saved(const T& value) {
-  std::ostringstream file;
-  torch::save(value, file);
-  return file.str();
-}
-
-template <class T>
-void load(T& value, const std::string& bytes) {
-  std::istringstream file(bytes);
-  torch::load(value, file);
-}
 
 Projection unify() { return Projection::unify_blocks({2, 3}, 0.75); }
 

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
 #include <limits>
-#include <sstream>
 #include <string>
 #include <utility>
 #include <vector>
@@ -15,6 +14,7 @@
 
 #include "tests/support/refusal.h"
 #include "tests/support/rows.h"
+#include "tests/support/saved.h"
 #include "tests/support/tolerance.h"
 #include "tests/support/warnings.h"
 
@@ -29,24 +29,13 @@ using lawn::Masked;
 using lawn::Masks;
 using lawn::testing::expect_equal;
 using lawn::testing::expect_refusal;
+using lawn::testing::load;
 using lawn::testing::Problem;
+using lawn::testing::saved;
 using torch::optim::Adam;
 using torch::optim::AdamOptions;
 using torch::optim::SGD;
 using torch::optim::SGDOptions;
-
-template <class T>
-std::string saved(const T& value) {
-  std::ostringstream file;
-  torch::save(value, file);
-  return file.str();
-}
-
-template <class T>
-void load(T& value, const std::string& bytes) {
-  std::istringstream file(bytes);
-  torch::load(value, file);
-}
 
 Masks masks_of(const Problem& problem, double amount = 0.75) {
   return magnitude_masks(problem.weights(), MagnitudeOptions().amount(amount));

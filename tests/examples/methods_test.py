@@ -5,28 +5,19 @@ interrupts it with SIGINT, resumes it, and checks that it ends with the same wei
 
     methods_test.py PATH_OF_PROGRAM          mimicnorm, eman or afan
 """
-import json
 import math
-import os
 import pathlib
 import re
-import signal
-import subprocess
 import sys
 import tempfile
 
-PROGRAM = sys.argv[1]
-NAME = pathlib.Path(PROGRAM).name
+sys.dont_write_bytecode = True
+import programs  # noqa: E402
+from programs import NAME, check, nth_line, record  # noqa: E402
+
 EPOCHS = 2
 SIZES = ["--train-size", "128", "--test-size", "64", "--probe-size", "32", "--batch-size", "32"]
 JOB = [*SIZES, "--epochs", str(EPOCHS), "--seed", "3", "--threads", "1"]
-ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
-TIMES = {"seconds", "images_per_second", "optimizer_seconds_per_step"}
-
-
-def check(holds: bool, what: str) -> None:
-    if not holds:
-        sys.exit(f"FAILED: {what}")
 
 
 def check_mimicnorm(records: dict[str, dict]) -> None:
@@ -84,20 +75,8 @@ METHODS, ROWS, MORE, CHECK = CASES[NAME]
 
 def run(arguments: list[str], interrupt_at: int = 0) -> tuple[int, str]:
     """Runs the program; sends SIGINT at its `interrupt_at`th first epoch: that of the method of that number."""
-    process = subprocess.Popen(
-        [PROGRAM, *JOB, *MORE, *arguments], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=ENVIRONMENT
-    )
-    output = ""
-    seen = 0
-    for line in process.stdout:
-        output += line
-        seen += line.startswith(f"epoch 1/{EPOCHS} ")
-        if interrupt_at and seen == interrupt_at:
-            process.send_signal(signal.SIGINT)
-            interrupt_at = 0
-    code = process.wait()
-    check(interrupt_at == 0, f"there was no such epoch:\n{output}")
-    return code, output
+    stop = nth_line(f"epoch 1/{EPOCHS} ", interrupt_at) if interrupt_at else None
+    return programs.run([*JOB, *MORE, *arguments], stop)
 
 
 def table(output: str) -> dict[str, list[str]]:
@@ -111,15 +90,6 @@ def table(output: str) -> dict[str, list[str]]:
         indent = " " * (len(line) - len(line.lstrip()))
         rows[indent + title] = cells
     return rows
-
-
-def record(path: pathlib.Path) -> dict:
-    """A run's record without the times."""
-    content = json.loads(path.read_text())
-    for part in (content, content["figures"], content["history"]):
-        for name in TIMES & part.keys():
-            del part[name]
-    return content
 
 
 with tempfile.TemporaryDirectory() as folder:

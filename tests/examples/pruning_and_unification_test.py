@@ -6,19 +6,14 @@ was never stopped.
 
     pruning_and_unification_test.py PATH_OF_PROGRAM          pruning or unification
 """
-import csv
-import json
-import os
 import pathlib
 import re
-import signal
-import subprocess
 import sys
 import tempfile
-import time
 
-PROGRAM = sys.argv[1]
-NAME = pathlib.Path(PROGRAM).name
+sys.dont_write_bytecode = True
+from programs import NAME, check, history, nth_line, record, run  # noqa: E402
+
 COMMON = [
     *["--train-size", "128", "--test-size", "64", "--batch-size", "16", "--probe-size", "32", "--epochs", "2"],
     *["--seed", "3", "--threads", "1"],
@@ -49,30 +44,6 @@ STAGES = {
 # Epochs from one start of the program to the next stop: in the first run, and in those whose optimizer has masks, ADMM's
 # targets and multipliers, and a frozen structure.
 STOPS = {"pruning": [1, 2], "unification": [1, 6, 6]}[NAME]
-ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
-TIMES = {"seconds", "images_per_second", "optimizer_seconds_per_step"}
-
-
-def check(holds: bool, what: str) -> None:
-    if not holds:
-        sys.exit(f"FAILED: {what}")
-
-
-def run(arguments: list[str], interrupt_at: int = 0) -> tuple[int, str]:
-    """Runs the program; sends SIGINT when that many epochs are done."""
-    process = subprocess.Popen(
-        [PROGRAM, *arguments], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=ENVIRONMENT
-    )
-    output = ""
-    epochs = 0
-    for line in process.stdout:
-        output += line
-        if line.startswith("epoch "):
-            epochs += 1
-            if epochs == interrupt_at:
-                time.sleep(0.02)  # into the next epoch, on most machines; any moment must do
-                process.send_signal(signal.SIGINT)
-    return process.wait(), output
 
 
 def row(output: str, title: str) -> list[str]:
@@ -82,20 +53,6 @@ def row(output: str, title: str) -> list[str]:
     cells = re.split(r"  +", line.group(1).strip())
     check(len(cells) == len(COLUMNS), f"{len(cells)} cells in row {title!r} of:\n{output}")
     return cells
-
-
-def history(path: pathlib.Path) -> list[dict[str, str]]:
-    with path.open(newline="") as file:
-        return [{name: text for name, text in line.items() if name not in TIMES} for line in csv.DictReader(file)]
-
-
-def record(path: pathlib.Path) -> dict:
-    """A run's record without the times."""
-    content = json.loads(path.read_text())
-    for part in (content, content["figures"], content["history"]):
-        for name in TIMES & part.keys():
-            del part[name]
-    return content
 
 
 def refused(more: list[str], message: str) -> None:
@@ -148,7 +105,7 @@ with tempfile.TemporaryDirectory() as folder:
     resume: list[str] = []
     stops: list[str] = []
     for epochs in STOPS:
-        code, output = run([*JOB, "--out", str(stopped), *resume], epochs)
+        code, output = run([*JOB, "--out", str(stopped), *resume], nth_line("epoch ", epochs), delay=0.02)
         check(code == 130, f"the interrupted run ended with {code}:\n{output}")
         stop = re.search(r"stopped after (\d+) steps of ([\w-]+);", output)
         check(stop is not None and f"--resume {stopped}" in output, f"no word on how to resume:\n{output}")

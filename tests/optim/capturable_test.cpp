@@ -54,6 +54,25 @@ class Capturable : public ::testing::Test {
     fused.add_param_group(second);
     return fused;
   }
+
+  /// Equal parameters, and an optimizer of each: one with its numbers on the device, one with them
+  /// on the host.
+  struct Twins {
+    Tensors a;
+    Tensors b;
+    Fused device;
+    Fused host;
+  };
+
+  template <class Options>
+  static Twins twins(const Options& options, torch::ScalarType dtype = torch::kFloat) {
+    torch::manual_seed(3);
+    const auto a = lawn::testing::parameters(dtype);
+    const auto b = copies(a);
+    Twins made{a, b, in_two_groups(a, options), in_two_groups(b, options)};
+    made.device.make_capturable();
+    return made;
+  }
 };
 
 TYPED_TEST_SUITE(Capturable, lawn::testing::FusedPairs);
@@ -61,12 +80,7 @@ TYPED_TEST_SUITE(Capturable, lawn::testing::FusedPairs);
 TYPED_TEST(Capturable, GivesTheBitsOfTheHostsNumbers) {
   for (const auto dtype : {torch::kFloat, torch::kDouble}) {
     for (const auto& options : TypeParam::options()) {
-      torch::manual_seed(3);
-      const auto a = lawn::testing::parameters(dtype);
-      const auto b = copies(a);
-      auto device = TestFixture::in_two_groups(a, options);
-      auto host = TestFixture::in_two_groups(b, options);
-      device.make_capturable();
+      auto [a, b, device, host] = TestFixture::twins(options, dtype);
       EXPECT_TRUE(device.capturable());
       EXPECT_FALSE(host.capturable());
       for (int64_t step = 0; step < 12; ++step) {
@@ -122,13 +136,7 @@ TYPED_TEST(Capturable, GoesOnFromStepsOnTheHostAndSavesForThem) {
 }
 
 TYPED_TEST(Capturable, StepsInACaptureByTheRatesThatWereUploaded) {
-  const auto options = TypeParam::options().back();
-  torch::manual_seed(3);
-  const auto a = lawn::testing::parameters(torch::kFloat);
-  const auto b = copies(a);
-  auto device = TestFixture::in_two_groups(a, options);
-  auto host = TestFixture::in_two_groups(b, options);
-  device.make_capturable();
+  auto [a, b, device, host] = TestFixture::twins(TypeParam::options().back());
   for (int64_t step = 0; step < 6; ++step) {
     lawn::testing::set_gradients(a, step);
     lawn::testing::set_gradients(b, step);
@@ -148,13 +156,7 @@ TYPED_TEST(Capturable, StepsInACaptureByTheRatesThatWereUploaded) {
 }
 
 TYPED_TEST(Capturable, StartsAnewOnWhatLosesItsState) {
-  const auto options = TypeParam::options().back();
-  torch::manual_seed(3);
-  const auto a = lawn::testing::parameters(torch::kFloat);
-  const auto b = copies(a);
-  auto device = TestFixture::in_two_groups(a, options);
-  auto host = TestFixture::in_two_groups(b, options);
-  device.make_capturable();
+  auto [a, b, device, host] = TestFixture::twins(TypeParam::options().back());
   for (int64_t step = 0; step < 6; ++step) {
     lawn::testing::set_gradients(a, step);
     lawn::testing::set_gradients(b, step);

@@ -12,6 +12,7 @@
 #include <lawn/optim/lamb.h>
 #include <lawn/optim/lars.h>
 
+#include "tests/support/equal.h"
 #include "tests/support/own_optimizer.h"
 
 /// The rows of the conformance table. A new optimizer is one row here.
@@ -196,13 +197,5 @@ struct Problem {
   torch::Tensor x;
   torch::Tensor y;
 };
-
-inline void expect_equal(const std::vector<torch::Tensor>& a, const std::vector<torch::Tensor>& b,
-                         const std::string& where) {
-  ASSERT_EQ(a.size(), b.size()) << where;
-  for (size_t i = 0; i < a.size(); ++i) {
-    EXPECT_TRUE(torch::equal(a[i], b[i])) << where << ", parameter " << i;
-  }
-}
 
 }  // namespace lawn::testing
