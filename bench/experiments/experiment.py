@@ -6,8 +6,8 @@ A cell is a method on a problem ("adam with LAWN, batches of 50"). It is trained
     select   one run for each of its learning rates, measured on a held-out part of the training data
     final    with the rate that was best there, one run for each seed, measured on the test data
 
-Every cell of a question has the same number of rates, so the same budget of trials. A run is known by the hash of its
-program and flags: a run that two questions ask for is done once.
+Every cell of a question has the same number of rates, so the same budget of trials; one that is given a single rate has
+nothing to select. A run is known by the hash of its program and flags: a run that two questions ask for is done once.
 """
 import dataclasses
 import hashlib
@@ -26,7 +26,14 @@ class Metric:
     loss: str
 
 
-METRICS = {"cifar10": Metric("test_accuracy", "test_loss"), "recommender": Metric("hit_rate", "test_loss")}
+ACCURACY = Metric("test_accuracy", "test_loss")
+METRICS = {
+    "cifar10": ACCURACY,
+    "recommender": Metric("hit_rate", "test_loss"),
+    "mimicnorm": ACCURACY,
+    "afan": ACCURACY,
+    "eman": Metric("teacher_accuracy_shuffled", "test_loss"),
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,12 +66,16 @@ class Cell:
     rates: tuple[float, ...]
     validation: tuple[tuple[str, str], ...]  # flags of select runs: what is held out
     seeds: tuple[int, ...] = (0, 1, 2)
+    parts: tuple[str, ...] = ()  # of a program that trains several networks in turn: a row and a record for each
 
     @property
     def name(self) -> str:
-        return ", ".join(value if name in ("optimizer", "network") else f"{name} {value}" for name, value in self.labels)
+        unnamed = ("optimizer", "network", "method")
+        return ", ".join(v if name in unnamed else f"{name} {v}" for name, v in self.labels) or self.program
 
     def select_runs(self) -> list[Run]:
+        if len(self.rates) == 1:
+            return []
         return [self._run("select", rate, SELECTION_SEED, self.validation) for rate in self.rates]
 
     def final_runs(self, rate: float) -> list[Run]:
@@ -80,6 +91,8 @@ class Cell:
         Only select runs are looked at, and these never see the test data: with --validation a program calls "test"
         what it measures on the part that it held out of the training data.
         """
+        if len(self.rates) == 1:
+            return self.rates[0]
         metric = METRICS[self.program]
         best = None
         for rate, run in zip(self.rates, self.select_runs()):

@@ -42,12 +42,24 @@ FIGURES = (
 )
 
 
-def by_batch_size(plt, cells: list[Cell], records: dict):
-    """Figures against the batch size, plain and with LAWN."""
+def compared(plt, cells: list[Cell], records: dict, xlabel: str, draw):
+    """A panel for each of FIGURES, into which `draw(axes, figure)` draws cells that have runs."""
     if not any(cell.finals(records) for cell in cells):
         return None
     figure, panels = plt.subplots(1, len(FIGURES), figsize=(4 * len(FIGURES), 3.6))
     for axes, (name, title) in zip(panels, FIGURES):
+        draw(axes, name)
+        axes.set_xlabel(xlabel)
+        axes.set_title(title)
+        axes.grid(alpha=0.3)
+    panels[0].legend()
+    return figure
+
+
+def by_batch_size(plt, cells: list[Cell], records: dict):
+    """Figures against the batch size, plain and with LAWN."""
+
+    def draw(axes, name: str) -> None:
         for lawn in (False, True):
             side = [cell for cell in cells if (dict(cell.flags).get("lawn") == "on") == lawn]
             places = [float(dict(cell.flags)["batch-size"]) for cell in side]
@@ -55,38 +67,30 @@ def by_batch_size(plt, cells: list[Cell], records: dict):
         axes.set_xscale("log", base=2)
         axes.set_xticks(sorted({int(dict(cell.flags)["batch-size"]) for cell in cells}))
         axes.xaxis.set_major_formatter(plt.ScalarFormatter())
-        axes.set_xlabel("batch size")
-        axes.set_title(title)
-        axes.grid(alpha=0.3)
-    panels[0].legend()
-    return figure
+
+    return compared(plt, cells, records, "batch size", draw)
 
 
 def by_free_steps(plt, cells: list[Cell], records: dict):
     """Figures against the share of free steps; the plain optimizer is free for all of them."""
-    if not any(cell.finals(records) for cell in cells):
-        return None
-    figure, panels = plt.subplots(1, len(FIGURES), figsize=(4 * len(FIGURES), 3.6))
-    for axes, (name, title) in zip(panels, FIGURES):
+
+    def draw(axes, name: str) -> None:
         lawn = [cell for cell in cells if dict(cell.flags).get("lawn") == "on"]
         plain = [cell for cell in cells if cell not in lawn]
         places = [float(dict(cell.flags)["free-fraction"]) for cell in lawn]
         error_bars(axes, places, lawn, records, name, color=LAWN, label="LAWN")
         error_bars(axes, [1.0] * len(plain), plain, records, name, color=PLAIN, label="plain")
-        axes.set_xlabel("share of free steps")
-        axes.set_title(title)
-        axes.grid(alpha=0.3)
-    panels[0].legend()
-    return figure
+
+    return compared(plt, cells, records, "share of free steps", draw)
 
 
 def over_training(plt, cells: list[Cell], records: dict):
-    """Logit norm, vanished share, update norm and weight norm over training: a row for each problem, a line for each
-    run."""
+    """Logit norm, vanished share, update norm and weight norm over training with Adam: a row for each problem, a line
+    for each run."""
     problems = {}
     for cell in cells:
         given = dict(cell.flags)
-        if cell.finals(records):
+        if given["optimizer"] == "adam" and cell.finals(records):
             problems.setdefault((given["network"], given["batch-size"]), []).append(cell)
     if not problems:
         return None

@@ -24,6 +24,7 @@ HERE = pathlib.Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
 PAGES = ("docs/results.md", "README.md")
 QUESTIONS = ("optimizers", "batch_size", "free_steps", "networks", "recommender", "mechanism", "ablations")
+COMPANIONS = ("mimicnorm", "afan", "eman", "pruning", "unification")
 MARKERS = re.compile(r"(<!-- results: (\S+) -->\n).*?(<!-- end of results -->)", re.DOTALL)
 
 FITTED = 0.999  # train accuracy from which a run counts as having fitted its data
@@ -58,7 +59,46 @@ COLUMNS = {
         Column("vanished, %", "train_vanished", 100, 1),
         Column("norm, end / start", "norm_growth", 1, 2),
     ),
+    "mimicnorm": (
+        Column("test accuracy, %", "test_accuracy", 100),
+        Column("test loss", "test_loss", 1, 3),
+        Column("train accuracy, %", "train_accuracy", 100),
+        Column("kept for backward, MiB", "kept_bytes", 1 / 2**20),
+    ),
+    "afan": (
+        Column("test accuracy, %", "test_accuracy", 100),
+        Column("random signs, %", "signs_test_accuracy", 100),
+        Column("adversarial, %", "adversarial_test_accuracy", 100),
+        Column("test loss", "test_loss", 1, 3),
+        Column("random signs", "signs_test_loss", 1, 3),
+        Column("adversarial", "adversarial_test_loss", 1, 3),
+        Column("train accuracy, %", "train_accuracy", 100),
+    ),
+    "eman": (
+        Column("student, %", "test_accuracy", 100),
+        Column("teacher, shuffled batches, %", "teacher_accuracy_shuffled", 100),
+        Column("teacher, sorted batches, %", "teacher_accuracy_sorted", 100),
+        Column("pseudo-labels used, %", "pseudo_labels_used", 100, 1),
+        Column("right, % of all", "pseudo_labels_right", 100, 1),
+    ),
+    "pruning": (
+        Column("pruned, %", "pruned", 100, 1),
+        Column("test accuracy before, %", "test_accuracy_before", 100),
+        Column("test accuracy, %", "test_accuracy", 100),
+        Column("test loss", "test_loss", 1, 3),
+        Column("train accuracy, %", "train_accuracy", 100),
+        Column("overlap R_p", "overlap", 1, 3),
+    ),
+    "unification": (
+        Column("test accuracy at the projection, %", "test_accuracy_at_projection", 100),
+        Column("test accuracy, %", "test_accuracy", 100),
+        Column("test loss", "test_loss", 1, 3),
+        Column("train accuracy, %", "train_accuracy", 100),
+        Column("residual", "residual", 1, 3),
+        Column("encoded, KiB", "bytes", 1 / 2**10, 1),
+    ),
 }
+ABOUT_LAWN = ("cifar10", "recommender")  # the programs whose rows are to say something of LAWN
 
 
 def mean_and_deviation(values: list[float]) -> tuple[float, float | None]:
@@ -85,6 +125,11 @@ def values(records: list[dict], figure: str) -> list[float | None]:
     return [record["figures"].get(figure) for record in records]
 
 
+def has(records: list[dict], figure: str) -> bool:
+    """Whether a figure was measured, if only to be infinite."""
+    return any(figure in record["figures"] for record in records)
+
+
 def fitted(records: list[dict]) -> bool:
     return all((value or 0) >= FITTED for value in values(records, "train_accuracy"))
 
@@ -107,19 +152,20 @@ def notes(cells: list[Cell], records: dict[str, dict]) -> list[str]:
             found.append(f"- {text}: {names(chosen)}.")
 
     note("Still to be trained with some or all seeds", [c for c in cells if len(c.finals(records)) < len(c.seeds)])
-    with_accuracy = [cell for cell in done if None not in values(cell.finals(records), "train_accuracy")]
+    about_lawn = [cell for cell in done if cell.program in ABOUT_LAWN]
+    with_accuracy = [cell for cell in about_lawn if None not in values(cell.finals(records), "train_accuracy")]
     note(
         f"Did not fit the training data ({100 * FITTED:g} % in every run), so that little can be read off",
         [cell for cell in with_accuracy if not fitted(cell.finals(records))],
     )
-    grown = {cell: mean_and_deviation(values(cell.finals(records), "norm_growth"))[0] for cell in done}
+    grown = {cell: mean_and_deviation(values(cell.finals(records), "norm_growth"))[0] for cell in about_lawn}
     note(
         f"The plain optimizer's norms grew by less than a factor of {GROWN:g}: there is little for LAWN to hold",
-        [cell for cell in done if not is_lawn(cell) and grown[cell] < GROWN],
+        [cell for cell in grown if not is_lawn(cell) and grown[cell] < GROWN],
     )
     note(
         "The rate that was chosen is the smallest or the largest that was tried",
-        [cell for cell in done if cell.choose(records) in (min(cell.rates), max(cell.rates))],
+        [c for c in done if len(c.rates) > 1 and c.choose(records) in (min(c.rates), max(c.rates))],
     )
     failed = [cell for cell in cells for run in cell.select_runs() if "error" in records.get(run.key, {})]
     note("Some rates failed", sorted(set(failed), key=cells.index))
@@ -127,7 +173,7 @@ def notes(cells: list[Cell], records: dict[str, dict]) -> list[str]:
 
 
 def table(cells: list[Cell], records: dict[str, dict]) -> str:
-    """One row for each cell, and notes."""
+    """One row for each cell, or for each part of one, and notes."""
     if not any(cell.finals(records) for cell in cells):
         return "*Not run yet.*\n"
     labels = list(dict.fromkeys(name for cell in cells for name, _ in cell.labels))
@@ -137,10 +183,15 @@ def table(cells: list[Cell], records: dict[str, dict]) -> str:
         finals = cell.finals(records)
         if not finals:
             continue
-        row = [dict(cell.labels).get(name, "") for name in labels]
-        row += [f"{cell.choose(records):g}", str(len(finals))]
-        row += [written(values(finals, column.figure), column.scale, column.digits) for column in columns]
-        rows.append(row)
+        for part in cell.parts or ("",):
+            row = [dict(cell.labels).get(name, "") for name in labels] + ([part] if part else [])
+            row += [f"{cell.choose(records):g}", str(len(finals))]
+            for column in columns:
+                figure = f"{part}/{column.figure}" if part else column.figure
+                found = values(finals, figure) if has(finals, figure) else []
+                row.append(written(found, column.scale, column.digits))
+            rows.append(row)
+    labels += ["network"] if cells[0].parts else []
     text = markdown([*labels, "lr", "seeds", *(column.title for column in columns)], rows)
     found = notes(cells, records)
     return text + "\n" + ("\n" + "\n".join(found) + "\n" if found else "")
@@ -182,16 +233,17 @@ def mechanism(cells: list[Cell], records: dict[str, dict]) -> str:
             smaller += lawn_norm < plain_norm
             if lawn_norm >= plain_norm:
                 exceptions.append(f"{other.name}, seed {seed}: {lawn_norm:.1f} against {plain_norm:.1f}")
-        row = [dict(other.flags)["network"], dict(other.flags)["batch-size"], dict(other.flags).get("select", "walk")]
+        given = dict(other.flags)
+        row = [given["network"], given["optimizer"], given["batch-size"], given.get("select", "walk")]
         row.append("yes" if overfits else "no")
         for name, scale, digits in figures:
             row += [written(values(side, name), scale, digits) for side in both]
         rows.append(row)
     if not rows:
         return "*Not run yet.*\n"
-    heading = ["network", "batch", "selection", "both fitted"]
+    heading = ["network", "optimizer", "batch", "selection", "both fitted"]
     for title in ("logit norm", "vanished, %", "norm, end / start"):
-        heading += [f"{title}: Adam", "LAWN"]
+        heading += [f"{title}: plain", "LAWN"]
     text = markdown(heading, rows) + "\n"
     text += f"\nOf {all_pairs} pairs of fitted runs with one seed, LAWN's mean logit norm is the smaller in {smaller}."
     return text + (" Not in: " + "; ".join(exceptions) + "." if exceptions else "") + "\n"
@@ -220,7 +272,7 @@ def tables(records: dict[str, dict]) -> dict[str, str]:
     """The text of each table by its name in a marker."""
     found = {}
     for size in ("cpu", "gpu"):
-        for question in QUESTIONS:
+        for question in (*QUESTIONS, *COMPANIONS):
             cells = importlib.import_module(f"questions.{question}").cells(size)
             found[f"{size}/{question}"] = (mechanism if question == "mechanism" else table)(cells, records)
         found[f"{size}/short"] = short(importlib.import_module("questions.optimizers").cells(size), records)

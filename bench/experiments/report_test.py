@@ -68,6 +68,16 @@ class TableTest(unittest.TestCase):
         self.assertNotIn("| adam | yes |", text)
         self.assertIn("Still to be trained with some or all seeds: adam, LAWN yes.", text)
 
+    def test_has_a_row_for_each_part_of_a_cell_and_a_dash_where_it_has_no_such_figure(self):
+        one = Cell((), "pruning", flags(data="cifar10"), (0.1,), (), parts=("dense", "ticket"))
+        figures = {"dense/test_accuracy": 0.5, "dense/overlap": 0.75, "ticket/test_accuracy": 0.25}
+        records = {run.key: {"flags": dict(run.flags), "figures": figures} for run in one.final_runs(0.1)}
+        text = report.table([one], records)
+        self.assertIn("| network | lr | seeds | pruned, % |", text)
+        self.assertIn("| dense | 0.1 | 3 | – | – | 50.00 ± 0.00 | – | – | 0.750 ± 0.000 |", text)
+        self.assertIn("| ticket | 0.1 | 3 | – | – | 25.00 ± 0.00 | – | – | – |", text)
+        self.assertNotIn("\n- ", text)
+
     def test_leaves_out_runs_at_other_rates(self):
         plain = cell()
         records = records_of(plain, [{}, {}, {}])

@@ -28,6 +28,8 @@ from experiment import Cell, Run, load_records
 
 HERE = pathlib.Path(__file__).resolve().parent
 QUESTIONS = ("optimizers", "free_steps", "ablations", "batch_size", "recommender", "networks")  # the cheapest first
+COMPANIONS = ("mimicnorm", "afan", "eman", "pruning", "unification")
+ALL = (*QUESTIONS, *COMPANIONS)
 HISTORY_ROWS = 40  # of a run that are kept: results stay small enough to be committed
 SHOWN = ("test_accuracy", "hit_rate", "test_loss", "train_accuracy", "train_logit_norm", "train_logit", "norm_growth")
 STOPPED = 130  # what a program returns that was interrupted and has saved a checkpoint
@@ -83,9 +85,15 @@ def commit() -> str:
         return "unknown"
 
 
-def only_file(folder: pathlib.Path, ending: str) -> pathlib.Path | None:
+def first_file(folder: pathlib.Path, ending: str) -> pathlib.Path | None:
     found = sorted(folder.glob(f"*{ending}"))
     return found[0] if found else None
+
+
+def joined(records: list[dict], parts: tuple[str, ...]) -> dict:
+    """One record of those of a program's parts: its figures are named "part/figure", and there is no history."""
+    figures = {f"{part}/{name}": v for part, record in zip(parts, records) for name, v in record["figures"].items()}
+    return {**records[0], "seconds": sum(record["seconds"] for record in records), "figures": figures, "history": {}}
 
 
 class Job:
@@ -101,8 +109,8 @@ class Job:
         root = options.roots.get(dict(run.flags).get("data", ""))
         command += [f"--root={root}"] if root else []
         command += [f"--stop-after={max(1.0, seconds_left):.0f}"] if seconds_left is not None else []
-        checkpoint = only_file(self.folder, ".pt")
-        command += [f"--resume={checkpoint}"] if checkpoint else []
+        checkpoint = first_file(self.folder, ".pt")
+        command += [f"--resume={self.folder if cell.parts else checkpoint}"] if checkpoint else []
         environment = {**os.environ, "OMP_WAIT_POLICY": "PASSIVE"}
         if options.threads:
             environment["OMP_NUM_THREADS"] = str(options.threads)
@@ -134,17 +142,19 @@ class Job:
             "commit": options.commit,
             "machine": options.machine,
         }
-        record = only_file(self.folder, ".json")
-        if self.process.returncode != 0 or record is None:
+        parts = self.cell.parts
+        paths = [self.folder / f"{part}.json" for part in parts] or sorted(self.folder.glob("*.json"))[:1]
+        if self.process.returncode != 0 or not paths or not all(path.exists() for path in paths):
             line["error"] = f"ended with {self.process.returncode}: {self.last_words()}"
             for root in options.roots.values():
                 line["error"] = line["error"].replace(root, "DIR")
             return line
-        written = json.loads(record.read_text(encoding="utf-8"))
+        records = [json.loads(path.read_text(encoding="utf-8")) for path in paths]
+        written = joined(records, parts) if parts else records[0]
         if written["device"].startswith("cuda"):
             line["machine"] = options.gpu
         line.update({name: written[name] for name in ("lawn", "torch", "device", "threads", "seconds", "figures")})
-        if run.stage == "final":
+        if run.stage == "final" and written["history"]:
             line["history"] = thinned(written["history"])
         return line
 
@@ -209,7 +219,7 @@ class Runner:
             print(f"{what}: FAILED: {line['error']}", flush=True)
         else:
             shown = {name: round(value, 4) for name, value in line["figures"].items() if value is not None}
-            shown = {name: value for name, value in shown.items() if name in SHOWN}
+            shown = {name: value for name, value in shown.items() if name.split("/")[-1] in SHOWN}
             print(f"{what}: {line['seconds']:.0f} s, {shown}", flush=True)
 
     def stop(self, *_: object) -> None:
@@ -244,7 +254,7 @@ def print_list(cells: list[tuple[str, Cell]], records: dict[str, dict]) -> None:
 
 def parse(arguments: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("questions", nargs="*", default=QUESTIONS, help=f"of {', '.join(QUESTIONS)} [all]")
+    parser.add_argument("questions", nargs="*", default=ALL, help=f"of {', '.join(ALL)} [all]")
     parser.add_argument("--size", choices=("cpu", "gpu"), default="cpu", help="hours of two cores, or days of a GPU")
     parser.add_argument("--build", type=pathlib.Path, help="build folder with examples/cifar10/cifar10 and so on")
     parser.add_argument("--work", type=pathlib.Path, help="folder for checkpoints and output of runs at work")
@@ -260,9 +270,9 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--retry", action="store_true", help="do runs again that failed")
     parser.add_argument("--list", action="store_true", help="print what there is to do, and stop")
     options = parser.parse_args(arguments)
-    unknown = set(options.questions) - set(QUESTIONS)
+    unknown = set(options.questions) - set(ALL)
     if unknown:
-        parser.error(f"no question {', '.join(sorted(unknown))}; expected one of {', '.join(QUESTIONS)}")
+        parser.error(f"no question {', '.join(sorted(unknown))}; expected one of {', '.join(ALL)}")
     if not options.list and not (options.build and options.work):
         parser.error("expected --build and --work: the folder of the programs and one for runs at work")
     wrong = [text for text in options.root if "=" not in text]

@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Tests of run.py and experiment.py, on a program that pretends to train."""
 import contextlib
+import dataclasses
 import io
 import json
 import os
@@ -21,7 +22,7 @@ from experiment import Cell, flags  # noqa: E402
 HERE = pathlib.Path(__file__).resolve().parent
 
 # "Trains" one epoch in each call of `work`; what it reports depends on its flags alone. --weight-decay is what it is
-# told to do: 1 fails, 2 diverges, 3 takes long.
+# told to do: 1 fails, 2 diverges, 3 takes long, 4 leaves records of two networks.
 PROGRAM = """#!{python}
 import json, os, pathlib, signal, sys, time
 flags = dict(argument[2:].split("=", 1) for argument in sys.argv[1:])
@@ -50,6 +51,9 @@ record = {{
     "history": {{"epoch": list(range(1, 101)), "norm:head": [1.0] * 100, "train_loss": [1 / 3] * 99 + [None]}},
 }}
 (out / "adam.json").write_text(json.dumps(record))
+if behaviour == "4":
+    record["figures"] = {{"overlap": 0.5}}
+    (out / "sgd.json").write_text(json.dumps(record))
 """
 
 
@@ -175,6 +179,31 @@ class RunTest(unittest.TestCase):
         self.assertIn(f"--resume={checkpoint}", self.calls()[-1])
         self.assertNotIn("error", job.line(self.options()))
 
+    def test_trains_a_cell_of_one_rate_without_selecting_and_joins_what_its_parts_leave(self):
+        parts = ("sgd", "adam")
+        one = dataclasses.replace(cell(weight_decay=4.0), rates=(0.01,), validation=(), parts=parts)
+        self.assertTrue(self.do([one]))
+        self.assertEqual(len(self.calls()), 3)
+        self.assertFalse(any("--validation" in call for call in self.calls()))
+        first = one.finals(self.records())[0]
+        self.assertEqual(list(first["figures"]), ["sgd/overlap", "adam/test_accuracy", "adam/test_loss"])
+        self.assertEqual((first["figures"]["sgd/overlap"], first["figures"]["adam/test_accuracy"]), (0.5, 0.7))
+        self.assertEqual(first["seconds"], 2)
+        self.assertNotIn("history", first)
+
+        more = dataclasses.replace(cell(weight_decay=4.0, batch_size=7), rates=(0.01,), parts=("sgd", "lamb"))
+        self.do([more])
+        self.assertIn("error", self.records()[more.final_runs(0.01)[0].key])
+
+    def test_resumes_a_program_with_parts_from_its_folder(self):
+        one = dataclasses.replace(cell(weight_decay=4.0), rates=(0.01,), parts=("adam", "sgd"))
+        call = one.final_runs(0.01)[0]
+        folder = self.folder / f"{call.key}-cpu-1"
+        folder.mkdir()
+        (folder / "adam.pt").write_text("half")
+        self.assertEqual(run.Job("pruning", one, call, self.options(), None).process.wait(), 0)
+        self.assertIn(f"--resume={folder}", self.calls()[-1].split())
+
     def test_starts_nothing_after_its_budget_and_has_runs_stop_within_it(self):
         self.assertFalse(self.do([cell()], "--budget-seconds", "1e-9"))
         self.assertEqual(self.calls(), [])
@@ -218,7 +247,7 @@ class ChoiceTest(unittest.TestCase):
         self.assertFalse(one.selected(records))
 
     def test_gives_every_cell_of_a_question_as_many_trials_and_at_least_three_seeds(self):
-        for question in run.QUESTIONS:
+        for question in run.ALL:
             for size in ("cpu", "gpu"):
                 cells = run.cells_of(question, size)
                 self.assertEqual(len({len(one.rates) for one in cells}), 1, (question, size))
@@ -226,7 +255,7 @@ class ChoiceTest(unittest.TestCase):
                 for one in cells:
                     self.assertGreaterEqual(len(one.seeds), 3)
                     self.assertEqual(len(set(one.rates)), len(one.rates))
-                    self.assertTrue(one.validation)
+                    self.assertTrue(one.validation or len(one.rates) == 1)
 
 
 class RecordsTest(unittest.TestCase):
