@@ -8,6 +8,7 @@
 
 #include <ATen/core/Tensor.h>
 #include <ATen/ops/full_like.h>
+#include <c10/core/TensorImpl.h>
 #include <torch/optim/adagrad.h>
 #include <torch/optim/adam.h>
 #include <torch/optim/adamw.h>
@@ -91,11 +92,11 @@ inline bool elementwise(const torch::optim::OptimizerOptions& options) {
 /// Forgets the state of `parameters`, so that the optimizer starts on them anew.
 inline void reset_state(torch::optim::Optimizer& optimizer,
                         const std::vector<at::Tensor>& parameters) {
-  std::unordered_set<const void*> chosen;
+  std::unordered_set<const c10::TensorImpl*> chosen;
   for (const auto& parameter : parameters) chosen.insert(parameter.unsafeGetTensorImpl());
   for (const auto& group : optimizer.param_groups()) {
     for (const auto& parameter : group.params()) {
-      void* key = parameter.unsafeGetTensorImpl();
+      c10::TensorImpl* key = parameter.unsafeGetTensorImpl();
       const auto found = optimizer.state().find(key);
       if (found == optimizer.state().end()) continue;
       // L-BFGS keeps one state for all parameters, under the first one's key.

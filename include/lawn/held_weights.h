@@ -10,6 +10,7 @@
 #include <ATen/core/Tensor.h>
 #include <ATen/core/ivalue.h>
 #include <c10/core/ScalarType.h>
+#include <c10/core/TensorImpl.h>
 #include <c10/util/Exception.h>
 #include <torch/optim/optimizer.h>
 #include <torch/serialize/input-archive.h>
@@ -64,13 +65,17 @@ inline std::vector<int64_t> positions_of(const char* who, const torch::optim::Op
     int times;
     bool taken;
   };
-  std::unordered_map<const void*, Place> held;
+  std::vector<Place> places;
+  std::unordered_map<const c10::TensorImpl*, std::size_t> held;  // the place of each parameter
   const auto& groups = optimizer.param_groups();
   for (std::size_t g = 0; g < groups.size(); ++g) {
     const auto& parameters = groups[g].params();
     for (std::size_t p = 0; p < parameters.size(); ++p) {
-      const Place place{static_cast<int64_t>(g), static_cast<int64_t>(p), 0, false};
-      ++held.try_emplace(parameters[p].unsafeGetTensorImpl(), place).first->second.times;
+      const auto place = held.emplace(parameters[p].unsafeGetTensorImpl(), places.size());
+      if (place.second) {
+        places.push_back({static_cast<int64_t>(g), static_cast<int64_t>(p), 0, false});
+      }
+      ++places[place.first->second].times;
     }
   }
   std::vector<int64_t> positions;
@@ -78,7 +83,7 @@ inline std::vector<int64_t> positions_of(const char* who, const torch::optim::Op
     const auto found = held.find(weight.tensor.unsafeGetTensorImpl());
     TORCH_CHECK(found != held.end(), who, ": expected the optimizer to hold every weight, got ",
                 weight.name, " which it does not hold; give it to the optimizer or leave it out");
-    Place& place = found->second;
+    Place& place = places[found->second];
     TORCH_CHECK(place.times == 1, who, ": expected the optimizer to hold every weight once, got ",
                 weight.name, " ", place.times, " times");
     TORCH_CHECK(!place.taken, who, ": expected every weight once, got ", weight.name,

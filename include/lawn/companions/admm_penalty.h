@@ -63,13 +63,10 @@ struct AddPenalty {
 
 inline bool takes(const PenaltyTerm& term) {
   const auto dtype = term.weight.scalar_type();
-  const auto beside = [&](const at::Tensor& other) {
-    return other.is_cpu() && other.scalar_type() == dtype && sphere::detail::plain(other) &&
-           sphere::detail::same_order(term.weight, other);
-  };
   return term.weight.is_cpu() && (dtype == at::kFloat || dtype == at::kDouble) &&
          sphere::detail::plain(term.weight) && term.weight.is_non_overlapping_and_dense() &&
-         beside(term.gradient) && beside(term.target) && beside(term.dual);
+         sphere::beside(term.weight, term.gradient) && sphere::beside(term.weight, term.target) &&
+         sphere::beside(term.weight, term.dual);
 }
 
 template <class T>

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <memory>
@@ -65,16 +66,10 @@ class DeviceNumbers {
   /// Whether each cohort of `entries` is there in full, so that no count has to be made.
   template <class Entries>
   bool complete(const Entries& entries) const {
-    std::unordered_map<const Cohort*, std::size_t> present;
-    for (const auto& entry : entries) {
-      const Cohort* cohort = find_cohort(entry.parameter);
-      if (cohort == nullptr) return false;
-      ++present[cohort];
-    }
-    for (const auto& [cohort, members] : present) {
-      if (members != cohort->members) return false;
-    }
-    return true;
+    const auto cohorts = present(entries);
+    return std::all_of(cohorts.begin(), cohorts.end(), [](const auto& part) {
+      return part.first != nullptr && part.first->members == part.second;
+    });
   }
 
   /// Counts one step of `entries`, and gives each its `count`.
@@ -83,22 +78,22 @@ class DeviceNumbers {
   void count_step(Entries& entries, const HostCount& host_count) {
     join(entries, host_count);
     split(entries);
-    std::unordered_map<const Cohort*, bool> counted;
-    for (auto& entry : entries) {
-      Cohort* cohort = find_cohort(entry.parameter);
-      if (!std::exchange(counted[cohort], true)) cohort->count.add_(1);
-      entry.count = cohort->count;
-    }
+    for (const auto& [cohort, members] : present(entries)) cohort->count.add_(1);
+    for (auto& entry : entries) entry.count = find_cohort(entry.parameter)->count;
   }
 
   /// The counts that there are, by parameter. Waits for the device.
-  std::unordered_map<const void*, int64_t> read_counts() const {
-    std::unordered_map<const Cohort*, int64_t> of_cohort;
-    std::unordered_map<const void*, int64_t> counts;
+  std::vector<std::pair<const void*, int64_t>> read_counts() const {
+    std::vector<std::pair<const Cohort*, int64_t>> read;  // once for all members of a cohort
+    std::vector<std::pair<const void*, int64_t>> counts;
     for (const auto& [parameter, cohort] : cohorts_) {
-      const auto [place, is_new] = of_cohort.emplace(cohort.get(), 0);
-      if (is_new) place->second = cohort->count.item().toLong();
-      counts[parameter] = place->second;
+      const Cohort* of_parameter = cohort.get();
+      auto found = std::find_if(read.begin(), read.end(),
+                                [&](const auto& part) { return part.first == of_parameter; });
+      if (found == read.end()) {
+        found = read.insert(found, {of_parameter, cohort->count.item().toLong()});
+      }
+      counts.emplace_back(parameter, found->second);
     }
     return counts;
   }
@@ -115,6 +110,23 @@ class DeviceNumbers {
   void forget_counts() { cohorts_.clear(); }
 
  private:
+  /// The cohorts of `entries`, null for those in none, and how many of each are among them.
+  template <class Entries>
+  std::vector<std::pair<Cohort*, std::size_t>> present(const Entries& entries) const {
+    std::vector<std::pair<Cohort*, std::size_t>> cohorts;  // few: most models have one or two
+    for (const auto& entry : entries) {
+      Cohort* cohort = find_cohort(entry.parameter);
+      const auto found = std::find_if(cohorts.begin(), cohorts.end(),
+                                      [&](const auto& part) { return part.first == cohort; });
+      if (found == cohorts.end()) {
+        cohorts.emplace_back(cohort, 1);
+      } else {
+        ++found->second;
+      }
+    }
+    return cohorts;
+  }
+
   void add_rate(std::size_t group, at::Device device) {
     if (group >= rates_.size()) rates_.resize(group + 1);
     const auto options = at::TensorOptions(device).dtype(at::kDouble);
@@ -149,9 +161,8 @@ class DeviceNumbers {
   /// Takes those of a cohort that are among `entries` out of it where others are not.
   template <class Entries>
   void split(const Entries& entries) {
-    std::unordered_map<Cohort*, std::size_t> present;
-    for (const auto& entry : entries) ++present[find_cohort(entry.parameter)];
-    for (const auto& [cohort, members] : present) {
+    for (const auto& part : present(entries)) {
+      const auto [cohort, members] = part;
       if (members == cohort->members) continue;
       const auto taken = std::make_shared<Cohort>();
       taken->count = cohort->count.clone();

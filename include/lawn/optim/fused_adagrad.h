@@ -10,6 +10,7 @@
 #include <torch/optim/adagrad.h>
 
 #include <lawn/optim/fused_groups.h>
+#include <lawn/sphere/flatten.h>
 
 namespace lawn {
 
@@ -28,7 +29,7 @@ struct FusedAdagradRule {
   static bool keeps_state(const Options& /*options*/) { return true; }
 
   static bool fits(const State& state, const at::Tensor& parameter, const Options& /*options*/) {
-    return beside(parameter, state.sum());
+    return sphere::beside(parameter, state.sum());
   }
 
   /// For a parameter of a group that was added after the construction.

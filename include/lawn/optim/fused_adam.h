@@ -16,6 +16,7 @@
 #include <torch/optim/adamw.h>
 
 #include <lawn/optim/fused_groups.h>
+#include <lawn/sphere/flatten.h>
 
 namespace lawn {
 
@@ -45,8 +46,9 @@ struct AdamFamilyRule {
   static bool keeps_state(const Options& /*options*/) { return true; }
 
   static bool fits(const State& state, const at::Tensor& parameter, const Options& options) {
-    return beside(parameter, state.exp_avg()) && beside(parameter, state.exp_avg_sq()) &&
-           (!options.amsgrad() || beside(parameter, state.max_exp_avg_sq()));
+    return sphere::beside(parameter, state.exp_avg()) &&
+           sphere::beside(parameter, state.exp_avg_sq()) &&
+           (!options.amsgrad() || sphere::beside(parameter, state.max_exp_avg_sq()));
   }
 
   static std::unique_ptr<State> make_state(const at::Tensor& parameter, const Options& options) {

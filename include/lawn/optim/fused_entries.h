@@ -29,13 +29,6 @@ struct FusedEntry {
   at::Tensor count{};      ///< of steps, where it is on the device: that of the `Cohort`
 };
 
-/// Whether `other` holds its elements as `parameter` does, so that raw memory can be walked.
-inline bool beside(const at::Tensor& parameter, const at::Tensor& other) {
-  return other.defined() && sphere::detail::plain(other) &&
-         other.scalar_type() == parameter.scalar_type() && other.device() == parameter.device() &&
-         sphere::detail::same_order(parameter, other);
-}
-
 /// Whether LibTorch's fused functions step `parameter` correctly. Those of the CPU check nothing:
 /// they walk the memory of each tensor from its first element on.
 /// @param reduced_on_cpu  whether the function has half and bfloat16 there
@@ -50,7 +43,7 @@ inline bool can_fuse(const at::Tensor& parameter, bool reduced_on_cpu) {
 /// `gradient`, or a copy of it, in `parameter`'s order of memory; undefined if it is sparse or of
 /// another kind than the parameter.
 inline at::Tensor in_order_of(const at::Tensor& parameter, const at::Tensor& gradient) {
-  if (beside(parameter, gradient)) return gradient;
+  if (sphere::beside(parameter, gradient)) return gradient;
   if (gradient.layout() != at::kStrided || gradient.sizes() != parameter.sizes() ||
       gradient.scalar_type() != parameter.scalar_type() ||
       gradient.device() != parameter.device()) {

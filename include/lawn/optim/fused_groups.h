@@ -14,6 +14,7 @@
 #include <ATen/core/grad_mode.h>
 #include <c10/util/ArrayRef.h>
 #include <c10/util/Exception.h>
+#include <c10/util/ScopeExit.h>
 #include <torch/optim/optimizer.h>
 #include <torch/serialize/input-archive.h>
 #include <torch/serialize/output-archive.h>
@@ -59,8 +60,8 @@ class Fused : public Base, public std::conditional_t<Rule::kFolds, Folding, NoFo
 
   /// One step. The gradients stay as they are. Does not wait for the device.
   /// @return the loss of the closure, or an undefined tensor
-  /// @throws c10::Error  for a group with another optimizer's options, what `Base` throws, and what
-  ///                     `make_capturable` names; then before anything is changed
+  /// @throws c10::Error  for a group with another optimizer's options, what `Base` throws, and,
+  ///                     before anything is changed, what `make_capturable` names
   at::Tensor step(torch::optim::Optimizer::LossClosure closure = nullptr) override {
     const at::NoGradGuard no_grad;
     if (capturable()) prepare_device_step(closure != nullptr);
@@ -108,23 +109,21 @@ class Fused : public Base, public std::conditional_t<Rule::kFolds, Folding, NoFo
   ///
   /// A step then refuses parameters and gradients that the fused function does not take, and in a
   /// capture also a closure, state that is not made yet, and parameters on several devices.
-  /// @throws c10::Error  for parameters on a GPU in a program without lawn's CUDA kernels, which
-  ///                     cannot tell a capture; within a capture
-  /// @note   a step count is a float32, as LibTorch's fused functions want it: exact up to 2^24. On
-  /// a
-  ///         GPU they also read the learning rate as a float32; lawn's own kernels as a float64
+  /// @throws c10::Error  within a capture; on a GPU without lawn's kernels, which notice captures
+  /// @note   a step count is a float32, as LibTorch's fused functions want it: exact up to 2^24;
+  ///         on a GPU they read the learning rate as a float32, too, lawn's own kernels do not
   void make_capturable() {
     if (capturable()) return;
+    TORCH_CHECK(!captures(), Rule::kName,
+                ": call make_capturable() before the capture, and some steps after it");
     for (const auto& group : this->param_groups_) {
       for (const auto device : devices_of(group.params())) {
         TORCH_CHECK(notices_captures(device), Rule::kName, ": make_capturable() needs lawn's CUDA ",
                     "kernels for parameters on ", device, ", got a program built without nvcc");
-        TORCH_CHECK(!is_capturing(device), Rule::kName,
-                    ": call make_capturable() before the capture, and some steps after it");
       }
     }
     numbers_.emplace();
-    upload_learning_rates();
+    upload_rates();
   }
 
   bool capturable() const { return numbers_.has_value(); }
@@ -134,14 +133,9 @@ class Fused : public Base, public std::conditional_t<Rule::kFolds, Folding, NoFo
   /// @throws c10::Error  within a capture, of which it would become part
   void upload_learning_rates() {
     if (!capturable()) return;
-    for (std::size_t group = 0; group < this->param_groups_.size(); ++group) {
-      const double lr = options_of(group).lr();
-      for (const auto device : devices_of(this->param_groups_[group].params())) {
-        TORCH_CHECK(!is_capturing(device), Rule::kName, ": call upload_learning_rates() before a ",
-                    "replay, not within a capture: a replay would bring this learning rate back");
-        numbers_->upload_rate(group, device, lr);
-      }
-    }
+    TORCH_CHECK(!captures(), Rule::kName, ": call upload_learning_rates() before a replay, not ",
+                "within a capture: a replay would bring this learning rate back");
+    upload_rates();
   }
 
   /// Brings the step counts in `state()` up to date, which are the devices' after
@@ -254,17 +248,24 @@ class Fused : public Base, public std::conditional_t<Rule::kFolds, Folding, NoFo
 
   /// Whether a parameter lies on a device that is capturing.
   bool captures() const {
-    for (const auto& group : this->param_groups_) {
-      for (const auto device : devices_of(group.params())) {
-        if (is_capturing(device)) return true;
+    const auto& groups = this->param_groups_;
+    return std::any_of(groups.begin(), groups.end(), [](const auto& group) {
+      const auto devices = devices_of(group.params());
+      return std::any_of(devices.begin(), devices.end(), is_capturing);
+    });
+  }
+
+  void upload_rates() {
+    for (std::size_t group = 0; group < this->param_groups_.size(); ++group) {
+      for (const auto device : devices_of(this->param_groups_[group].params())) {
+        numbers_->upload_rate(group, device, options_of(group).lr());
       }
     }
-    return false;
   }
 
   /// What a step with numbers on the device begins with.
   void prepare_device_step(bool has_closure) {
-    if (!captures()) return upload_learning_rates();
+    if (!captures()) return upload_rates();
     TORCH_CHECK(!has_closure, Rule::kName, ": expected no closure in a capture, whose replays do ",
                 "not call it; capture forward and backward pass in front of step()");
   }
@@ -339,13 +340,8 @@ class Fused : public Base, public std::conditional_t<Rule::kFolds, Folding, NoFo
       for (std::size_t i = 0; i < held.size(); ++i) held[i].swap(this->param_groups_[i].params());
     };
     swap_held();
-    try {
-      Base::step();
-    } catch (...) {
-      swap_held();
-      throw;
-    }
-    swap_held();
+    const auto restore = c10::make_scope_exit(swap_held);
+    Base::step();
   }
 
   std::optional<DeviceNumbers> numbers_;

@@ -11,6 +11,7 @@
 #include <torch/optim/sgd.h>
 
 #include <lawn/optim/fused_groups.h>
+#include <lawn/sphere/flatten.h>
 
 namespace lawn {
 
@@ -30,7 +31,7 @@ struct FusedSGDRule {
   static bool keeps_state(const Options& options) { return options.momentum() != 0; }
 
   static bool fits(const State& state, const at::Tensor& parameter, const Options& options) {
-    return options.momentum() == 0 || beside(parameter, state.momentum_buffer());
+    return options.momentum() == 0 || sphere::beside(parameter, state.momentum_buffer());
   }
 
   static std::unique_ptr<State> make_state(const at::Tensor& parameter,

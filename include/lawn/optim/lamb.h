@@ -38,6 +38,7 @@
 #include <lawn/optim/group_options.h>
 #include <lawn/optim/lamb_options.h>
 #include <lawn/optim/tensor_lists.h>
+#include <lawn/sphere/flatten.h>
 #include <lawn/sphere/sphere.h>
 
 namespace lawn {
@@ -147,8 +148,8 @@ class LAMB : public torch::optim::Optimizer {
       state.step(state.step() + 1);
       values[i] = at::empty_like(wide_weights[i]);
       const bool fits = detail::can_fuse(values[i], /*reduced_on_cpu=*/false) &&
-                        detail::beside(values[i], state.exp_avg()) &&
-                        detail::beside(values[i], state.exp_avg_sq());
+                        sphere::beside(values[i], state.exp_avg()) &&
+                        sphere::beside(values[i], state.exp_avg_sq());
       const auto ordered = fits ? detail::in_order_of(values[i], gradients[i]) : at::Tensor();
       if (ordered.defined()) {
         fused.push_back({values[i], ordered, &state});

@@ -52,18 +52,25 @@ inline bool plain(const at::Tensor& tensor) {
 
 }  // namespace detail
 
+/// Whether `other` holds its elements as `tensor` does, so that raw memory of both can be walked:
+/// of its dtype, on its device, in its order.
+inline bool beside(const at::Tensor& tensor, const at::Tensor& other) {
+  return other.defined() && detail::plain(other) && other.scalar_type() == tensor.scalar_type() &&
+         other.device() == tensor.device() && detail::same_order(tensor, other);
+}
+
 /// Whether `layer` is plain memory, so that `flatten` applies: a dense weight without gaps in any
 /// order of its dimensions (contiguous, channels-last, transposed), a gradient in the same order,
 /// output units that follow one another in memory, dtypes that `Dtype` names.
-inline bool is_flat(const Layer& layer) {
+/// @param gradient  in place of the layer's own; may be undefined
+inline bool is_flat(const Layer& layer, const at::Tensor& gradient) {
   const at::Tensor& weight = layer.weight;
   if (!detail::plain(weight) || !weight.is_non_overlapping_and_dense()) return false;
   if (layer.unit_dim != kWholeTensor && weight.numel() > 0) {
     const auto units = weight.size(layer.unit_dim);
     if (units > 1 && weight.stride(layer.unit_dim) * units != weight.numel()) return false;
   }
-  if (layer.gradient.defined()) {
-    const at::Tensor& gradient = layer.gradient;
+  if (gradient.defined()) {
     if (!detail::plain(gradient) || gradient.device() != weight.device() ||
         !detail::same_order(weight, gradient)) {
       return false;
@@ -78,10 +85,11 @@ inline bool is_flat(const Layer& layer) {
   }
   return true;
 }
+inline bool is_flat(const Layer& layer) { return is_flat(layer, layer.gradient); }
 
 /// `layer` as plain memory.
-/// @param layer  `is_flat`
-inline Flat flatten(const Layer& layer) {
+/// @param layer  `is_flat` with this gradient
+inline Flat flatten(const Layer& layer, const at::Tensor& gradient) {
   const at::Tensor& weight = layer.weight;
   Flat flat;
   flat.weight = weight.data_ptr();
@@ -90,13 +98,14 @@ inline Flat flatten(const Layer& layer) {
   flat.weight_decay = layer.weight_decay;
   flat.weight_dtype = *flat_dtype(weight.scalar_type());
   flat.gradient_dtype = flat.weight_dtype;
-  if (layer.gradient.defined()) {
-    flat.gradient = layer.gradient.data_ptr();
-    flat.gradient_dtype = *flat_dtype(layer.gradient.scalar_type());
+  if (gradient.defined()) {
+    flat.gradient = gradient.data_ptr();
+    flat.gradient_dtype = *flat_dtype(gradient.scalar_type());
   }
   if (layer.radius.defined()) flat.radius = layer.radius.data_ptr();
   return flat;
 }
+inline Flat flatten(const Layer& layer) { return flatten(layer, layer.gradient); }
 
 /// Each of `layers` as plain memory.
 inline std::vector<Flat> flatten(c10::ArrayRef<Layer> layers) {

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <algorithm>
+#include <cstddef>
 #include <iterator>
 #include <unordered_map>
 #include <utility>
@@ -89,17 +90,20 @@ class FoldedGroup {
       : clocks_(folded.clocks) {
     const auto layers = folded.layers;
     if (layers.empty()) return;
-    std::unordered_map<const c10::TensorImpl*, const sphere::Layer*> of_parameter;
-    for (const auto& layer : layers) of_parameter[layer.weight.unsafeGetTensorImpl()] = &layer;
+    std::unordered_map<const c10::TensorImpl*, std::size_t> of_parameter;  // not taken out yet
+    for (std::size_t i = 0; i < layers.size(); ++i) {
+      of_parameter[layers[i].weight.unsafeGetTensorImpl()] = i;
+    }
     const auto find = [&](const at::Tensor& parameter) {
       const auto found = of_parameter.find(parameter.unsafeGetTensorImpl());
-      return found == of_parameter.end() ? nullptr : found->second;
+      return found == of_parameter.end() ? nullptr : &layers[found->second];
     };
+    folded_.reserve(entries.size());
     std::vector<Entry> others;
     for (Entry& entry : entries) {
       const sphere::Layer* layer = find(entry.parameter);
       if (layer != nullptr && Rule::folds(options) && takes(*layer, entry)) {
-        folded_.push_back({std::move(entry), *layer});
+        folded_.push_back({std::move(entry), layer});
         of_parameter.erase(layer->weight.unsafeGetTensorImpl());
       } else {
         others.push_back(std::move(entry));
@@ -124,20 +128,20 @@ class FoldedGroup {
   void finish(const Options& options, const RateOn& rate_on) {
     auto begin = folded_.begin();
     while (begin != folded_.end()) {
-      const Item first = *begin;
+      const Entry first = begin->entry;
+      const auto device = first.parameter.device();
       const auto end = std::stable_partition(begin, folded_.end(), [&](const Item& item) {
-        return item.layer.weight.device() == first.layer.weight.device() &&
-               Rule::same_step(item.entry, first.entry);
+        return item.entry.parameter.device() == device && Rule::same_step(item.entry, first);
       });
       std::vector<folded::Layer> layers;
-      for (auto item = begin; item != end; ++item) layers.push_back(flatten(*item));
-      const auto device = first.layer.weight.device();
+      layers.reserve(static_cast<std::size_t>(end - begin));
+      std::transform(begin, end, std::back_inserter(layers), flatten);
       if (const DeviceRate* rate = rate_on(device)) {
-        auto step = Rule::device_step(first.entry, options);
-        step.at = on_device(*rate, first.entry, device);
+        auto step = Rule::device_step(first, options);
+        step.at = on_device(*rate, first, device);
         folded::step_on_device(device, layers, step);
       } else {
-        folded::step(device, layers, Rule::folded_step(first.entry, options));
+        folded::step(device, layers, Rule::folded_step(first, options));
       }
       std::for_each(begin, end,
                     [](const Item& item) { sphere::bump_version(item.entry.parameter); });
@@ -155,14 +159,14 @@ class FoldedGroup {
  private:
   struct Item {
     Entry entry;
-    sphere::Layer layer;
+    const sphere::Layer* layer;  ///< one of `Folded`
   };
 
   /// Of those layers whose steps do not read the clock themselves.
   void take_radii() const {
     auto layers = apart_;
     for (const Item& item : folded_) {
-      if (item.layer.weight.is_cpu()) layers.push_back(item.layer);
+      if (item.entry.parameter.is_cpu()) layers.push_back(*item.layer);
     }
     clocks_->take_radii(layers);
   }
@@ -176,17 +180,13 @@ class FoldedGroup {
   }
 
   static bool takes(const sphere::Layer& layer, const Entry& entry) {
-    auto seen = layer;
-    seen.gradient = entry.gradient;
     return folded::has_steps(layer.weight.device()) && layer.radius.defined() &&
-           sphere::is_flat(seen);
+           sphere::is_flat(layer, entry.gradient);
   }
 
   static folded::Layer flatten(const Item& item) {
-    auto seen = item.layer;
-    seen.gradient = item.entry.gradient;
     folded::Layer layer;
-    static_cast<sphere::Flat&>(layer) = sphere::flatten(seen);
+    static_cast<sphere::Flat&>(layer) = sphere::flatten(*item.layer, item.entry.gradient);
     Rule::set_moments(item.entry, layer);
     return layer;
   }
