@@ -5,6 +5,7 @@
 //   free/<Optimizer>/<shapes>   LAWN in its free phase
 //   lawn/<Optimizer>/<shapes>   LAWN in its constrained phase, every tensor constrained
 //   apart/<Optimizer>/<shapes>  the same with a fused optimizer, but not folded into it
+//   loops/FusedSGD/<shapes>     on the CPU, the loops of lawn/FusedSGD alone, without tensors
 //   aten/<Optimizer>/<shapes>   the same written naively, one ATen call at a time
 //   centered/SGD, masked/Adam, admm/Adam   the companions that act around a step
 //   lawn/sphere, aten/sphere    the projection and the rescaling without the optimizer
@@ -178,6 +179,25 @@ void add_companions(const ShapeList& list, at::Device device) {
                           });
 }
 
+/// What the folded step of SGD does to memory, without what finds and checks that memory.
+void add_loops(const ShapeList& list) {
+  add("loops/FusedSGD", list, at::kCPU, SGD<lawn::FusedSGD>::kBytes, [=] {
+    std::vector<lawn::sphere::Layer> layers;
+    std::vector<lawn::folded::Layer> flat;
+    std::vector<at::Tensor> momenta;
+    for (const auto& weight : Network::shared(list, at::kCPU).weights) {
+      layers.push_back({weight.detach(), weight.grad(), weight.detach().norm()});
+      momenta.push_back(torch::zeros_like(weight));
+      lawn::folded::Layer layer;
+      static_cast<lawn::sphere::Flat&>(layer) = lawn::sphere::flatten(layers.back());
+      layer.first_moment = momenta.back().data_ptr();
+      flat.push_back(layer);
+    }
+    const lawn::folded::SGD step = {kLearningRate, 0.9, 0, false, false};
+    return [layers, momenta, flat, step] { lawn::folded::cpu::step(flat, step); };
+  });
+}
+
 template <class Kind>
 void add_optimizer(const std::string& name, const ShapeList& list, at::Device device) {
   using Opt = typename Kind::Optimizer;
@@ -293,6 +313,7 @@ int main(int argc, char** argv) {
     add_optimizer<SGD<torch::optim::SGD>>("SGD", list, device);
     add_naive<SGD<torch::optim::SGD>>("SGD", list, device);
     add_optimizer<SGD<lawn::FusedSGD>>("FusedSGD", list, device);
+    if (device.is_cpu()) add_loops(list);
     add_lawn<SGD<ApartSGD>>("apart/FusedSGD", list, device, SGD<ApartSGD>::kBytes + kSphereBytes,
                             0);
     add_optimizer<Adam<torch::optim::Adam>>("Adam", list, device);
