@@ -10,16 +10,17 @@
 /// What the command line of eman says.
 struct Options : examples::MethodOptions {
   int64_t labels = 250;
-  int64_t ratio = 4;
+  int64_t ratio = 1;
   double decay = 0.99;
-  double threshold = 0.8;
+  double threshold = 0.5;
   double weight = 1;
   int64_t width = 8;
   int64_t small_batch = 8;
 
   Options() : MethodOptions({"student", "eman", "copied", "stale", "batch-statistics"}) {
     epochs = 20;
-    learning_rate = 0.003;
+    learning_rate = 0.01;
+    final_factor = 0.2;  // where FixMatch's cosine over 7/16 of a turn ends
     generated.train_size = 2000;
   }
 

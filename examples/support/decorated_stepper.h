@@ -27,14 +27,10 @@ template <template <class> class Decorator, class... Arguments>
 std::unique_ptr<Stepper> make_decorated_stepper(const std::vector<at::Tensor>& parameters,
                                                 const StepperOptions& options,
                                                 const Arguments&... arguments) {
-  const auto schedule = lawn::WarmupDecayOptions()
-                            .warmup_steps(options.warmup_steps)
-                            .total_steps(options.total_steps)
-                            .decay(lawn::Decay::kCosine);
   const auto around = [&](auto base) -> std::unique_ptr<Stepper> {
     using Decorated = Decorator<decltype(base)>;
-    return std::make_unique<TypedStepper<Decorated, lawn::WarmupDecay>>(schedule, std::move(base),
-                                                                        arguments...);
+    return std::make_unique<TypedStepper<Decorated, lawn::WarmupDecay>>(
+        options.schedule(), std::move(base), arguments...);
   };
   const double rate = options.learning_rate;
   const double decay = options.weight_decay;

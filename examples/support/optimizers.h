@@ -117,6 +117,16 @@ struct StepperOptions {
   int64_t warmup_steps =
       0;  ///< of linear warm-up: at the start, and with LAWN after the switch too
   int64_t total_steps = 0;
+  double final_factor = 0;  ///< share of the learning rate that is left at the end
+
+  /// Without LAWN.
+  lawn::WarmupDecayOptions schedule() const {
+    return lawn::WarmupDecayOptions()
+        .warmup_steps(warmup_steps)
+        .total_steps(total_steps)
+        .decay(lawn::Decay::kCosine)
+        .final_factor(final_factor);
+  }
 };
 
 namespace detail {
@@ -125,19 +135,16 @@ template <class Base>
 std::unique_ptr<Stepper> make_stepper(Base&& base, const lawn::Subnetwork& constrained,
                                       const StepperOptions& options) {
   if (!options.lawn && !options.two_part_schedule) {
-    return std::make_unique<TypedStepper<Base, lawn::WarmupDecay>>(
-        lawn::WarmupDecayOptions()
-            .warmup_steps(options.warmup_steps)
-            .total_steps(options.total_steps)
-            .decay(lawn::Decay::kCosine),
-        std::move(base));
+    return std::make_unique<TypedStepper<Base, lawn::WarmupDecay>>(options.schedule(),
+                                                                   std::move(base));
   }
   const auto two_part = lawn::LAWNScheduleOptions()
                             .free_steps(options.free_steps)
                             .total_steps(options.total_steps)
                             .warmup_steps(std::min(options.warmup_steps, options.free_steps))
                             .second_warmup_steps(options.warmup_steps)
-                            .decay(lawn::Decay::kCosine);
+                            .decay(lawn::Decay::kCosine)
+                            .final_factor(options.final_factor);
   if (!options.lawn) {
     return std::make_unique<TypedStepper<Base, lawn::LAWNSchedule>>(two_part, std::move(base));
   }
@@ -157,7 +164,7 @@ std::unique_ptr<Stepper> make_stepper(Base&& base, const lawn::Subnetwork& const
 
 }  // namespace detail
 
-/// The optimizer of a run and its schedule: warm-up and cosine decay to zero without LAWN; with it,
+/// The optimizer of a run and its schedule: warm-up and cosine decay without LAWN; with it,
 /// or with its two-part schedule, warm-up and hold up to the switch, then the same once more.
 /// @throws c10::Error for an unknown name, and what the optimizer, LAWN and the schedule refuse
 inline std::unique_ptr<Stepper> make_stepper(const std::vector<at::Tensor>& parameters,

@@ -50,6 +50,7 @@ inline StepperOptions stepper_options(const Task& task, const RunOptions& option
   stepping.weight_decay = options.weight_decay;
   stepping.warmup_steps =
       static_cast<int64_t>(options.warmup * static_cast<double>(stepping.total_steps));
+  stepping.final_factor = options.final_factor;
   return stepping;
 }
 

@@ -29,6 +29,7 @@ struct RunOptions {
   double weight_decay = 0;
   double free_fraction = 0.2;
   double warmup = 0.05;
+  double final_factor = 0;
   bool two_part_schedule = false;
   int64_t seed = 0;
   std::string device = "auto";
@@ -55,6 +56,10 @@ struct RunOptions {
         .add("warmup", &warmup,
              "share of the steps that the learning rate rises; with LAWN, after the switch too")
         .range(0, 0.1);
+    flags
+        .add("final-factor", &final_factor,
+             "share of the learning rate at which its decay, a half cosine, ends")
+        .range(0, 1);
     flags.add("seed", &seed, "of the weights and of all that is drawn in training").range(0, 1e15);
   }
 

@@ -55,6 +55,17 @@ TEST_F(Steppers, GiveThePlainOptimizerLAWNsScheduleAsAControl) {
   EXPECT_FALSE(make(control)->constrained());
 }
 
+TEST_F(Steppers, EndTheirDecayAtTheFinalFactor) {
+  for (const bool with_lawn : {false, true}) {
+    auto chosen = options();
+    chosen.lawn = with_lawn;
+    chosen.final_factor = 0.2;
+    const auto stepper = make(chosen);
+    rates(*stepper);
+    EXPECT_NEAR(stepper->learning_rate(), 0.2 * chosen.learning_rate, 1e-12);
+  }
+}
+
 TEST_F(Steppers, RefuseAnUnknownOptimizer) {
   auto unknown = options();
   unknown.optimizer = "adm";
