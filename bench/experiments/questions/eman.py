@@ -8,4 +8,7 @@ METHODS = ("student", "eman", "copied", "stale", "batch-statistics")
 
 
 def cells(size: str) -> list[Cell]:
-    return methods("eman", METHODS, (0.003,), sizes(size, 20))
+    given = {**sizes(size, 20), "labels": 1000 if size == "cpu" else 4000}
+    if size == "cpu":
+        given["train_size"] = 4000
+    return methods("eman", METHODS, (0.01,), given)
