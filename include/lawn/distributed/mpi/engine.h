@@ -193,7 +193,7 @@ class MpiEngine {
 
   bool over() {
     const std::lock_guard<std::mutex> lock(mutex_);
-    return static_cast<bool>(error_);
+    return error_ || !reason_.empty();
   }
 
   std::string reason() {
