@@ -57,33 +57,42 @@ class StepRecord {
       if (static_cast<int>(i) == rank_) mine = values[1];
     }
     const auto by_step = group_by_value(steps);
-    TORCH_CHECK(by_step.size() == 1, "lawn::DataParallel: expected every rank in the same step, ",
-                odd_ones(by_step), " in step ", value_of(by_step, steps), ", the others in ",
-                steps[static_cast<std::size_t>(by_step[0][0])],
+    TORCH_CHECK(by_step.size() == 1,
+                "lawn::DataParallel: expected every rank in the same step, got ",
+                list(by_step, steps),
                 ": a step was skipped; call backward equally often on every rank, without a batch "
                 "where there is none");
     const auto by_weights = group_by_value(weights);
     TORCH_CHECK(by_weights.size() == 1,
                 "lawn::DataParallel: expected the same weights on every rank at the begin of step ",
-                step_, ", ", odd_ones(by_weights),
-                " other weights than the rest: a step of the optimizer was skipped or taken there "
-                "alone, or the weights were changed; do what changes weights on every rank");
+                step_, ", got others on ", odd_ones(by_weights), " than on ",
+                name_ranks(by_weights[0]),
+                ": a step of the optimizer was skipped or taken there alone, or the weights were "
+                "changed; do what changes weights on every rank");
     TORCH_CHECK(all > 0, "lawn::DataParallel: expected at least one sample in step ", step_,
                 ", got none on any rank");
     return static_cast<double>(mine) / static_cast<double>(all);
   }
 
  private:
+  /// All ranks but those of the first group.
   static std::string odd_ones(const std::vector<std::vector<int>>& groups) {
     std::vector<int> odd;
     for (const auto i : c10::irange(std::size_t{1}, groups.size())) {
       odd.insert(odd.end(), groups[i].begin(), groups[i].end());
     }
-    return "got " + name_ranks(odd) + " with";
+    return name_ranks(odd);
   }
-  static int64_t value_of(const std::vector<std::vector<int>>& groups,
-                          const std::vector<int64_t>& values) {
-    return values[static_cast<std::size_t>(groups[1][0])];
+
+  /// "rank 1 in step 4, ranks 0 and 2 in step 3": the odd ones first.
+  static std::string list(const std::vector<std::vector<int>>& groups,
+                          const std::vector<int64_t>& steps) {
+    std::string text;
+    for (auto group = groups.rbegin(); group != groups.rend(); ++group) {
+      text += (text.empty() ? "" : ", ") + name_ranks(*group) + " in step " +
+              std::to_string(steps[static_cast<std::size_t>(group->front())]);
+    }
+    return text;
   }
 
   int rank_;

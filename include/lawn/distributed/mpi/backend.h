@@ -78,7 +78,8 @@ class MpiBackend : public c10d::Backend {
     const auto type = mpi_datatype(buffer.scalar_type());
     const auto op = mpi_op(options.reduceOp);
     return run(
-        c10d::OpType::ALLREDUCE, describe("all-reduce", tensor), tensors, buffer.numel(),
+        c10d::OpType::ALLREDUCE, MpiKind::kReduce, describe("all-reduce", tensor), tensors,
+        buffer.numel(),
         [buffer, type, op](MPI_Comm comm, int64_t offset, int count, MPI_Request* request) {
           return MPI_Iallreduce(MPI_IN_PLACE, at_offset(buffer, offset), count, type, op, comm,
                                 request);
@@ -93,7 +94,7 @@ class MpiBackend : public c10d::Backend {
     const int root = static_cast<int>(options.rootRank);
     const bool mine = root == getRank();
     return run(
-        c10d::OpType::BROADCAST,
+        c10d::OpType::BROADCAST, MpiKind::kBroadcast,
         describe("broadcast", tensor) + " from rank " + std::to_string(root), tensors,
         buffer.numel() * buffer.element_size(),
         [buffer, root](MPI_Comm comm, int64_t offset, int count, MPI_Request* request) {
@@ -119,7 +120,7 @@ class MpiBackend : public c10d::Backend {
     const auto all = at::empty({getSize(), mine.numel()}, mine.options());
     const auto count = static_cast<int>(bytes);
     return run(
-        c10d::OpType::ALLGATHER, describe("all-gather", tensor), outputs[0], 1,
+        c10d::OpType::ALLGATHER, MpiKind::kGather, describe("all-gather", tensor), outputs[0], 1,
         [mine, all, count](MPI_Comm comm, int64_t, int, MPI_Request* request) {
           return MPI_Iallgather(mine.data_ptr(), count, MPI_BYTE, all.data_ptr(), count, MPI_BYTE,
                                 comm, request);
@@ -134,7 +135,7 @@ class MpiBackend : public c10d::Backend {
 
   c10::intrusive_ptr<c10d::Work> barrier(const c10d::BarrierOptions&) override {
     return run(
-        c10d::OpType::BARRIER, "barrier", {}, 1,
+        c10d::OpType::BARRIER, MpiKind::kBarrier, "barrier", {}, 1,
         [](MPI_Comm comm, int64_t, int, MPI_Request* request) {
           return MPI_Ibarrier(comm, request);
         },
@@ -179,12 +180,12 @@ class MpiBackend : public c10d::Backend {
     if (!buffer.is_alias_of(tensor)) tensor.copy_(buffer);
   }
 
-  c10::intrusive_ptr<c10d::Work> run(c10d::OpType type, std::string what,
+  c10::intrusive_ptr<c10d::Work> run(c10d::OpType type, MpiKind kind, std::string what,
                                      const std::vector<at::Tensor>& results, int64_t length,
                                      std::function<int(MPI_Comm, int64_t, int, MPI_Request*)> start,
                                      std::function<void()> finish) {
     auto work = c10::make_intrusive<MpiWork>(getRank(), type, results);
-    engine_->run({std::move(what), length, std::move(start),
+    engine_->run({kind, std::move(what), length, std::move(start),
                   [work, finish = std::move(finish)](std::exception_ptr error) {
                     if (!error) {
                       try {

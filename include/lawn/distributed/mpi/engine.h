@@ -2,6 +2,7 @@
 #pragma once
 
 #include <algorithm>
+#include <array>
 #include <chrono>
 #include <condition_variable>
 #include <cstdint>
@@ -23,8 +24,14 @@
 
 namespace lawn::detail {
 
+/// Collectives of each kind have a communicator of their own: where ranks do different things,
+/// their messages do not meet, and the time limit finds out.
+enum class MpiKind { kReduce, kBroadcast, kGather, kBarrier };
+constexpr int kMpiKinds = 4;
+
 /// One collective, as the engine runs it.
 struct MpiTask {
+  MpiKind kind = MpiKind::kBarrier;
   /// In messages, the same on every rank: "all-reduce of 10 Float".
   std::string what;
   /// In elements; more than `kChunk` go in several calls of `start`.
@@ -54,10 +61,10 @@ class MpiEngine {
     TORCH_CHECK(provided >= MPI_THREAD_SERIALIZED,
                 "lawn::MpiGroup: expected MPI_THREAD_SERIALIZED or more, got level ", provided,
                 "; initialize with MPI_Init_thread, or by a lawn::MpiSession");
-    state_->comm = duplicate(parent);
+    for (MPI_Comm& comm : state_->comms) comm = duplicate(parent);
     state_->faults = std::make_unique<MpiFaults>(state_->fault_comm = duplicate(parent));
-    MPI_Comm_rank(state_->comm, &rank_);
-    MPI_Comm_size(state_->comm, &size_);
+    MPI_Comm_rank(state_->fault_comm, &rank_);
+    MPI_Comm_size(state_->fault_comm, &size_);
     thread_ = std::thread([this] { work(); });
   }
   MpiEngine(const MpiEngine&) = delete;
@@ -69,7 +76,7 @@ class MpiEngine {
     if (std::uncaught_exceptions() > 0) {
       fail("it ended by an exception, of which its own output tells");
     } else if (!over()) {
-      run({"the end of the work", 1,
+      run({MpiKind::kBarrier, "the end of the work", 1,
            [](MPI_Comm comm, int64_t, int, MPI_Request* request) {
              return MPI_Ibarrier(comm, request);
            },
@@ -85,7 +92,7 @@ class MpiEngine {
       failed() = true;
       (void)state_.release();  // MPI may still hold pointers into it
     } else {
-      MPI_Comm_free(&state_->comm);
+      for (MPI_Comm& comm : state_->comms) MPI_Comm_free(&comm);
       MPI_Comm_free(&state_->fault_comm);
     }
   }
@@ -130,7 +137,7 @@ class MpiEngine {
   using Clock = std::chrono::steady_clock;
 
   struct State {
-    MPI_Comm comm = MPI_COMM_NULL;
+    std::array<MPI_Comm, kMpiKinds> comms{};
     MPI_Comm fault_comm = MPI_COMM_NULL;
     MPI_Request request = MPI_REQUEST_NULL;
     std::deque<MpiTask> tasks;
@@ -204,6 +211,7 @@ class MpiEngine {
   /// Null if the collective has come to its end.
   std::exception_ptr complete(const MpiTask& task) {
     ++number_;
+    const MPI_Comm comm = state_->comms[static_cast<std::size_t>(task.kind)];
     const auto begin = Clock::now();
     const auto give_up = [&](const std::string& why) {
       const auto waited =
@@ -216,7 +224,7 @@ class MpiEngine {
     };
     for (int64_t offset = 0; offset < task.length; offset += MpiTask::kChunk) {
       const auto count = static_cast<int>(std::min(MpiTask::kChunk, task.length - offset));
-      int code = task.start(state_->comm, offset, count, &state_->request);
+      int code = task.start(comm, offset, count, &state_->request);
       PollingPause pause;
       for (int flag = 0; code == MPI_SUCCESS; pause()) {
         code = MPI_Test(&state_->request, &flag, MPI_STATUS_IGNORE);
