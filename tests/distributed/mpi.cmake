@@ -32,3 +32,16 @@ foreach(source IN LISTS sources)
     set_tests_properties(${name}_on_${ranks} PROPERTIES PROCESSORS ${ranks} TIMEOUT 300 ENVIRONMENT "${mpi_environment}")
   endforeach()
 endforeach()
+
+# A rank that dies or hangs: what mpirun then does is Open MPI's, so this is tested with Open MPI alone.
+execute_process(COMMAND ${MPIEXEC_EXECUTABLE} --version OUTPUT_VARIABLE mpi_version ERROR_QUIET)
+if(mpi_version MATCHES "Open MPI|OpenRTE|PRTE")
+  find_package(Python3 REQUIRED COMPONENTS Interpreter)
+  add_executable(distributed_lost_rank distributed/lost_rank.cpp)
+  target_link_libraries(distributed_lost_rank PRIVATE lawn_test_main lawn::mpi)
+  target_precompile_headers(distributed_lost_rank REUSE_FROM lawn_test_main)
+  add_test(NAME distributed_lost_rank_test
+           COMMAND "${Python3_EXECUTABLE}" -B "${CMAKE_CURRENT_SOURCE_DIR}/distributed/lost_rank_test.py"
+                   $<TARGET_FILE:distributed_lost_rank> ${MPIEXEC_EXECUTABLE})
+  set_tests_properties(distributed_lost_rank_test PROPERTIES PROCESSORS 4 TIMEOUT 600 ENVIRONMENT "${mpi_environment}")
+endif()
