@@ -73,7 +73,6 @@ TEST_F(Faults, ALostRankIsNamedAndNobodyWaitsForLonger) {
     expect_in_time([&] { group->sum_(tensor); },
                    "rank 1 has not come, and did not answer within 600 ms");
   }
-  EXPECT_TRUE(torch::equal(tensor, torch::ones({10})) || !at_fault());
 }
 
 TEST_F(Faults, ALateRankThatAnswersIsNamedAsTheLast) {

@@ -21,6 +21,7 @@ target_link_libraries(lawn_mpi_test_main PUBLIC lawn_test_main lawn::mpi)
 target_precompile_headers(lawn_mpi_test_main REUSE_FROM lawn_test_main)
 
 file(GLOB sources CONFIGURE_DEPENDS RELATIVE "${CMAKE_CURRENT_SOURCE_DIR}" distributed/*_test.cpp)
+list(FILTER sources EXCLUDE REGEX "_gpu_test\.cpp$")
 foreach(source IN LISTS sources)
   string(REGEX REPLACE "^distributed/(.*)\\.cpp$" "distributed_\\1" name "${source}")
   add_executable(${name} "${source}")

@@ -34,6 +34,7 @@ std::vector<std::vector<int>> group_by_value(const std::vector<T>& values) {
   std::map<T, std::vector<int>> ranks;
   for (const auto i : c10::irange(values.size())) ranks[values[i]].push_back(static_cast<int>(i));
   std::vector<std::vector<int>> groups;
+  groups.reserve(ranks.size());
   for (auto& [value, group] : ranks) groups.push_back(group);
   std::sort(groups.begin(), groups.end(), [](const auto& a, const auto& b) {
     return a.size() != b.size() ? a.size() > b.size() : a.front() < b.front();

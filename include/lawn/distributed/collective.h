@@ -18,7 +18,8 @@ namespace lawn {
 /// (on a GPU: when the current stream may use it). An adapter for MPI is in lawn/distributed/mpi.h,
 /// one for c10d (NCCL, Gloo) in lawn/distributed/process_group.h.
 /// @throws c10::Error from every function, if a rank does not take part: with the rank and the
-///         reason as far as the adapter knows them, within the time limit that it was given
+///         reason as far as the adapter knows them, within the time limit that it was given. What
+///         the tensor of that call then holds is undefined
 class Collective {
  public:
   Collective() = default;

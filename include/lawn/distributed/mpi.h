@@ -9,7 +9,6 @@
 #include <c10/core/Device.h>
 #include <c10/util/intrusive_ptr.h>
 #include <mpi.h>
-#include <torch/csrc/distributed/c10d/Backend.hpp>
 
 #include <lawn/distributed/mpi/backend.h>
 #include <lawn/distributed/mpi/calls.h>
@@ -94,7 +93,7 @@ class MpiGroup : public ProcessGroup {
 
  private:
   MpiGroup(const c10::intrusive_ptr<detail::MpiBackend>& backend, c10::Device device)
-      : ProcessGroup(c10::intrusive_ptr<c10d::Backend>(backend), device), backend_(backend) {
+      : ProcessGroup(backend, device), backend_(backend) {
     if (!device.is_cpu()) add(backend, c10::kCPU);
   }
 

@@ -1,10 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <algorithm>
+#include <cstddef>
 #include <cstdint>
 #include <cstring>
 #include <exception>
 #include <string>
+#include <type_traits>
 #include <utility>
 #include <vector>
 
@@ -35,8 +38,8 @@ class ProcessGroup : public Collective {
  public:
   /// @param backend  one that sums and copies tensors on `device`
   /// @param device   where the texts of `gather` are laid, and what `DataParallel`'s weights are on
-  ProcessGroup(const c10::intrusive_ptr<c10d::Backend>& backend, c10::Device device)
-      : device_(device) {
+  template <class Backend, std::enable_if_t<std::is_base_of_v<c10d::Backend, Backend>, int> = 0>
+  ProcessGroup(const c10::intrusive_ptr<Backend>& backend, c10::Device device) : device_(device) {
     TORCH_CHECK(backend, "lawn::ProcessGroup: expected a backend, got none; construct one first");
     group_ = c10::make_intrusive<c10d::ProcessGroup>(backend->getRank(), backend->getSize());
     add(backend, device.type());

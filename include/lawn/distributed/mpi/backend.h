@@ -66,6 +66,7 @@ class MpiBackend : public c10d::Backend {
         engine_(std::move(engine)),
         cuda_aware_(cuda_aware) {}
 
+  // NOLINTNEXTLINE(readability-const-return-type): the base class's
   const std::string getBackendName() const override { return "lawn_mpi"; }
   MpiEngine& engine() { return *engine_; }
   void abort() override { engine_->fail("it aborted its process group"); }

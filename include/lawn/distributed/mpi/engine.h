@@ -102,17 +102,15 @@ class MpiEngine {
 
   /// Appends a collective; `done` is called when it is over, at once if the engine has failed.
   void run(MpiTask task) {
-    std::exception_ptr error;
-    {
-      const std::lock_guard<std::mutex> lock(mutex_);
-      error = error_;
-      if (!error) state_->tasks.push_back(std::move(task));
+    std::unique_lock<std::mutex> lock(mutex_);
+    if (error_) {
+      const auto error = error_;
+      lock.unlock();
+      return task.done(error);
     }
-    if (error) {
-      task.done(error);
-    } else {
-      wake_.notify_all();
-    }
+    state_->tasks.push_back(std::move(task));
+    lock.unlock();
+    wake_.notify_all();
   }
 
   /// Has this rank's later collectives end with an error, and the other ranks' with its reason.
