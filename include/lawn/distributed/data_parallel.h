@@ -65,7 +65,7 @@ class WeightedSumHook : public c10d::CppCommHookInterface<std::shared_ptr<Parall
   c10::intrusive_ptr<c10::ivalue::Future> runHook(c10d::GradBucket& bucket) override {
     state_->know_the_others();
     std::vector<at::Tensor> flat{bucket.getBufferRef()};
-    flat[0].mul_(state_->factor);
+    if (state_->factor != 1) flat[0].mul_(state_->factor);
     return state_->ranks->group()->allreduce(flat)->getFuture();
   }
 };

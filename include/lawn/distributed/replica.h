@@ -63,7 +63,9 @@ inline int64_t fingerprint(const std::vector<NamedTensor>& tensors) {
     if (tensor.numel() == 0) continue;
     const auto flat = tensor.detach().contiguous().view({-1});
     const auto size = flat.element_size();
-    const auto bits = flat.view(size == 8   ? at::kLong
+    // Words of 8 bytes where possible: narrower ones are widened one by one, which takes longer.
+    const bool words = flat.numel() * size % 8 == 0 && flat.storage_offset() * size % 8 == 0;
+    const auto bits = flat.view(words       ? at::kLong
                                 : size == 4 ? at::kInt
                                 : size == 2 ? at::kShort
                                             : at::kByte);
