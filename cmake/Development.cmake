@@ -44,3 +44,9 @@ endif()
 
 # The target all_verify_interface_header_sets compiles each header alone; the preset `test` builds it.
 set_target_properties(lawn PROPERTIES VERIFY_INTERFACE_HEADER_SETS ON INTERFACE_HEADER_SETS_TO_VERIFY HEADERS)
+if(TARGET lawn::mpi)
+  add_library(lawn_mpi_headers INTERFACE)
+  target_sources(lawn_mpi_headers INTERFACE FILE_SET HEADERS BASE_DIRS include FILES ${mpi_headers})
+  target_link_libraries(lawn_mpi_headers INTERFACE lawn::mpi)
+  set_target_properties(lawn_mpi_headers PROPERTIES VERIFY_INTERFACE_HEADER_SETS ON)
+endif()

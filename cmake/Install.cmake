@@ -9,12 +9,13 @@ set(package_folder "${CMAKE_INSTALL_DATADIR}/cmake/lawn")
 
 install(TARGETS lawn EXPORT lawnTargets
         FILE_SET HEADERS DESTINATION "${CMAKE_INSTALL_INCLUDEDIR}"
+        FILE_SET mpi DESTINATION "${CMAKE_INSTALL_INCLUDEDIR}"
         FILE_SET kernels DESTINATION "${CMAKE_INSTALL_INCLUDEDIR}")
 install(EXPORT lawnTargets NAMESPACE lawn:: DESTINATION "${package_folder}")
 
 # Header-only: one package serves every architecture.
 write_basic_package_version_file(
   "${PROJECT_BINARY_DIR}/lawnConfigVersion.cmake" COMPATIBILITY SameMinorVersion ARCH_INDEPENDENT)
-install(FILES cmake/lawnConfig.cmake cmake/LawnTorch.cmake cmake/LawnCuda.cmake
+install(FILES cmake/lawnConfig.cmake cmake/LawnTorch.cmake cmake/LawnCuda.cmake cmake/LawnMpi.cmake
               "${PROJECT_BINARY_DIR}/lawnConfigVersion.cmake" DESTINATION "${package_folder}")
 install(FILES LICENSE DESTINATION "${CMAKE_INSTALL_DATADIR}/doc/lawn")

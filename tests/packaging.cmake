@@ -67,6 +67,26 @@ if(NOT LAWN_TORCH_HAS_CUDA)
   set_tests_properties(libtorch_without_cuda consumer_libtorch_without_cuda PROPERTIES DISABLED ON) # every test is this one
 endif()
 
+# With MPI, installed and from source; a program on two ranks. Without, lawn says what its package lacks.
+if(TARGET lawn::mpi)
+  foreach(source find_package fetch_content)
+    set(lawn_from "-Dlawn_ROOT=${prefix}")
+    if(source STREQUAL "fetch_content")
+      set(lawn_from "-DLAWN_SOURCE_DIR=${PROJECT_SOURCE_DIR}")
+    endif()
+    lawn_add_consumer_test(mpi_${source} "${CMAKE_CURRENT_SOURCE_DIR}/consumer_mpi" "${MPIEXEC_EXECUTABLE}"
+                           CONFIGURE "${lawn_from}" RUN ${MPIEXEC_NUMPROC_FLAG} 2 ./consumer_mpi)
+    set_tests_properties(consumer_mpi_${source} PROPERTIES ENVIRONMENT "${mpi_environment}")
+  endforeach()
+  set_tests_properties(consumer_mpi_find_package PROPERTIES FIXTURES_REQUIRED installed)
+endif()
+add_test(NAME consumer_without_mpi
+         COMMAND "${CMAKE_COMMAND}" -S "${CMAKE_CURRENT_SOURCE_DIR}/consumer_mpi"
+                 -B "${CMAKE_CURRENT_BINARY_DIR}/consumer/without_mpi" "-Dlawn_ROOT=${prefix}" "-DTorch_DIR=${Torch_DIR}"
+                 "-DLAWN_NVCC=OFF" -DCMAKE_DISABLE_FIND_PACKAGE_MPI=ON)
+set_tests_properties(consumer_without_mpi PROPERTIES FIXTURES_REQUIRED installed
+                     PASS_REGULAR_EXPRESSION "its component mpi was not found")
+
 foreach(name find_package quickstart cifar10 libraries without_nvcc without_openmp)
   set_tests_properties(consumer_${name} PROPERTIES FIXTURES_REQUIRED installed)
 endforeach()

@@ -1,0 +1,86 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <algorithm>
+#include <cstddef>
+#include <map>
+#include <sstream>
+#include <string>
+#include <vector>
+
+#include <c10/util/Exception.h>
+#include <c10/util/irange.h>
+
+#include <lawn/distributed/collective.h>
+
+namespace lawn {
+
+namespace detail {
+
+/// "rank 2" or "ranks 0, 1 and 3".
+inline std::string name_ranks(const std::vector<int>& ranks) {
+  std::string names = ranks.size() == 1 ? "rank " : "ranks ";
+  for (const auto i : c10::irange(ranks.size())) {
+    if (i > 0) names += i + 1 == ranks.size() ? " and " : ", ";
+    names += std::to_string(ranks[i]);
+  }
+  return names;
+}
+
+/// The ranks that have the same value, largest group first; of two as large, that of the lowest
+/// rank.
+template <class T>
+std::vector<std::vector<int>> group_by_value(const std::vector<T>& values) {
+  std::map<T, std::vector<int>> ranks;
+  for (const auto i : c10::irange(values.size())) ranks[values[i]].push_back(static_cast<int>(i));
+  std::vector<std::vector<int>> groups;
+  groups.reserve(ranks.size());
+  for (auto& [value, group] : ranks) groups.push_back(group);
+  std::sort(groups.begin(), groups.end(), [](const auto& a, const auto& b) {
+    return a.size() != b.size() ? a.size() > b.size() : a.front() < b.front();
+  });
+  return groups;
+}
+
+/// Where two texts first differ, by lines.
+inline std::string first_difference(const std::string& expected, const std::string& got) {
+  std::istringstream a(expected), b(got);
+  for (int number = 1;; ++number) {
+    std::string line_a, line_b;
+    const bool more_a = static_cast<bool>(std::getline(a, line_a));
+    const bool more_b = static_cast<bool>(std::getline(b, line_b));
+    if (!more_a && !more_b) return "nothing but the end of a line";
+    if (line_a == line_b && more_a == more_b) continue;
+    return "expected " + (more_a ? "'" + line_a + "'" : "no more") + ", got " +
+           (more_b ? "'" + line_b + "'" : "no more") + " in line " + std::to_string(number);
+  }
+}
+
+}  // namespace detail
+
+/// Checks that all ranks say the same, before they do something together.
+/// @param where  who asks, in the message: "lawn::DataParallel"
+/// @param what   what the text describes, in the message: "model"
+/// @param text   what must be the same everywhere, in lines; the first that differs is shown
+/// @throws c10::Error on every rank, if not all texts are the same: it names the ranks that differ
+///         from most (from rank 0's side, where there is no majority) and the first line that does
+/// @note   every rank must call it; two all-gathers
+inline void check_agreement(Collective& collective, const std::string& where,
+                            const std::string& what, const std::string& text) {
+  const auto texts = collective.gather(text);
+  const auto groups = detail::group_by_value(texts);
+  if (groups.size() == 1) return;
+  const auto& most = groups.front();
+  std::string differences;
+  for (const auto i : c10::irange(std::size_t{1}, groups.size())) {
+    const auto& group = groups[i];
+    differences += "; " + detail::name_ranks(group) + ": " +
+                   detail::first_difference(texts.at(static_cast<std::size_t>(most.front())),
+                                            texts.at(static_cast<std::size_t>(group.front())));
+  }
+  TORCH_CHECK(false, where, ": expected the same ", what, " on every rank, as ",
+              detail::name_ranks(most), most.size() == 1 ? " has" : " have", " it", differences,
+              ". Start every rank with the same program and options");
+}
+
+}  // namespace lawn

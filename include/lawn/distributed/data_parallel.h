@@ -1,0 +1,279 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <exception>
+#include <memory>
+#include <optional>
+#include <string>
+#include <unordered_map>
+#include <vector>
+
+#include <ATen/TensorOperators.h>
+#include <ATen/core/Tensor.h>
+#include <ATen/core/ivalue.h>
+#include <ATen/ops/ones_like.h>
+#include <ATen/ops/zeros_like.h>
+#include <c10/util/Exception.h>
+#include <c10/util/intrusive_ptr.h>
+#include <torch/csrc/autograd/autograd.h>
+#include <torch/nn/module.h>
+#include <torch/csrc/distributed/c10d/comm.hpp>
+#include <torch/csrc/distributed/c10d/reducer.hpp>
+
+#include <lawn/distributed/agreement.h>
+#include <lawn/distributed/buffer_average.h>
+#include <lawn/distributed/data_parallel_options.h>
+#include <lawn/distributed/process_group.h>
+#include <lawn/distributed/replica.h>
+#include <lawn/distributed/step_record.h>
+
+namespace lawn {
+
+namespace detail {
+
+/// A step of `DataParallel` under way, shared with the reducer's hook.
+struct ParallelStep {
+  ProcessGroup* ranks = nullptr;
+  std::unique_ptr<StepRecord> record;
+  BufferAverage* buffers = nullptr;
+  /// Samples of the first backward pass since the gradients were zero, by which they are weighted,
+  /// and of all.
+  int64_t first_samples = 0;
+  int64_t samples = 0;
+  /// What this rank's gradients are multiplied by before they are added; < 0 until it is known.
+  double factor = -1;
+
+  /// The first bucket's turn: the others' records are there, or are waited for.
+  void know_the_others() {
+    if (factor >= 0) return;
+    const double share = record->share();
+    factor = samples == 0
+                 ? 0
+                 : share * static_cast<double>(first_samples) / static_cast<double>(samples);
+    buffers->begin(*ranks, share);
+  }
+};
+
+/// What c10d's reducer calls for each full bucket, on the thread that runs the backward pass.
+class WeightedSumHook : public c10d::CppCommHookInterface<std::shared_ptr<ParallelStep>> {
+ public:
+  using CppCommHookInterface::CppCommHookInterface;
+
+  c10::intrusive_ptr<c10::ivalue::Future> runHook(c10d::GradBucket& bucket) override {
+    state_->know_the_others();
+    std::vector<at::Tensor> flat{bucket.getBufferRef()};
+    if (state_->factor != 1) flat[0].mul_(state_->factor);
+    return state_->ranks->group()->allreduce(flat)->getFuture();
+  }
+};
+
+}  // namespace detail
+
+/// Trains copies of one model on several ranks, each with its own part of every batch.
+///
+///   g = sum_r n_r g_r / sum_r n_r       g_r: the gradient of rank r's mean loss over n_r samples
+///
+/// which is the gradient of the mean loss over the joint batch, also where the parts are of
+/// different sizes, or empty. The weights stay the same, bit for bit, on all ranks, whatever the
+/// optimizer makes of the gradients (LAWN needs nothing more).
+///
+///   lawn::MpiGroup ranks;
+///   lawn::DataParallel parallel(*model, ranks);            // all weights and buffers from rank 0
+///   lawn::LAWN optimizer(torch::optim::Adam(model->parameters()), ...);
+///   for (const auto& batch : my_part_of_the_data) {
+///     optimizer.zero_grad();
+///     parallel.backward(loss(model->forward(batch.x), batch.y), batch.x.size(0));
+///     optimizer.step();
+///   }
+///
+/// Buckets, and their overlap with the backward pass, are those of c10d's `Reducer`. Every rank
+/// calls `backward` equally often; one that has no samples left calls `backward_without_batch`.
+/// Gradients must be dense. Construct it after the model is on its device and before the optimizer
+/// takes its first step; model and group must outlive it.
+/// @source Li et al. 2020, arXiv 2006.15704
+class DataParallel {
+ public:
+  /// Checks that all ranks have the same model (names, shapes, dtypes of parameters and buffers)
+  /// and the same options, then gives every rank the values of rank 0.
+  /// @param model  with at least one parameter that requires a gradient, on `ranks`' device
+  /// @throws c10::Error on every rank, if one differs: with its name and what differs, before
+  ///         anything is changed
+  DataParallel(const torch::nn::Module& model, ProcessGroup& ranks,
+               const DataParallelOptions& options = {})
+      : options_(options),
+        ranks_(ranks),
+        parameters_(detail::each_once(model.named_parameters())),
+        buffers_(detail::each_once(model.named_buffers())),
+        average_(options.buffers() == BufferRule::kAverage ? buffers_
+                                                           : std::vector<detail::NamedTensor>{}) {
+    guarded([&] { options_.validate(); });
+    check_agreement(
+        ranks_, "lawn::DataParallel", "model",
+        detail::describe("parameter", parameters_) + detail::describe("buffer", buffers_));
+    check_agreement(ranks_, "lawn::DataParallel", "options", options_.describe());
+    guarded([&] {
+      for (const auto& parameter : parameters_) {
+        if (parameter.tensor.requires_grad()) trained_.push_back(parameter);
+      }
+      TORCH_CHECK(
+          !trained_.empty(),
+          "lawn::DataParallel: expected a model with parameters that require gradients, got "
+          "none");
+      detail::broadcast_(ranks_, parameters_, 0);
+      detail::broadcast_(ranks_, buffers_, 0);
+      make_reducer();
+    });
+  }
+  DataParallel(const DataParallel&) = delete;
+  DataParallel& operator=(const DataParallel&) = delete;
+
+  /// A backward pass after which each rank has the gradient over the joint batch.
+  /// @param loss     the mean over this rank's samples, 0-dim
+  /// @param samples  how many these are, > 0
+  /// @param step     the program's own number of the step: if given, it must be the same on all
+  ///                 ranks, so that one that skips a step is found at once
+  /// @throws c10::Error if a rank is lost or late, is in another step, has other weights, or fails
+  /// in
+  ///         its own backward pass: with the rank and the reason, on every rank
+  /// @note   parameters without a gradient on every rank are an error, unless
+  ///         `find_unused_parameters`
+  void backward(const at::Tensor& loss, int64_t samples,
+                std::optional<int64_t> step = std::nullopt) {
+    guarded([&] {
+      check_loss(loss, samples);
+      reduce({loss}, {seed(loss, samples)}, step);
+    });
+  }
+
+  /// The same on a rank that has no samples (left): after `accumulate`, or without any.
+  void backward_without_batch(std::optional<int64_t> step = std::nullopt) {
+    guarded([&] {
+      std::vector<at::Tensor> roots, zeros;
+      for (const auto& [name, parameter] : trained_) {
+        roots.push_back(parameter.view_as(parameter));
+        zeros.push_back(at::zeros_like(parameter));
+      }
+      reduce(roots, zeros, step);
+    });
+  }
+
+  /// A backward pass of this rank alone: its gradients are part of the next `backward`, weighted by
+  /// their samples. Ranks may accumulate differently often.
+  void accumulate(const at::Tensor& loss, int64_t samples) {
+    guarded([&] {
+      check_loss(loss, samples);
+      const auto weight = seed(loss, samples);
+      torch::autograd::backward({loss}, {weight});
+    });
+  }
+
+ private:
+  void make_reducer() {
+    std::vector<at::Tensor> tensors;
+    std::unordered_map<std::size_t, std::string> names;
+    for (const auto& [name, tensor] : trained_) {
+      names[tensors.size()] = name;
+      tensors.push_back(tensor);
+    }
+    const std::vector<bool> sparse(tensors.size(), false);
+    // The backward pass begins with the last layers: theirs is the first bucket.
+    auto buckets = std::get<0>(c10d::compute_bucket_assignment_by_size(
+        tensors,
+        {static_cast<std::size_t>(options_.first_bucket_bytes()),
+         static_cast<std::size_t>(options_.bucket_bytes())},
+        sparse));
+    std::reverse(buckets.begin(), buckets.end());
+    // Gradients that are views of buckets (true) cannot be detached, as zero_grad() does in C++.
+    constexpr bool kGradientAsBucketView = false;
+    reducer_ = std::make_unique<c10d::Reducer>(
+        tensors, buckets, ranks_.group(), sparse, options_.bucket_bytes(),
+        options_.find_unused_parameters(), kGradientAsBucketView, names,
+        options_.first_bucket_bytes(), /*skip_all_reduce_unused_params=*/false,
+        /*use_python_reducer=*/false, std::vector<int64_t>{});
+    state_->ranks = &ranks_;
+    state_->buffers = &average_;
+    reducer_->register_comm_hook(std::make_unique<detail::WeightedSumHook>(state_));
+  }
+
+  /// What a loss is multiplied by: its samples, in multiples of the first one's.
+  at::Tensor seed(const at::Tensor& loss, int64_t samples) {
+    if (state_->samples == 0) state_->first_samples = samples;
+    state_->samples += samples;
+    return at::ones_like(loss) *
+           (static_cast<double>(samples) / static_cast<double>(state_->first_samples));
+  }
+
+  void reduce(const std::vector<at::Tensor>& roots, const std::vector<at::Tensor>& seeds,
+              std::optional<int64_t> step) {
+    reducer_->prepare_for_forward();
+    reducer_->rebuild_buckets();
+    const auto every = options_.compare_weights_every();
+    const bool compare = every > 0 && steps_ % every == 0;
+    state_->factor = -1;
+    state_->record =
+        std::make_unique<detail::StepRecord>(ranks_, step.value_or(steps_), state_->samples,
+                                             compare ? detail::fingerprint(parameters_) : 0);
+    reducer_->prepare_for_backward(options_.find_unused_parameters() ? roots
+                                                                     : std::vector<at::Tensor>{});
+    torch::autograd::backward(roots, seeds);
+    check_reduced();
+    average_.end();
+    state_->samples = 0;
+    ++steps_;
+  }
+
+  void check_reduced() {
+    try {
+      reducer_->check_finalized();
+    } catch (const c10::Error&) {
+      std::string without;
+      for (const auto& [name, parameter] : trained_) {
+        if (!parameter.grad().defined()) without += (without.empty() ? " " : ", ") + name;
+      }
+      TORCH_CHECK(false,
+                  "lawn::DataParallel: expected a gradient for every parameter, got none for",
+                  without.empty() ? " some" : without,
+                  "; freeze what the loss does not use (requires_grad_(false)), or set "
+                  "find_unused_parameters");
+    }
+  }
+
+  static void check_loss(const at::Tensor& loss, int64_t samples) {
+    TORCH_CHECK(
+        loss.defined() && loss.dim() == 0 && loss.requires_grad(),
+        "lawn::DataParallel: expected a loss of no dimension that requires a gradient, got ",
+        loss.defined() ? "one of shape " + c10::str(loss.sizes()) : "an undefined tensor",
+        "; a rank without samples calls backward_without_batch");
+    TORCH_CHECK(samples > 0, "lawn::DataParallel: expected samples > 0, got ", samples,
+                "; a rank without samples calls backward_without_batch");
+  }
+
+  /// Has the other ranks know of an error of this one, instead of waiting for it.
+  template <class Action>
+  void guarded(const Action& action) {
+    try {
+      action();
+    } catch (const c10::Error& error) {
+      ranks_.fail(error.what_without_backtrace());
+      throw;
+    } catch (const std::exception& error) {
+      ranks_.fail(error.what());
+      throw;
+    }
+  }
+
+  DataParallelOptions options_;
+  ProcessGroup& ranks_;
+  std::vector<detail::NamedTensor> parameters_;
+  std::vector<detail::NamedTensor> buffers_;
+  std::vector<detail::NamedTensor> trained_;
+  detail::BufferAverage average_;
+  std::shared_ptr<detail::ParallelStep> state_ = std::make_shared<detail::ParallelStep>();
+  std::unique_ptr<c10d::Reducer> reducer_;
+  int64_t steps_ = 0;
+};
+
+}  // namespace lawn

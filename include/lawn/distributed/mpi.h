@@ -1,0 +1,103 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <chrono>
+#include <memory>
+#include <string>
+#include <thread>
+
+#include <c10/core/Device.h>
+#include <c10/util/intrusive_ptr.h>
+#include <mpi.h>
+
+#include <lawn/distributed/mpi/backend.h>
+#include <lawn/distributed/mpi/calls.h>
+#include <lawn/distributed/mpi/engine.h>
+#include <lawn/distributed/mpi/options.h>
+#include <lawn/distributed/process_group.h>
+
+namespace lawn {
+
+/// Initializes MPI, where nobody has, and finalizes it at its end. The first object of `main`:
+///
+///   int main() {
+///     const lawn::MpiSession session;
+///     try {
+///       lawn::MpiGroup ranks;                             // of MPI_COMM_WORLD
+///       ...
+///     } catch (const std::exception& error) {
+///       std::cerr << error.what() << '\n';
+///       return 1;
+///     }
+///   }
+///
+/// After a rank was lost MPI is not finalized, since that waits for the lost rank for ever:
+/// returning from `main` ends the program, and mpirun all that is left of it.
+class MpiSession {
+ public:
+  /// @throws c10::Error if MPI cannot be initialized for several threads
+  MpiSession() {
+    int initialized = 0;
+    MPI_Initialized(&initialized);
+    if (initialized != 0) return;
+    int provided = 0;
+    detail::check_mpi(MPI_Init_thread(nullptr, nullptr, MPI_THREAD_MULTIPLE, &provided),
+                      "MPI_Init_thread");
+    owner_ = true;
+  }
+  MpiSession(const MpiSession&) = delete;
+  MpiSession& operator=(const MpiSession&) = delete;
+
+  ~MpiSession() {
+    if (!owner_) return;
+    if (detail::MpiEngine::failed()) {
+      // mpirun kills the others when one ends badly: they are to print their errors first.
+      std::this_thread::sleep_for(std::chrono::seconds(1));
+    } else {
+      MPI_Finalize();
+    }
+  }
+
+ private:
+  bool owner_ = false;
+};
+
+/// All ranks of an MPI communicator, as a `Collective` and as a c10d process group.
+///
+/// A collective runs on a thread of the group, by MPI's non-blocking calls, and is polled against
+/// `timeout`. A rank that waits for longer, or fails, tells the others; each then ends with an
+/// error that says which rank is missing, or failed and why, within `timeout` + `answer_time`. A
+/// rank that dies by a signal, or ends without a word, mpirun notices first, unless it is told not
+/// to (`--enable-recovery` of Open MPI): it then ends all ranks and names the one.
+///
+/// Half and bfloat16 are added in float32. The bits of a sum are those of MPI's all-reduce, which
+/// the standard advises to be the same on each rank and in each run; with Open MPI they are the
+/// same on all ranks.
+///
+/// With MPI_THREAD_SERIALIZED the program must not call MPI while a collective runs; `MpiSession`
+/// asks for MPI_THREAD_MULTIPLE. Tensors on a device wait for it and go through host memory, unless
+/// MPI is CUDA-aware and the option says so; that part has not run on a GPU.
+class MpiGroup : public ProcessGroup {
+ public:
+  /// @param options  checked
+  /// @param comm     duplicated: the group's messages do not mix with those of the program
+  /// @param device   of `DataParallel`'s weights
+  /// @throws c10::Error for options out of range, without MPI, and if not every rank comes in time
+  explicit MpiGroup(const MpiOptions& options = {}, MPI_Comm comm = MPI_COMM_WORLD,
+                    c10::Device device = c10::Device(c10::kCPU))
+      : MpiGroup(c10::make_intrusive<detail::MpiBackend>(
+                     std::make_unique<detail::MpiEngine>(comm, options), options.cuda_aware()),
+                 device) {}
+
+  void fail(const std::string& reason) noexcept override { backend_->engine().fail(reason); }
+
+ private:
+  MpiGroup(const c10::intrusive_ptr<detail::MpiBackend>& backend, c10::Device device)
+      : ProcessGroup(backend, device), backend_(backend) {
+    if (!device.is_cpu()) add(backend, c10::kCPU);
+  }
+
+  c10::intrusive_ptr<detail::MpiBackend> backend_;
+};
+
+}  // namespace lawn

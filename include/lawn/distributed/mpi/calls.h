@@ -1,0 +1,98 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <chrono>
+#include <string>
+#include <thread>
+
+#include <c10/core/ScalarType.h>
+#include <c10/util/Exception.h>
+#include <mpi.h>
+#include <torch/csrc/distributed/c10d/Types.hpp>
+
+namespace lawn::detail {
+
+/// What MPI says of an error code.
+inline std::string mpi_error(int code) {
+  std::string text(MPI_MAX_ERROR_STRING, '\0');
+  int length = 0;
+  if (MPI_Error_string(code, text.data(), &length) != MPI_SUCCESS) return std::to_string(code);
+  text.resize(static_cast<std::size_t>(length));
+  return text;
+}
+
+/// Throws what MPI says of an error code, other than success.
+inline void check_mpi(int code, const char* what) {
+  TORCH_CHECK(code == MPI_SUCCESS, "lawn::MpiGroup: ", what, " failed: ", mpi_error(code));
+}
+
+/// The dtype in which tensors of `dtype` are added: MPI knows no half precision, and no sum of
+/// bools.
+inline at::ScalarType mpi_sum_dtype(at::ScalarType dtype) {
+  switch (dtype) {
+    case at::kHalf:
+    case at::kBFloat16:
+      return at::kFloat;
+    case at::kBool:
+      return at::kByte;
+    default:
+      return dtype;
+  }
+}
+
+inline MPI_Datatype mpi_datatype(at::ScalarType dtype) {
+  switch (dtype) {
+    case at::kFloat:
+      return MPI_FLOAT;
+    case at::kDouble:
+      return MPI_DOUBLE;
+    case at::kByte:
+      return MPI_UINT8_T;
+    case at::kChar:
+      return MPI_INT8_T;
+    case at::kShort:
+      return MPI_INT16_T;
+    case at::kInt:
+      return MPI_INT32_T;
+    case at::kLong:
+      return MPI_INT64_T;
+    default:
+      TORCH_CHECK(false, "lawn::MpiGroup: expected a dtype that MPI adds (float, double, half, ",
+                  "bfloat16, integers), got ", dtype, "; convert the tensor first");
+  }
+}
+
+inline MPI_Op mpi_op(const c10d::ReduceOp& op) {
+  switch (op) {
+    case c10d::ReduceOp::SUM:
+      return MPI_SUM;
+    case c10d::ReduceOp::MIN:
+      return MPI_MIN;
+    case c10d::ReduceOp::MAX:
+      return MPI_MAX;
+    default:
+      TORCH_CHECK(false, "lawn::MpiGroup: expected the reduction SUM, MIN or MAX, got number ",
+                  static_cast<int>(op.op_));
+  }
+}
+
+/// Waiting by polling, which a time limit needs: eager at first, then in pauses that leave the core
+/// to the backward pass, and to other ranks on the same cores.
+class PollingPause {
+ public:
+  void operator()() {
+    if (++polls_ < kEagerPolls) {
+      std::this_thread::yield();
+    } else {
+      std::this_thread::sleep_for(polls_ < kShortPauses ? std::chrono::microseconds(20)
+                                                        : std::chrono::microseconds(200));
+    }
+  }
+
+ private:
+  static constexpr int kEagerPolls = 50;
+  static constexpr int kShortPauses = 500;
+  int polls_ = 0;
+};
+
+}  // namespace lawn::detail

@@ -1,0 +1,281 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <algorithm>
+#include <array>
+#include <chrono>
+#include <condition_variable>
+#include <cstdint>
+#include <deque>
+#include <exception>
+#include <functional>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <thread>
+#include <utility>
+
+#include <c10/util/Exception.h>
+#include <mpi.h>
+
+#include <lawn/distributed/mpi/calls.h>
+#include <lawn/distributed/mpi/faults.h>
+#include <lawn/distributed/mpi/options.h>
+
+namespace lawn::detail {
+
+/// Collectives of each kind have a communicator of their own: where ranks do different things,
+/// their messages do not meet, and the time limit finds out.
+enum class MpiKind { kReduce, kBroadcast, kGather, kBarrier };
+constexpr int kMpiKinds = 4;
+
+/// One collective, as the engine runs it.
+struct MpiTask {
+  MpiKind kind = MpiKind::kBarrier;
+  /// In messages, the same on every rank: "all-reduce of 10 Float".
+  std::string what;
+  /// In elements; more than `kChunk` go in several calls of `start`.
+  int64_t length = 0;
+  /// Starts the non-blocking collective on elements [offset, offset + count).
+  std::function<int(MPI_Comm, int64_t offset, int count, MPI_Request*)> start;
+  /// Called once, on the engine's thread, with null or what went wrong.
+  std::function<void(std::exception_ptr)> done;
+
+  static constexpr int64_t kChunk = int64_t{1} << 30;
+};
+
+/// Runs MPI's non-blocking collectives one after the other on a thread of its own, and polls them
+/// against a time limit: the backward pass goes on meanwhile, and no rank waits for ever. After an
+/// error nothing more is run: what MPI may still write into is kept to the end of the program, and
+/// MPI must not be finalized (`failed`).
+class MpiEngine {
+ public:
+  MpiEngine(MPI_Comm parent, const MpiOptions& options) : options_(options) {
+    options_.validate();
+    int provided = 0, initialized = 0;
+    MPI_Initialized(&initialized);
+    TORCH_CHECK(initialized != 0,
+                "lawn::MpiGroup: expected an initialized MPI, got none; have a lawn::MpiSession in "
+                "main, before the group");
+    MPI_Query_thread(&provided);
+    TORCH_CHECK(provided >= MPI_THREAD_SERIALIZED,
+                "lawn::MpiGroup: expected MPI_THREAD_SERIALIZED or more, got level ", provided,
+                "; initialize with MPI_Init_thread, or by a lawn::MpiSession");
+    for (MPI_Comm& comm : state_->comms) comm = duplicate(parent);
+    state_->faults = std::make_unique<MpiFaults>(state_->fault_comm = duplicate(parent));
+    MPI_Comm_rank(state_->fault_comm, &rank_);
+    MPI_Comm_size(state_->fault_comm, &size_);
+    thread_ = std::thread([this] { work(); });
+  }
+  MpiEngine(const MpiEngine&) = delete;
+  MpiEngine& operator=(const MpiEngine&) = delete;
+
+  /// Waits until every rank has come to its end; a rank that comes there by an exception tells the
+  /// others, and waits for no one.
+  ~MpiEngine() {
+    if (std::uncaught_exceptions() > 0) {
+      fail("it ended by an exception, of which its own output tells");
+    } else if (!over()) {
+      run({MpiKind::kBarrier, "the end of the work", 1,
+           [](MPI_Comm comm, int64_t, int, MPI_Request* request) {
+             return MPI_Ibarrier(comm, request);
+           },
+           [](const std::exception_ptr& error) { warn(error); }});
+    }
+    {
+      const std::lock_guard<std::mutex> lock(mutex_);
+      ended_ = true;
+    }
+    wake_.notify_all();
+    thread_.join();
+    if (error_) {
+      failed() = true;
+      (void)state_.release();  // MPI may still hold pointers into it
+    } else {
+      for (MPI_Comm& comm : state_->comms) MPI_Comm_free(&comm);
+      MPI_Comm_free(&state_->fault_comm);
+    }
+  }
+
+  int rank() const { return rank_; }
+  int size() const { return size_; }
+
+  /// Appends a collective; `done` is called when it is over, at once if the engine has failed.
+  void run(MpiTask task) {
+    std::unique_lock<std::mutex> lock(mutex_);
+    if (error_) {
+      const auto error = error_;
+      lock.unlock();
+      return task.done(error);
+    }
+    state_->tasks.push_back(std::move(task));
+    lock.unlock();
+    wake_.notify_all();
+  }
+
+  /// Has this rank's later collectives end with an error, and the other ranks' with its reason.
+  void fail(const std::string& reason) noexcept {
+    try {
+      const std::lock_guard<std::mutex> lock(mutex_);
+      if (error_ || !reason_.empty()) return;
+      reason_ = reason;
+    } catch (const std::exception&) {  // without memory the others run into their time limit
+      return;
+    }
+    wake_.notify_all();
+  }
+
+  /// Whether an engine of this process has failed, so that MPI_Finalize would wait for ever.
+  static bool& failed() {
+    static bool failed = false;
+    return failed;
+  }
+
+ private:
+  using Clock = std::chrono::steady_clock;
+
+  struct State {
+    std::array<MPI_Comm, kMpiKinds> comms{};
+    MPI_Comm fault_comm = MPI_COMM_NULL;
+    MPI_Request request = MPI_REQUEST_NULL;
+    std::deque<MpiTask> tasks;
+    std::unique_ptr<MpiFaults> faults;
+  };
+
+  static void warn(const std::exception_ptr& error) {
+    if (!error) return;
+    try {
+      std::rethrow_exception(error);
+    } catch (const c10::Error& e) {
+      TORCH_WARN(e.what_without_backtrace());
+    } catch (const std::exception& e) {
+      TORCH_WARN(e.what());
+    }
+  }
+
+  MPI_Comm duplicate(MPI_Comm parent) {
+    // The parent's handler, which ends the program, runs for errors in its duplication alone.
+    MPI_Comm copy = MPI_COMM_NULL;
+    MPI_Request request = MPI_REQUEST_NULL;
+    check_mpi(MPI_Comm_idup(parent, &copy, &request), "MPI_Comm_idup");
+    const auto end = Clock::now() + options_.timeout();
+    PollingPause pause;
+    for (int flag = 0; flag == 0; pause()) {
+      check_mpi(MPI_Test(&request, &flag, MPI_STATUS_IGNORE), "MPI_Comm_idup");
+      if (flag == 0 && Clock::now() > end) {
+        failed() = true;
+        TORCH_CHECK(false, "lawn::MpiGroup: expected every rank to construct its group within ",
+                    options_.timeout().count(), " ms, got no answer from at least one");
+      }
+    }
+    check_mpi(MPI_Comm_set_errhandler(copy, MPI_ERRORS_RETURN), "MPI_Comm_set_errhandler");
+    return copy;
+  }
+
+  void work() {
+    for (;;) {
+      {
+        std::unique_lock<std::mutex> lock(mutex_);
+        wake_.wait(lock, [&] { return ended_ || !reason_.empty() || !state_->tasks.empty(); });
+        if (reason_.empty() && state_->tasks.empty()) return;
+      }
+      std::exception_ptr error;
+      if (!reason().empty()) {
+        error = give_up_by_itself();
+      } else {
+        error = complete(state_->tasks.front());
+      }
+      if (error) return end(error);
+      MpiTask task;
+      {
+        const std::lock_guard<std::mutex> lock(mutex_);
+        task = std::move(state_->tasks.front());
+        state_->tasks.pop_front();
+      }
+      task.done(nullptr);
+    }
+  }
+
+  bool over() {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    return error_ || !reason_.empty();
+  }
+
+  std::string reason() {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    return reason_;
+  }
+
+  /// Null if the collective has come to its end.
+  std::exception_ptr complete(const MpiTask& task) {
+    ++number_;
+    const MPI_Comm comm = state_->comms[static_cast<std::size_t>(task.kind)];
+    const auto begin = Clock::now();
+    const auto give_up = [&](const std::string& why) {
+      const auto waited =
+          std::chrono::duration_cast<std::chrono::milliseconds>(Clock::now() - begin).count();
+      const auto place = "collective " + std::to_string(number_) + ", " + task.what;
+      state_->faults->send({false, place, waited});
+      return error("rank " + std::to_string(rank_) + " gave up in " + place + ", after " +
+                   std::to_string(waited) + " ms" + why + ": " +
+                   state_->faults->settle(options_.answer_time()));
+    };
+    for (int64_t offset = 0; offset < task.length; offset += MpiTask::kChunk) {
+      const auto count = static_cast<int>(std::min(MpiTask::kChunk, task.length - offset));
+      int code = task.start(comm, offset, count, &state_->request);
+      PollingPause pause;
+      for (int flag = 0; code == MPI_SUCCESS; pause()) {
+        code = MPI_Test(&state_->request, &flag, MPI_STATUS_IGNORE);
+        if (code != MPI_SUCCESS || flag != 0) break;
+        if (state_->faults->reported()) return give_up(", since another rank did");
+        if (!reason().empty()) return give_up_by_itself();
+        if (Clock::now() - begin > options_.timeout()) return give_up("");
+      }
+      if (code != MPI_SUCCESS) return give_up(" (" + mpi_error(code) + ")");
+    }
+    return nullptr;
+  }
+
+  std::exception_ptr give_up_by_itself() {
+    state_->faults->send({true, reason(), 0});
+    state_->faults->settle(std::min(options_.answer_time(), kTelling));
+    return error("rank " + std::to_string(rank_) + " failed: " + reason());
+  }
+
+  static std::exception_ptr error(const std::string& text) {
+    try {
+      TORCH_CHECK(false, "lawn::MpiGroup: ", text,
+                  ". End the program and start it again from its last checkpoint");
+    } catch (const c10::Error&) {
+      return std::current_exception();
+    }
+  }
+
+  void end(const std::exception_ptr& error) {
+    std::deque<MpiTask> open;
+    {
+      const std::lock_guard<std::mutex> lock(mutex_);
+      error_ = error;
+      open = state_->tasks;  // copies: MPI may still write into what the first one holds
+    }
+    for (auto& task : open) task.done(error);
+  }
+
+  /// How long a rank that fails takes to tell the others.
+  static constexpr std::chrono::milliseconds kTelling{500};
+
+  MpiOptions options_;
+  int rank_ = 0;
+  int size_ = 1;
+  std::unique_ptr<State> state_ = std::make_unique<State>();
+  int64_t number_ = 0;
+
+  std::mutex mutex_;
+  std::condition_variable wake_;
+  bool ended_ = false;
+  std::string reason_;
+  std::exception_ptr error_;
+  std::thread thread_;
+};
+
+}  // namespace lawn::detail

@@ -1,0 +1,134 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+#include <exception>
+#include <string>
+#include <type_traits>
+#include <utility>
+#include <vector>
+
+#include <ATen/core/Tensor.h>
+#include <ATen/ops/empty.h>
+#include <ATen/ops/from_blob.h>
+#include <ATen/ops/zeros.h>
+#include <c10/core/Device.h>
+#include <c10/util/Exception.h>
+#include <c10/util/intrusive_ptr.h>
+#include <torch/csrc/distributed/c10d/Backend.hpp>
+#include <torch/csrc/distributed/c10d/ProcessGroup.hpp>
+#include <torch/csrc/distributed/c10d/Types.hpp>
+
+#include <lawn/distributed/collective.h>
+
+namespace lawn {
+
+/// A c10d process group as a `Collective`: NCCL, Gloo, or MPI through lawn/distributed/mpi.h.
+///
+///   auto store = c10::make_intrusive<c10d::TCPStore>(...);
+///   lawn::ProcessGroup ranks(c10::make_intrusive<c10d::ProcessGroupNCCL>(store, rank, size),
+///                            c10::Device(c10::kCUDA, local_rank));
+///
+/// Time limits, and what an error says, are the backend's own: NCCL names no rank.
+/// @note with NCCL, nothing here has run on several GPUs
+class ProcessGroup : public Collective {
+ public:
+  /// @param backend  one that sums and copies tensors on `device`
+  /// @param device   where the texts of `gather` are laid, and what `DataParallel`'s weights are on
+  template <class Backend, std::enable_if_t<std::is_base_of_v<c10d::Backend, Backend>, int> = 0>
+  ProcessGroup(const c10::intrusive_ptr<Backend>& backend, c10::Device device) : device_(device) {
+    TORCH_CHECK(backend, "lawn::ProcessGroup: expected a backend, got none; construct one first");
+    group_ = c10::make_intrusive<c10d::ProcessGroup>(backend->getRank(), backend->getSize());
+    add(backend, device.type());
+  }
+
+  /// @param group  with a backend for `device`
+  ProcessGroup(c10::intrusive_ptr<c10d::ProcessGroup> group, c10::Device device)
+      : group_(std::move(group)), device_(device) {
+    TORCH_CHECK(group_, "lawn::ProcessGroup: expected a process group, got none");
+  }
+
+  int rank() const override { return group_->getRank(); }
+  int size() const override { return group_->getSize(); }
+
+  void sum_(const at::Tensor& tensor) override {
+    in_place(tensor, [&](std::vector<at::Tensor>& flat) { group_->allreduce(flat)->wait(); });
+  }
+
+  void broadcast_(const at::Tensor& tensor, int root) override {
+    TORCH_CHECK(root >= 0 && root < size(),
+                "lawn::ProcessGroup: broadcast_ expected a root in [0, ", size(), "), got ", root);
+    c10d::BroadcastOptions options;
+    options.rootRank = root;
+    in_place(tensor,
+             [&](std::vector<at::Tensor>& flat) { group_->broadcast(flat, options)->wait(); });
+  }
+
+  std::vector<std::string> gather(const std::string& text) override {
+    const auto lengths =
+        gather(at::empty({1}, at::kLong).fill_(static_cast<int64_t>(text.size())).to(device_));
+    int64_t longest = 1;
+    for (const auto& length : lengths) longest = std::max(longest, length.item<int64_t>());
+    auto padded = at::zeros({longest}, at::kByte);
+    std::memcpy(padded.data_ptr(), text.data(), text.size());
+    std::vector<std::string> texts;
+    const auto gathered = gather(padded.to(device_));
+    for (std::size_t i = 0; i < gathered.size(); ++i) {
+      const auto bytes = gathered[i].cpu();
+      texts.emplace_back(static_cast<const char*>(bytes.data_ptr()),
+                         static_cast<std::size_t>(lengths[i].item<int64_t>()));
+    }
+    return texts;
+  }
+
+  /// With a backend that knows of `fail` only by `abort`, the others learn no reason.
+  void fail(const std::string& reason) noexcept override {
+    (void)reason;
+    try {
+      group_->getBackend(device_.type())->abort();
+    } catch (const std::exception&) {  // this rank is about to end with an error in any case
+    }
+  }
+
+  /// For `c10d::Reducer` and other parts of c10d.
+  const c10::intrusive_ptr<c10d::ProcessGroup>& group() const { return group_; }
+  c10::Device device() const { return device_; }
+
+  /// The values of all ranks, by rank, of a tensor with the same shape and dtype on each.
+  std::vector<at::Tensor> gather(const at::Tensor& mine) {
+    std::vector<at::Tensor> inputs{mine};
+    std::vector<std::vector<at::Tensor>> outputs(1);
+    for (int i = 0; i < size(); ++i) outputs[0].push_back(at::empty_like(mine));
+    group_->allgather(outputs, inputs)->wait();
+    return outputs[0];
+  }
+
+ protected:
+  /// Has `backend` serve one more kind of device.
+  void add(const c10::intrusive_ptr<c10d::Backend>& backend, c10::DeviceType type) {
+    const auto kind = c10d::ProcessGroup::strToBackendType(backend->getBackendName());
+    group_->setBackend(type, kind, backend);
+    group_->setDefaultBackend(kind);
+  }
+
+ private:
+  /// Backends take contiguous tensors alone, and nothing that autograd would follow.
+  template <class Action>
+  static void in_place(const at::Tensor& tensor, const Action& action) {
+    TORCH_CHECK(tensor.layout() == at::kStrided,
+                "lawn::ProcessGroup: expected a strided tensor, got layout ", tensor.layout(),
+                "; call to_dense() first");
+    const auto values = tensor.detach();
+    std::vector<at::Tensor> flat{values.contiguous()};
+    action(flat);
+    if (!flat[0].is_same(values)) values.copy_(flat[0]);
+  }
+
+  c10::intrusive_ptr<c10d::ProcessGroup> group_;
+  c10::Device device_;
+};
+
+}  // namespace lawn

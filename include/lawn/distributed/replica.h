@@ -1,0 +1,77 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstdint>
+#include <set>
+#include <sstream>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include <ATen/core/Tensor.h>
+#include <ATen/core/grad_mode.h>
+#include <ATen/ops/cat.h>
+#include <c10/util/Exception.h>
+#include <torch/nn/module.h>
+
+#include <lawn/distributed/collective.h>
+
+namespace lawn::detail {
+
+struct NamedTensor {
+  std::string name;
+  at::Tensor tensor;
+};
+
+/// The parameters or buffers of a module, each once: one that is registered under several names has
+/// the first.
+template <class Tensors>
+std::vector<NamedTensor> each_once(const Tensors& tensors) {
+  std::vector<NamedTensor> once;
+  std::set<const void*> seen;
+  for (const auto& item : tensors) {
+    if (!item.value().defined() || !seen.insert(item.value().unsafeGetTensorImpl()).second)
+      continue;
+    once.push_back({item.key(), item.value()});
+  }
+  return once;
+}
+
+/// What must be the same on every rank for the ranks' tensors to belong together, a line each.
+inline std::string describe(const char* kind, const std::vector<NamedTensor>& tensors) {
+  std::ostringstream text;
+  for (const auto& [name, tensor] : tensors) {
+    text << kind << ' ' << name << ' ' << tensor.scalar_type() << ' ' << tensor.sizes()
+         << (tensor.requires_grad() ? "" : " fixed") << '\n';
+  }
+  return text.str();
+}
+
+/// Gives every rank the values of rank `root`; one broadcast a tensor.
+inline void broadcast_(Collective& ranks, const std::vector<NamedTensor>& tensors, int root) {
+  const at::NoGradGuard no_grad;
+  for (const auto& [name, tensor] : tensors) ranks.broadcast_(tensor, root);
+}
+
+/// A number that two ranks share if their tensors have the same bits, and next to never otherwise:
+/// the sum of the bits' patterns, taken as integers, each tensor multiplied by a factor of its own.
+/// @note waits for the device
+inline int64_t fingerprint(const std::vector<NamedTensor>& tensors) {
+  const at::NoGradGuard no_grad;
+  uint64_t sum = 0;
+  for (const auto& [name, tensor] : tensors) {
+    if (tensor.numel() == 0) continue;
+    const auto flat = tensor.detach().contiguous().view({-1});
+    const auto size = flat.element_size();
+    // Words of 8 bytes where possible: narrower ones are widened one by one, which takes longer.
+    const bool words = flat.numel() * size % 8 == 0 && flat.storage_offset() * size % 8 == 0;
+    const auto bits = flat.view(words       ? at::kLong
+                                : size == 4 ? at::kInt
+                                : size == 2 ? at::kShort
+                                            : at::kByte);
+    sum = sum * 1099511628211ULL + static_cast<uint64_t>(bits.sum(at::kLong).item<int64_t>());
+  }
+  return static_cast<int64_t>(sum);
+}
+
+}  // namespace lawn::detail

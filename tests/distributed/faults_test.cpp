@@ -1,0 +1,227 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <lawn/distributed/data_parallel.h>
+#include <lawn/distributed/mpi.h>
+
+#include <chrono>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+#include <thread>
+
+#include <gtest/gtest.h>
+#include <torch/torch.h>
+
+#include "tests/distributed/ranks.h"
+#include "tests/support/refusal.h"
+
+namespace lawn {
+namespace {
+
+using std::chrono::milliseconds;
+using Clock = std::chrono::steady_clock;
+using testing::refusal;
+
+/// Rank 1 is at fault; the others are to name it, each within the time limit.
+class Faults : public testing::Ranks {
+ protected:
+  void SetUp() override {
+    if (size() < 2) GTEST_SKIP() << "it takes two ranks for one to miss the other";
+    ranks.gather("");  // all begin together, also where one process starts late
+    // A group of its own, since it is of no use afterwards.
+    group.emplace(MpiOptions().timeout(kTimeout).answer_time(kAnswer));
+    torch::manual_seed(1);
+    model = torch::nn::Linear(3, 2);
+  }
+  void TearDown() override { group.reset(); }
+
+  bool at_fault() const { return rank() == 1; }
+
+  torch::Tensor loss() { return model->forward(torch::ones({4, 3})).square().mean(); }
+
+  void step(DataParallel& parallel, torch::optim::SGD& optimizer,
+            std::optional<int64_t> number = std::nullopt) {
+    optimizer.zero_grad();
+    parallel.backward(loss(), 4, number);
+    optimizer.step();
+  }
+
+  /// Expects `action` to fail with `part` in its message, no later than the options allow.
+  template <class Action>
+  void expect_in_time(const Action& action, const std::string& part) {
+    const auto begin = Clock::now();
+    const auto message = refusal(action);
+    const auto took = std::chrono::duration_cast<milliseconds>(Clock::now() - begin);
+    EXPECT_NE(message.find(part), std::string::npos) << "got: " << message;
+    EXPECT_LT(took.count(), (kTimeout + kAnswer + kSlack).count());
+  }
+
+  static constexpr milliseconds kTimeout{1000}, kAnswer{600};
+  /// For what a loaded machine adds.
+  static constexpr milliseconds kSlack{2000};
+  std::optional<MpiGroup> group;
+  torch::nn::Linear model{nullptr};
+};
+
+TEST_F(Faults, ALostRankIsNamedAndNobodyWaitsForLonger) {
+  const auto tensor = torch::ones({10});
+  if (at_fault()) {
+    std::this_thread::sleep_for(kTimeout + kAnswer + milliseconds(500));
+    // When it comes after all, it learns that the others are gone.
+    expect_in_time([&] { group->sum_(tensor); }, "rank 1 came last");
+  } else {
+    expect_in_time([&] { group->sum_(tensor); },
+                   "rank 1 has not come, and did not answer within 600 ms");
+  }
+}
+
+TEST_F(Faults, ALateRankThatAnswersIsNamedAsTheLast) {
+  if (at_fault()) std::this_thread::sleep_for(kTimeout + kAnswer / 2);
+  expect_in_time([&] { group->sum_(torch::ones({10})); }, "rank 1 came last");
+}
+
+TEST_F(Faults, AfterAnErrorEveryCollectiveFailsAtOnce) {
+  if (at_fault()) std::this_thread::sleep_for(kTimeout + kAnswer / 2);
+  const auto first = refusal([&] { group->sum_(torch::ones({10})); });
+  const auto begin = Clock::now();
+  EXPECT_EQ(refusal([&] { group->sum_(torch::ones({10})); }), first);
+  EXPECT_EQ(refusal([&] { group->gather("x"); }), first);
+  EXPECT_LT(Clock::now() - begin, kTimeout);
+}
+
+TEST_F(Faults, ARankThatFailsTellsTheOthersItsReasonAtOnce) {
+  const auto begin = Clock::now();
+  if (at_fault()) {
+    group->fail("the disk is full");
+    expect_in_time([&] { group->sum_(torch::ones({10})); }, "rank 1 failed: the disk is full");
+  } else {
+    expect_in_time([&] { group->sum_(torch::ones({10})); }, "rank 1 failed: the disk is full");
+  }
+  EXPECT_LT(Clock::now() - begin, kTimeout);
+}
+
+TEST_F(Faults, ARankThatLeavesByAnExceptionTellsTheOthers) {
+  if (at_fault()) {
+    try {
+      const MpiGroup own = MpiGroup(MpiOptions().timeout(kTimeout).answer_time(kAnswer));
+      throw std::runtime_error("no such file");
+    } catch (const std::runtime_error&) {
+    }
+  } else {
+    MpiGroup own(MpiOptions().timeout(kTimeout).answer_time(kAnswer));
+    expect_in_time([&] { own.sum_(torch::ones({10})); }, "rank 1 failed: it ended by an exception");
+  }
+}
+
+TEST_F(Faults, ARankThatEndsEarlierIsNamed) {
+  if (at_fault()) {
+    group.reset();  // says on its output that the others are not there
+  } else {
+    expect_in_time(
+        [&] { group->sum_(torch::ones({10})); },
+        size() == 2 ? "the end of the work" : "rank 1 is in collective 1, the end of the work");
+  }
+}
+
+TEST_F(Faults, RanksThatDoDifferentThingsAreNamed) {
+  const auto action = [&] {
+    if (at_fault()) {
+      group->broadcast_(torch::ones({3}), 0);
+    } else {
+      group->sum_(torch::ones({10}));
+    }
+  };
+  if (size() == 2) {
+    expect_in_time(action, "a step was skipped, or the ranks do different things");
+  } else {
+    expect_in_time(action, "rank 1 is in collective 1, broadcast of 3 Float from rank 0, where ");
+  }
+}
+
+TEST_F(Faults, ASkippedStepIsFoundAtOnceByItsNumber) {
+  DataParallel parallel(*model, *group);
+  torch::optim::SGD optimizer(model->parameters(), 0.1);
+  for (int64_t number = 0; number < 3; ++number) step(parallel, optimizer, number);
+  const auto before = model->weight.clone();
+  expect_in_time(
+      [&] { step(parallel, optimizer, at_fault() ? 4 : 3); },
+      size() == 2 ? "got rank 1 in step 4, rank 0 in step 3" : "got rank 1 in step 4, ranks 0");
+  EXPECT_TRUE(torch::equal(model->weight, before));
+}
+
+TEST_F(Faults, ASkippedStepWithoutNumbersIsFoundAtTheEnd) {
+  const auto train = [&] {
+    DataParallel parallel(*model, *group);
+    torch::optim::SGD optimizer(model->parameters(), 0.1);
+    for (int64_t number = 0; number < 4; ++number) {
+      if (at_fault() && number == 1) continue;
+      step(parallel, optimizer);
+    }
+  };
+  if (at_fault()) {
+    EXPECT_NO_THROW(train());
+    group.reset();
+  } else {
+    expect_in_time(train, "the end of the work");
+  }
+}
+
+TEST_F(Faults, ASkippedStepOfTheOptimizerIsFoundByTheWeights) {
+  DataParallel parallel(*model, *group);
+  torch::optim::SGD optimizer(model->parameters(), 0.1);
+  step(parallel, optimizer);
+  parallel.backward(loss(), 4);
+  if (!at_fault()) optimizer.step();
+  expect_in_time([&] { step(parallel, optimizer); }, size() == 2
+                                                         ? "got others on rank 1 than on rank 0"
+                                                         : "got others on rank 1 than on ranks 0");
+}
+
+/// Fails in the backward pass.
+struct Thrower : torch::autograd::Function<Thrower> {
+  static torch::Tensor forward(torch::autograd::AutogradContext*, const torch::Tensor& x) {
+    return x.clone();
+  }
+  static torch::autograd::variable_list backward(torch::autograd::AutogradContext*,
+                                                 const torch::autograd::variable_list&) {
+    throw std::runtime_error("out of memory");
+  }
+};
+
+TEST_F(Faults, ARankThatFailsInItsBackwardPassTellsTheOthers) {
+  DataParallel parallel(*model, *group);
+  torch::optim::SGD optimizer(model->parameters(), 0.1);
+  step(parallel, optimizer);
+  const auto begin = Clock::now();
+  const auto value = at_fault() ? Thrower::apply(loss()) : loss();
+  std::string message;
+  try {
+    parallel.backward(value, 4);
+    ADD_FAILURE() << "expected an error";
+  } catch (const c10::Error& error) {
+    message = error.what_without_backtrace();
+  } catch (const std::exception& error) {
+    message = error.what();
+  }
+  EXPECT_NE(message.find(at_fault() ? "out of memory" : "rank 1 failed: out of memory"),
+            std::string::npos)
+      << message;
+  EXPECT_LT(Clock::now() - begin, kTimeout);
+}
+
+TEST_F(Faults, AParameterThatOneRankDoesNotUseIsNamedOnAllRanks) {
+  torch::nn::Linear other(3, 2);
+  torch::nn::Sequential both(model, other);
+  DataParallel parallel(*both, *group);
+  expect_in_time(
+      [&] {
+        const auto used = loss();
+        const auto unused = other->forward(torch::ones({4, 3})).square().mean();
+        parallel.backward(at_fault() ? used : used + unused, 4);
+      },
+      at_fault() ? "got none for 1.weight, 1.bias"
+                 : "rank 1 failed: lawn::DataParallel: expected a gradient for every parameter");
+}
+
+}  // namespace
+}  // namespace lawn

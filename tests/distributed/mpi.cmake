@@ -1,0 +1,48 @@
+# SPDX-License-Identifier: Apache-2.0
+#
+# Tests of several ranks, also more of them than cores. Every distributed/<name>_test.cpp is a program that runs on 1, 2, 3 and 4
+# ranks, each of them an entry of ctest. Where there is no MPI there are none of them.
+
+# For Open MPI, up to 4 and from 5; other MPIs do not read them: more ranks than cores, wherever they find room, also for root, in
+# containers that forbid a process to read another's memory.
+set(mpi_environment
+    OMP_NUM_THREADS=1
+    OMP_WAIT_POLICY=PASSIVE
+    OMPI_ALLOW_RUN_AS_ROOT=1
+    OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1
+    OMPI_MCA_rmaps_base_oversubscribe=1
+    OMPI_MCA_hwloc_base_binding_policy=none
+    OMPI_MCA_btl_vader_single_copy_mechanism=none
+    PRTE_MCA_rmaps_default_mapping_policy=:oversubscribe
+    PRTE_MCA_hwloc_default_binding_policy=none)
+
+add_library(lawn_mpi_test_main STATIC distributed/main.cpp)
+target_link_libraries(lawn_mpi_test_main PUBLIC lawn_test_main lawn::mpi)
+target_precompile_headers(lawn_mpi_test_main REUSE_FROM lawn_test_main)
+
+file(GLOB sources CONFIGURE_DEPENDS RELATIVE "${CMAKE_CURRENT_SOURCE_DIR}" distributed/*_test.cpp)
+list(FILTER sources EXCLUDE REGEX "_gpu_test\.cpp$")
+foreach(source IN LISTS sources)
+  string(REGEX REPLACE "^distributed/(.*)\\.cpp$" "distributed_\\1" name "${source}")
+  add_executable(${name} "${source}")
+  target_link_libraries(${name} PRIVATE lawn_mpi_test_main)
+  target_precompile_headers(${name} REUSE_FROM lawn_test_main)
+  foreach(ranks 1 2 3 4)
+    add_test(NAME ${name}_on_${ranks} COMMAND ${MPIEXEC_EXECUTABLE} ${MPIEXEC_NUMPROC_FLAG} ${ranks} ${MPIEXEC_PREFLAGS}
+                                              $<TARGET_FILE:${name}> ${MPIEXEC_POSTFLAGS})
+    set_tests_properties(${name}_on_${ranks} PROPERTIES PROCESSORS ${ranks} TIMEOUT 300 ENVIRONMENT "${mpi_environment}")
+  endforeach()
+endforeach()
+
+# A rank that dies or hangs: what mpirun then does is Open MPI's, so this is tested with Open MPI alone.
+execute_process(COMMAND ${MPIEXEC_EXECUTABLE} --version OUTPUT_VARIABLE mpi_version ERROR_QUIET)
+if(mpi_version MATCHES "Open MPI|OpenRTE|PRTE")
+  find_package(Python3 REQUIRED COMPONENTS Interpreter)
+  add_executable(distributed_lost_rank distributed/lost_rank.cpp)
+  target_link_libraries(distributed_lost_rank PRIVATE lawn_test_main lawn::mpi)
+  target_precompile_headers(distributed_lost_rank REUSE_FROM lawn_test_main)
+  add_test(NAME distributed_lost_rank_test
+           COMMAND "${Python3_EXECUTABLE}" -B "${CMAKE_CURRENT_SOURCE_DIR}/distributed/lost_rank_test.py"
+                   $<TARGET_FILE:distributed_lost_rank> ${MPIEXEC_EXECUTABLE})
+  set_tests_properties(distributed_lost_rank_test PROPERTIES PROCESSORS 4 TIMEOUT 600 ENVIRONMENT "${mpi_environment}")
+endif()
