@@ -31,8 +31,6 @@ METRICS = {
     "cifar10": ACCURACY,
     "recommender": Metric("hit_rate", "test_loss"),
     "mimicnorm": ACCURACY,
-    "afan": ACCURACY,
-    "eman": Metric("teacher_accuracy_shuffled", "test_loss"),
 }
 
 

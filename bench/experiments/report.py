@@ -19,12 +19,12 @@ import statistics
 import sys
 
 from experiment import Cell, load_records
+from questions.companions import COMPANIONS
 
 HERE = pathlib.Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
 PAGES = ("docs/results.md", "README.md")
 QUESTIONS = ("optimizers", "batch_size", "free_steps", "networks", "recommender", "mechanism", "ablations")
-COMPANIONS = ("mimicnorm", "afan", "eman", "pruning", "unification")
 MARKERS = re.compile(r"(<!-- results: (\S+) -->\n).*?(<!-- end of results -->)", re.DOTALL)
 
 FITTED = 0.999  # train accuracy from which a run counts as having fitted its data

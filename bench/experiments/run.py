@@ -25,10 +25,10 @@ import sys
 import time
 
 from experiment import Cell, Run, load_records
+from questions.companions import COMPANIONS
 
 HERE = pathlib.Path(__file__).resolve().parent
 QUESTIONS = ("optimizers", "free_steps", "ablations", "batch_size", "recommender", "networks")  # the cheapest first
-COMPANIONS = ("mimicnorm", "afan", "eman", "pruning", "unification")
 ALL = (*QUESTIONS, *COMPANIONS)
 HISTORY_ROWS = 40  # of a run that are kept: results stay small enough to be committed
 SHOWN = ("test_accuracy", "hit_rate", "test_loss", "train_accuracy", "train_logit_norm", "train_logit", "norm_growth")

@@ -1,4 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
+#include <iostream>
+
 #include <gtest/gtest.h>
 #include <mpi.h>
 

@@ -3,13 +3,14 @@
 network and hyperparameters are its defaults."""
 from experiment import Cell, flags
 
+COMPANIONS = ("mimicnorm", "afan", "eman", "pruning", "unification")
 HELD_OUT = 2000  # to select a rate on
 
 
-def sizes(size: str, epochs: int) -> dict:
-    """Flags for the data, and `epochs` of the CPU's; on a GPU 60."""
+def sizes(size: str, epochs: int, train_size: int = 2000) -> dict:
+    """Flags for the data, and `epochs` of the CPU's `train_size` images; on a GPU 60 of all."""
     if size == "cpu":
-        return {"data": "cifar10", "train_size": 2000, "epochs": epochs, "probe_size": 500}
+        return {"data": "cifar10", "train_size": train_size, "epochs": epochs, "probe_size": 500}
     return {"data": "cifar10", "epochs": 60}
 
 

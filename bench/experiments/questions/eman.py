@@ -8,7 +8,5 @@ METHODS = ("student", "eman", "copied", "stale", "batch-statistics")
 
 
 def cells(size: str) -> list[Cell]:
-    given = {**sizes(size, 20), "labels": 1000 if size == "cpu" else 4000}
-    if size == "cpu":
-        given["train_size"] = 4000
+    given = {**sizes(size, 20, train_size=4000), "labels": 1000 if size == "cpu" else 4000}
     return methods("eman", METHODS, (0.01,), given)

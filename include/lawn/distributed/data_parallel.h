@@ -136,8 +136,7 @@ class DataParallel {
   /// @param step     the program's own number of the step: if given, it must be the same on all
   ///                 ranks, so that one that skips a step is found at once
   /// @throws c10::Error if a rank is lost or late, is in another step, has other weights, or fails
-  /// in
-  ///         its own backward pass: with the rank and the reason, on every rank
+  ///         in its own backward pass: with the rank and the reason, on every rank
   /// @note   parameters without a gradient on every rank are an error, unless
   ///         `find_unused_parameters`
   void backward(const at::Tensor& loss, int64_t samples,

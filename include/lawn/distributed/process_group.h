@@ -21,6 +21,7 @@
 #include <torch/csrc/distributed/c10d/Backend.hpp>
 #include <torch/csrc/distributed/c10d/ProcessGroup.hpp>
 #include <torch/csrc/distributed/c10d/Types.hpp>
+#include <torch/csrc/distributed/c10d/Work.hpp>
 
 #include <lawn/distributed/collective.h>
 
@@ -99,11 +100,19 @@ class ProcessGroup : public Collective {
 
   /// The values of all ranks, by rank, of a tensor with the same shape and dtype on each.
   std::vector<at::Tensor> gather(const at::Tensor& mine) {
+    std::vector<at::Tensor> values;
+    begin_gather(mine, values)->wait();
+    return values;
+  }
+
+  /// The same without waiting: `values` are there when the work is done.
+  c10::intrusive_ptr<c10d::Work> begin_gather(const at::Tensor& mine,
+                                              std::vector<at::Tensor>& values) {
     std::vector<at::Tensor> inputs{mine};
     std::vector<std::vector<at::Tensor>> outputs(1);
     for (int i = 0; i < size(); ++i) outputs[0].push_back(at::empty_like(mine));
-    group_->allgather(outputs, inputs)->wait();
-    return outputs[0];
+    values = outputs[0];
+    return group_->allgather(outputs, inputs);
   }
 
  protected:

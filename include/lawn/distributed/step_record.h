@@ -32,13 +32,7 @@ class StepRecord {
     values[0] = step;
     values[1] = samples;
     values[2] = weights;
-    std::vector<at::Tensor> inputs{mine.to(ranks.device())};
-    std::vector<std::vector<at::Tensor>> outputs(1);
-    for ([[maybe_unused]] const auto i : c10::irange(ranks.size())) {
-      outputs[0].push_back(at::empty_like(inputs[0]));
-    }
-    records_ = outputs[0];
-    work_ = ranks.group()->allgather(outputs, inputs);
+    work_ = ranks.begin_gather(mine.to(ranks.device()), records_);
   }
 
   /// Waits for all ranks' records, and checks that they can take this step together.
