@@ -12,25 +12,29 @@
 #include <ATen/ops/where.h>
 
 #include <lawn/report.h>
-#include <lawn/sphere/aten.h>
 #include <lawn/sphere/layer.h>
+#include <lawn/sphere/spheres.h>
 
 namespace lawn::detail {
 
 inline bool all_finite(const at::Tensor& tensor) { return at::isfinite(tensor).all().item<bool>(); }
 
+inline bool has_dense_gradient(const at::Tensor& weight) {
+  return weight.grad().defined() && weight.grad().layout() == at::kStrided;
+}
+
 /// What is unusual about a layer, in words.
-inline std::string remark(const sphere::Layer& layer, const at::Tensor& gradient, Phase phase) {
+inline std::string remark(const sphere::Layer& layer, const LayerSums& sums, Phase phase) {
   std::string note;
   const auto add = [&note](const char* text) {
     note += (note.empty() ? "" : ", ") + std::string(text);
   };
-  if (!all_finite(layer.weight)) add("weight is not finite");
-  if (!gradient.defined()) {
+  if (!all_finite(sums.norms)) add("weight is not finite");
+  if (!layer.weight.grad().defined()) {
     add("no gradient");
-  } else if (gradient.layout() != at::kStrided) {
+  } else if (!has_dense_gradient(layer.weight)) {
     add("gradient is not dense");
-  } else if (!all_finite(gradient)) {
+  } else if (!std::isfinite(sums.gg)) {
     add("gradient is not finite");
   }
   if (phase == Phase::kConstrained && (layer.radius == 0).any().item<bool>()) {
@@ -39,15 +43,13 @@ inline std::string remark(const sphere::Layer& layer, const at::Tensor& gradient
   return note;
 }
 
-/// Measures one layer for `LAWN::report()`, in float64. Waits for the device.
-inline LayerReport measure(const std::string& name, const sphere::Layer& layer, Phase phase) {
+/// What `LAWN::report()` says of one layer. Waits for the device.
+inline LayerReport measure(const std::string& name, const sphere::Layer& layer,
+                           const LayerSums& sums, Phase phase) {
   const at::NoGradGuard no_grad;
   LayerReport result;
   result.name = name;
-  sphere::Layer wide;
-  wide.weight = layer.weight.detach().to(at::kDouble);
-  wide.unit_dim = layer.unit_dim;
-  const auto norms = sphere::aten::norm(wide);
+  const auto& norms = sums.norms;
   result.spheres = norms.numel();
   result.norm = norms.norm().item<double>();
   if (layer.radius.defined()) {
@@ -58,13 +60,8 @@ inline LayerReport measure(const std::string& name, const sphere::Layer& layer, 
       result.norm_error = error.abs().max().item<double>();
     }
   }
-  const auto gradient = layer.weight.grad();
-  if (gradient.defined() && gradient.layout() == at::kStrided) {
-    const auto g = gradient.to(at::kDouble);
-    const double product = (g * wide.weight).sum().item<double>();
-    result.cosine = product / (result.norm * g.norm().item<double>());
-  }
-  result.note = remark(layer, gradient, phase);
+  if (layer.gradient.defined()) result.cosine = sums.gw / (result.norm * std::sqrt(sums.gg));
+  result.note = remark(layer, sums, phase);
   return result;
 }
 

@@ -99,7 +99,8 @@ class LAWN : public Decorator<Opt, detail::LAWNRule> {
   const LAWNOptions& lawn_options() const { return this->rule_.options(); }
 
   /// Radius, norm and its error, cosine of weight and gradient and angular step of each layer: the
-  /// thing to look at when training misbehaves. Waits for the device.
+  /// thing to look at when training misbehaves. Waits for the device. With weights that are sharded
+  /// over ranks every rank must call it, and notes on gradients are of this rank's part.
   Report report() const { return this->rule_.report(); }
 };
 

@@ -5,12 +5,15 @@
 #include <cstdint>
 #include <functional>
 #include <limits>
+#include <memory>
 #include <vector>
 
 #include <ATen/core/Tensor.h>
 #include <c10/util/Exception.h>
 #include <torch/arg.h>
 #include <torch/optim/optimizer.h>
+
+#include <lawn/sphere/spheres.h>
 
 namespace lawn {
 
@@ -59,6 +62,10 @@ struct LAWNOptions {
   /// Whether each step measures the angle by which it turned each weight, for `LAWN::report()`.
   /// Costs a copy of the constrained weights.
   TORCH_ARG(bool, angular_steps) = false;
+  /// Where the sums over spheres are taken; null: in this process, which holds the weights as a
+  /// whole. With weights that are sharded over ranks: a `ShardedSpheres`
+  /// (lawn/distributed/sharded_spheres.h).
+  TORCH_ARG(std::shared_ptr<Spheres>, spheres);
 
   using WeightDecayOf = std::function<double(const torch::optim::OptimizerOptions&)>;
   using FirstMomentsOf = std::function<std::vector<at::Tensor>(torch::optim::OptimizerParamState&)>;
@@ -77,6 +84,10 @@ struct LAWNOptions {
     TORCH_CHECK(radii().empty() || radius() == Radius::kGiven,
                 "lawn::LAWN: radii are used with radius(Radius::kGiven) alone, got ",
                 radii().size(), " of them with another radius option");
+    TORCH_CHECK(
+        !angular_steps() || !spheres() || spheres()->local(),
+        "lawn::LAWN: angular_steps(true) needs weights that lie in this process as a whole, "
+        "got shards; measure the angles where the weights are gathered");
     for (const double value : radii()) {
       TORCH_CHECK(std::isfinite(value) && value > 0,
                   "lawn::LAWN: radii must be finite and > 0, got ", value);

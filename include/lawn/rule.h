@@ -5,7 +5,9 @@
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
+#include <memory>
 #include <optional>
+#include <sstream>
 #include <string>
 #include <utility>
 #include <vector>
@@ -18,7 +20,9 @@
 #include <ATen/ops/where.h>
 #include <ATen/ops/zeros.h>
 #include <c10/core/TensorOptions.h>
+#include <c10/util/ArrayRef.h>
 #include <c10/util/Exception.h>
+#include <c10/util/accumulate.h>
 #include <torch/optim/optimizer.h>
 #include <torch/serialize/input-archive.h>
 #include <torch/serialize/output-archive.h>
@@ -32,6 +36,7 @@
 #include <lawn/options.h>
 #include <lawn/report.h>
 #include <lawn/sphere/sphere.h>
+#include <lawn/sphere/spheres.h>
 #include <lawn/subnetwork/subnetwork.h>
 
 namespace lawn::detail {
@@ -43,12 +48,13 @@ class LAWNRule {
 
   LAWNRule(const torch::optim::Optimizer& optimizer, const Subnetwork& selection,
            LAWNOptions options)
-      : options_(std::move(options)) {
+      : options_(std::move(options)),
+        spheres_(options_.spheres() ? options_.spheres() : std::make_shared<Spheres>()) {
     options_.validate();
     for (const auto& parameter : selection.all()) {
       // A bias of one element would be frozen on its sphere, which is two points.
       const bool bias = options_.biases() && parameter.inside && parameter.role == Role::kBias &&
-                        parameter.tensor.numel() > 1;
+                        whole_numel(parameter.tensor) > 1;
       if (parameter.constrained() || bias) add(parameter);
     }
     positions_ = positions_of(kName, optimizer, named_weights());
@@ -64,25 +70,27 @@ class LAWNRule {
           ": StateAtSwitch::kProject needs LAWNOptions().first_moments(...) for an optimizer ",
           "that is not LibTorch's");
     }
+    spheres_->check_agreement(description());
     if (options_.radius() == Radius::kInitial) set_radii(usable_norms("when it was wrapped"));
   }
 
   void before_step(torch::optim::Optimizer& optimizer) {
     attach_gradients(optimizer);
     if (clocks_) return before_device_step(optimizer);
+    spheres_->begin_step(steps_);
     if (options_.angular_steps()) angles_.remember(layers_);
     if (phase_ == Phase::kFree && steps_ >= options_.free_steps()) constrain(optimizer);
     if (phase_ != Phase::kConstrained) return;
     if (folds_) {
       dynamic_cast<Folding&>(optimizer).fold(layers_);
     } else {
-      sphere::project_to_tangent_(layers_);
+      spheres_->project_to_tangent_(layers_);
     }
   }
 
   void after_step(torch::optim::Optimizer& /*optimizer*/) {
     const bool may_rescale = clocks_ || phase_ == Phase::kConstrained;
-    if (may_rescale && !folds_) sphere::rescale_(layers_);
+    if (may_rescale && !folds_) spheres_->rescale_(layers_);
     if (options_.angular_steps()) angles_.measure(layers_);
     for (auto& layer : layers_) layer.gradient.reset();
     if (clocks_) {
@@ -105,7 +113,7 @@ class LAWNRule {
     }
     if (options_.state_at_switch() == StateAtSwitch::kReset) reset_state(optimizer, weights());
     if (options_.state_at_switch() == StateAtSwitch::kProject) project_state(optimizer);
-    if (options_.radius() != Radius::kCaptured) sphere::rescale_(layers_);
+    if (options_.radius() != Radius::kCaptured) spheres_->rescale_(layers_);
     phase_ = Phase::kConstrained;
     if (clocks_) clocks_->set_switched();
   }
@@ -115,6 +123,7 @@ class LAWNRule {
     const auto refuse_unless = [](bool can, const char* what) {
       TORCH_CHECK(can, kName, ": make_capturable() expected ", what, "; nothing was changed");
     };
+    refuse_unless(spheres_->local(), "weights that lie in this process as a whole, got shards");
     refuse_unless(!options_.angular_steps(),
                   "angular_steps(false), got true: the copies of the "
                   "weights that it takes cannot be captured");
@@ -163,9 +172,9 @@ class LAWNRule {
       const bool saved = archive.try_read("radius/" + std::to_string(i), radius, true);
       TORCH_CHECK(saved || phase.toInt() == static_cast<int64_t>(Phase::kFree), kName,
                   ": the checkpoint of a constrained phase lacks the radius of ", names_[i]);
-      TORCH_CHECK(!saved || radius.sizes() == sphere::radius_shape(layers[i]), kName,
+      TORCH_CHECK(!saved || radius.sizes() == spheres_->radius_shape(layers[i]), kName,
                   ": expected the radius of ", names_[i], " to have shape ",
-                  at::IntArrayRef(sphere::radius_shape(layers[i])), ", got ", radius.sizes(),
+                  at::IntArrayRef(spheres_->radius_shape(layers[i])), ", got ", radius.sizes(),
                   ": the checkpoint was written with another granularity; nothing was changed");
       layers[i].radius = saved ? radius.to(layers[i].weight.device()) : at::Tensor();
     }
@@ -178,18 +187,23 @@ class LAWNRule {
 
   Report report() const {
     Report result{phase(), steps(), {}};
-    for (std::size_t i = 0; i < layers_.size(); ++i) {
-      auto layer = layers_[i];
+    auto layers = layers_;
+    for (auto& layer : layers) {
+      if (has_dense_gradient(layer.weight)) layer.gradient = layer.weight.grad();
       if (clocks_ && result.phase == Phase::kFree) layer.radius.reset();
-      result.layers.push_back(measure(names_[i], layer, result.phase));
+    }
+    const auto sums = spheres_->sums(layers);
+    for (std::size_t i = 0; i < layers_.size(); ++i) {
+      result.layers.push_back(measure(names_[i], layers[i], sums[i], result.phase));
       const auto& angles = angles_.angles();
       if (!angles.empty()) result.layers.back().angular_step = angles[i].item<double>();
     }
     return result;
   }
 
-  /// Leaves projection and rescaling to the step of an optimizer that is a `Folding`.
-  void leave_to_base() { folds_ = true; }
+  /// Leaves projection and rescaling to the step of an optimizer that is a `Folding`, if it can do
+  /// them.
+  void leave_to_base() { folds_ = spheres_->local(); }
 
   /// These two wait for the device after make_capturable.
   Phase phase() const {
@@ -218,16 +232,36 @@ class LAWNRule {
     for (auto& layer : layers_) {
       if (switched) continue;
       layer.radius = at::zeros(
-          sphere::radius_shape(layer),
+          spheres_->radius_shape(layer),
           at::TensorOptions(layer.weight.device()).dtype(sphere::accumulation_dtype(layer.weight)));
     }
+  }
+
+  int64_t whole_numel(const at::Tensor& weight) const {
+    return c10::multiply_integers(spheres_->whole_shape(weight));
+  }
+
+  /// What must be the same wherever a part of the weights lies, in lines.
+  std::string description() const {
+    std::ostringstream text;
+    text << "free_steps " << options_.free_steps() << "\ngranularity "
+         << (options_.granularity() == Granularity::kLayer ? "layer" : "output unit")
+         << "\nzero_norm " << (options_.zero_norm() == ZeroNorm::kError ? "error" : "leave free")
+         << "\nstate_at_switch " << static_cast<int>(options_.state_at_switch()) << "\nradius "
+         << static_cast<int>(options_.radius()) << ' ' << c10::ArrayRef<double>(options_.radii())
+         << '\n';
+    for (std::size_t i = 0; i < layers_.size(); ++i) {
+      text << "constrained " << names_[i] << ' ' << layers_[i].weight.scalar_type() << ' '
+           << spheres_->whole_shape(layers_[i].weight) << '\n';
+    }
+    return text.str();
   }
 
   void add(const SubnetworkParameter& parameter) {
     sphere::Layer layer;
     layer.weight = parameter.tensor;
     if (options_.granularity() == Granularity::kOutputUnit && parameter.role != Role::kBias &&
-        parameter.tensor.dim() > 1) {
+        spheres_->whole_shape(parameter.tensor).size() > 1) {
       layer.unit_dim = parameter.unit_dim;
     }
     layers_.push_back(std::move(layer));
@@ -261,14 +295,14 @@ class LAWNRule {
 
   /// Norms that can be radii: a bad one is an error, or 0 (a free sphere), as the options say.
   std::vector<at::Tensor> usable_norms(const char* when) const {
-    auto norms = sphere::norms(layers_);
+    auto norms = spheres_->norms(layers_);
     for (std::size_t i = 0; i < norms.size(); ++i) {
       if (options_.zero_norm() == ZeroNorm::kLeaveFree) {
         norms[i] = at::where(at::isfinite(norms[i]), norms[i], 0.0);
         continue;
       }
       const auto host = norms[i].to(at::kCPU, at::kDouble).reshape({-1});
-      for (int64_t unit = 0; unit < host.numel() && layers_[i].weight.numel() > 0; ++unit) {
+      for (int64_t unit = 0; unit < host.numel() && whole_numel(layers_[i].weight) > 0; ++unit) {
         const double norm = host.data_ptr<double>()[unit];
         TORCH_CHECK(std::isfinite(norm) && norm > 0, kName, ": expected ", names_[i],
                     " to have a finite norm > 0 ", when, ", got ", norm,
@@ -293,18 +327,28 @@ class LAWNRule {
   }
 
   void project_state(torch::optim::Optimizer& optimizer) {
-    std::vector<sphere::Layer> moments;
+    std::vector<std::vector<at::Tensor>> moments;  // of each layer
     for (const auto& layer : layers_) {
+      moments.emplace_back();
       const auto found = optimizer.state().find(layer.weight.unsafeGetTensorImpl());
       if (found == optimizer.state().end()) continue;
-      const auto tensors = options_.first_moments()
-                               ? options_.first_moments()(*found->second)
-                               : first_moments(*found->second).value_or(std::vector<at::Tensor>());
-      for (const auto& tensor : tensors) {
-        moments.push_back({layer.weight, tensor, layer.radius, layer.unit_dim, 0});
-      }
+      moments.back() = options_.first_moments()
+                           ? options_.first_moments()(*found->second)
+                           : first_moments(*found->second).value_or(std::vector<at::Tensor>());
     }
-    sphere::project_to_tangent_(moments);
+    // In turn the first of each layer, the second, ...: a list holds every layer, also those that
+    // have none, since another process may hold some of theirs.
+    for (std::size_t turn = 0;; ++turn) {
+      auto layers = layers_;
+      bool some = false;
+      for (std::size_t i = 0; i < layers.size(); ++i) {
+        layers[i].gradient = turn < moments[i].size() ? moments[i][turn] : at::Tensor();
+        layers[i].weight_decay = 0;
+        some = some || layers[i].gradient.defined();
+      }
+      if (!spheres_->anywhere(some)) return;
+      spheres_->project_to_tangent_(layers);
+    }
   }
 
   std::vector<at::Tensor> weights() const {
@@ -322,6 +366,7 @@ class LAWNRule {
   }
 
   LAWNOptions options_;
+  std::shared_ptr<Spheres> spheres_;
   std::vector<std::string> names_;
   std::vector<sphere::Layer> layers_;
   std::vector<int64_t> positions_;  // group and index of each layer

@@ -3,6 +3,8 @@
 
 #include <algorithm>
 #include <cstddef>
+#include <cstdint>
+#include <exception>
 #include <map>
 #include <sstream>
 #include <string>
@@ -40,6 +42,32 @@ std::vector<std::vector<int>> group_by_value(const std::vector<T>& values) {
     return a.size() != b.size() ? a.size() > b.size() : a.front() < b.front();
   });
   return groups;
+}
+
+/// "rank 1 in step 4, ranks 0 and 2 in step 3": the odd ones first.
+/// @param groups  of `group_by_value(steps)`
+inline std::string name_steps(const std::vector<std::vector<int>>& groups,
+                              const std::vector<int64_t>& steps) {
+  std::string text;
+  for (auto group = groups.rbegin(); group != groups.rend(); ++group) {
+    text += (text.empty() ? "" : ", ") + name_ranks(*group) + " in step " +
+            std::to_string(steps[static_cast<std::size_t>(group->front())]);
+  }
+  return text;
+}
+
+/// Has the other ranks know of an error of this one, instead of waiting for it.
+template <class Action>
+void tell_of_errors(Collective& ranks, const Action& action) {
+  try {
+    action();
+  } catch (const c10::Error& error) {
+    ranks.fail(error.what_without_backtrace());
+    throw;
+  } catch (const std::exception& error) {
+    ranks.fail(error.what());
+    throw;
+  }
 }
 
 /// Where two texts first differ, by lines.

@@ -4,7 +4,6 @@
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
-#include <exception>
 #include <memory>
 #include <optional>
 #include <string>
@@ -109,12 +108,12 @@ class DataParallel {
         buffers_(detail::each_once(model.named_buffers())),
         average_(options.buffers() == BufferRule::kAverage ? buffers_
                                                            : std::vector<detail::NamedTensor>{}) {
-    guarded([&] { options_.validate(); });
+    detail::tell_of_errors(ranks_, [&] { options_.validate(); });
     check_agreement(
         ranks_, "lawn::DataParallel", "model",
         detail::describe("parameter", parameters_) + detail::describe("buffer", buffers_));
     check_agreement(ranks_, "lawn::DataParallel", "options", options_.describe());
-    guarded([&] {
+    detail::tell_of_errors(ranks_, [&] {
       for (const auto& parameter : parameters_) {
         if (parameter.tensor.requires_grad()) trained_.push_back(parameter);
       }
@@ -141,7 +140,7 @@ class DataParallel {
   ///         `find_unused_parameters`
   void backward(const at::Tensor& loss, int64_t samples,
                 std::optional<int64_t> step = std::nullopt) {
-    guarded([&] {
+    detail::tell_of_errors(ranks_, [&] {
       check_loss(loss, samples);
       reduce({loss}, {seed(loss, samples)}, step);
     });
@@ -149,7 +148,7 @@ class DataParallel {
 
   /// The same on a rank that has no samples (left): after `accumulate`, or without any.
   void backward_without_batch(std::optional<int64_t> step = std::nullopt) {
-    guarded([&] {
+    detail::tell_of_errors(ranks_, [&] {
       std::vector<at::Tensor> roots, zeros;
       for (const auto& [name, parameter] : trained_) {
         roots.push_back(parameter.view_as(parameter));
@@ -162,7 +161,7 @@ class DataParallel {
   /// A backward pass of this rank alone: its gradients are part of the next `backward`, weighted by
   /// their samples. Ranks may accumulate differently often.
   void accumulate(const at::Tensor& loss, int64_t samples) {
-    guarded([&] {
+    detail::tell_of_errors(ranks_, [&] {
       check_loss(loss, samples);
       const auto weight = seed(loss, samples);
       torch::autograd::backward({loss}, {weight});
@@ -248,20 +247,6 @@ class DataParallel {
         "; a rank without samples calls backward_without_batch");
     TORCH_CHECK(samples > 0, "lawn::DataParallel: expected samples > 0, got ", samples,
                 "; a rank without samples calls backward_without_batch");
-  }
-
-  /// Has the other ranks know of an error of this one, instead of waiting for it.
-  template <class Action>
-  void guarded(const Action& action) {
-    try {
-      action();
-    } catch (const c10::Error& error) {
-      ranks_.fail(error.what_without_backtrace());
-      throw;
-    } catch (const std::exception& error) {
-      ranks_.fail(error.what());
-      throw;
-    }
   }
 
   DataParallelOptions options_;

@@ -53,7 +53,7 @@ class StepRecord {
     const auto by_step = group_by_value(steps);
     TORCH_CHECK(by_step.size() == 1,
                 "lawn::DataParallel: expected every rank in the same step, got ",
-                list(by_step, steps),
+                name_steps(by_step, steps),
                 ": a step was skipped; call backward equally often on every rank, without a batch "
                 "where there is none");
     const auto by_weights = group_by_value(weights);
@@ -76,17 +76,6 @@ class StepRecord {
       odd.insert(odd.end(), groups[i].begin(), groups[i].end());
     }
     return name_ranks(odd);
-  }
-
-  /// "rank 1 in step 4, ranks 0 and 2 in step 3": the odd ones first.
-  static std::string list(const std::vector<std::vector<int>>& groups,
-                          const std::vector<int64_t>& steps) {
-    std::string text;
-    for (auto group = groups.rbegin(); group != groups.rend(); ++group) {
-      text += (text.empty() ? "" : ", ") + name_ranks(*group) + " in step " +
-              std::to_string(steps[static_cast<std::size_t>(group->front())]);
-    }
-    return text;
   }
 
   int rank_;

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <vector>
 
 #include <ATen/TensorOperators.h>
@@ -9,6 +10,7 @@
 #include <ATen/ops/mul.h>
 #include <ATen/ops/nan_to_num.h>
 #include <ATen/ops/where.h>
+#include <c10/core/ScalarType.h>
 
 #include <lawn/sphere/layer.h>
 
@@ -29,19 +31,21 @@ inline std::vector<int64_t> sphere_dims(const at::Tensor& weight, int64_t unit_d
 
 /// Sum of the products over each sphere, shaped to broadcast against `weight`. `at::sum` adds
 /// pairwise, so that millions of elements lose nothing visible in float32.
-inline at::Tensor inner_product(const at::Tensor& a, const at::Tensor& b, int64_t unit_dim) {
+/// @param dtype  of the sum; that of the products if it is not given
+inline at::Tensor inner_product(const at::Tensor& a, const at::Tensor& b, int64_t unit_dim,
+                                std::optional<at::ScalarType> dtype = std::nullopt) {
   const auto dims = sphere_dims(a, unit_dim);
   const auto products = at::mul(a, b);
   // An empty list of dimensions means all of them to ATen; a vector cut into units has none.
-  return dims.empty() && a.dim() > 0 ? products : products.sum(dims, /*keepdim=*/true);
+  return dims.empty() && a.dim() > 0 ? products : products.sum(dims, /*keepdim=*/true, dtype);
 }
 
-/// `radius`, stored flat, shaped to broadcast against `weight`.
-inline at::Tensor broadcast_radius(const Layer& layer) {
-  if (layer.unit_dim == kWholeTensor) return layer.radius;
+/// One number for each sphere, stored flat, shaped to broadcast against `weight`.
+inline at::Tensor over_units(const at::Tensor& numbers, const Layer& layer) {
+  if (layer.unit_dim == kWholeTensor) return numbers.reshape({});
   std::vector<int64_t> shape(static_cast<size_t>(layer.weight.dim()), 1);
-  shape[static_cast<size_t>(layer.unit_dim)] = layer.radius.numel();
-  return layer.radius.view(shape);
+  shape[static_cast<size_t>(layer.unit_dim)] = numbers.numel();
+  return numbers.view(shape);
 }
 
 }  // namespace detail
@@ -55,29 +59,40 @@ inline at::Tensor norm(const Layer& layer) {
 
 /// g <- g - (<g,w> / <w,w> + weight_decay) w, and g as it was on a free sphere. A quotient that is
 /// not finite (a zero weight, a gradient with an infinity in it) counts as 0.
-inline void project_to_tangent_(const Layer& layer) {
+/// @param gw, ww  <g,w> and <w,w> of each sphere, shaped to broadcast against the weight
+inline void project_to_tangent_(const Layer& layer, const at::Tensor& gw, const at::Tensor& ww) {
   if (!layer.gradient.defined()) return;
   const auto dtype = accumulation_dtype(layer.weight);
   const auto weight = layer.weight.to(dtype);
   auto gradient = layer.gradient.to(dtype);  // the gradient itself where the dtype is the same
-  const auto quotient = detail::inner_product(gradient, weight, layer.unit_dim) /
-                        detail::inner_product(weight, weight, layer.unit_dim);
-  auto coefficient = at::nan_to_num(quotient, 0.0, 0.0, 0.0);
+  auto coefficient = at::nan_to_num((gw / ww).to(dtype), 0.0, 0.0, 0.0);
   if (layer.weight_decay != 0) coefficient += layer.weight_decay;
-  if (layer.radius.defined()) coefficient *= detail::broadcast_radius(layer) > 0;
+  if (layer.radius.defined()) coefficient *= detail::over_units(layer.radius, layer) > 0;
   gradient.addcmul_(weight, coefficient, -1);
   if (!gradient.is_same(layer.gradient)) layer.gradient.copy_(gradient);
 }
+inline void project_to_tangent_(const Layer& layer) {
+  if (!layer.gradient.defined()) return;
+  const auto dtype = accumulation_dtype(layer.weight);
+  const auto weight = layer.weight.to(dtype);
+  project_to_tangent_(layer,
+                      detail::inner_product(layer.gradient.to(dtype), weight, layer.unit_dim),
+                      detail::inner_product(weight, weight, layer.unit_dim));
+}
 
 /// w <- R w / ||w||. A sphere that is free, or whose norm is zero or not finite, stays as it is.
-inline void rescale_(const Layer& layer) {
+/// @param ww  <w,w> of each sphere, shaped to broadcast against the weight
+inline void rescale_(const Layer& layer, const at::Tensor& ww) {
   const auto dtype = accumulation_dtype(layer.weight);
   auto weight = layer.weight.to(dtype);
-  const auto norm = detail::inner_product(weight, weight, layer.unit_dim).sqrt();
-  const auto radius = detail::broadcast_radius(layer);
-  const auto scale = at::nan_to_num(radius / norm, 0.0, 0.0, 0.0);
+  const auto radius = detail::over_units(layer.radius, layer);
+  const auto scale = at::nan_to_num((radius / ww.sqrt()).to(dtype), 0.0, 0.0, 0.0);
   weight.mul_(at::where(scale > 0, scale, 1.0));
   if (!weight.is_same(layer.weight)) layer.weight.copy_(weight);
+}
+inline void rescale_(const Layer& layer) {
+  const auto weight = layer.weight.to(accumulation_dtype(layer.weight));
+  rescale_(layer, detail::inner_product(weight, weight, layer.unit_dim));
 }
 
 }  // namespace lawn::sphere::aten

@@ -1,0 +1,131 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <sstream>
+#include <string>
+#include <vector>
+
+#include <ATen/core/Tensor.h>
+#include <c10/util/ArrayRef.h>
+#include <c10/util/Exception.h>
+#include <c10/util/accumulate.h>
+#include <c10/util/irange.h>
+
+#include <lawn/distributed/collective.h>
+#include <lawn/sphere/layer.h>
+
+namespace lawn {
+
+/// The part of one parameter that a rank holds: a range of its elements, counted in row-major
+/// order.
+struct Shard {
+  /// What messages call the parameter; the same on every rank.
+  std::string name;
+  /// The part, which the rank's optimizer holds: contiguous, of any shape and device, float64,
+  /// float32, bfloat16 or half; without elements where the rank has none of the parameter.
+  at::Tensor part;
+  /// The shape of the whole parameter.
+  std::vector<int64_t> shape;
+  /// Place of the part's first element in the whole.
+  int64_t begin = 0;
+};
+
+namespace detail {
+
+/// Elements [begin, begin + spheres * numel) of a part: `numel` of each of `spheres` output units
+/// that follow one another.
+struct ShardPiece {
+  int64_t begin;
+  int64_t first_sphere;
+  int64_t spheres;
+  int64_t numel;
+};
+
+/// Cuts a part at the borders of the output units that it goes across.
+///
+/// In row-major order a tensor [outer, units, inner] (what `unit_dim` makes of its shape) is a run
+/// of `inner` elements of each unit in turn, `outer` times. A part begins and ends within runs: the
+/// pieces are its two ends, and between them whole runs, as many in a piece as there are up to the
+/// last unit.
+/// @param unit_dim  a dimension of `shape`, or kWholeTensor: then the part is one piece
+inline std::vector<ShardPiece> cut(at::IntArrayRef shape, int64_t unit_dim, int64_t begin,
+                                   int64_t numel) {
+  if (numel == 0) return {};
+  if (unit_dim == sphere::kWholeTensor) return {{0, 0, 1, numel}};
+  const int64_t units = shape[static_cast<std::size_t>(unit_dim)];
+  const int64_t inner = c10::multiply_integers(shape.begin() + unit_dim + 1, shape.end());
+  std::vector<ShardPiece> pieces;
+  for (int64_t at = begin; at < begin + numel;) {
+    const int64_t unit = at / inner % units;
+    const int64_t left = begin + numel - at;
+    const int64_t to_border = inner - at % inner;
+    ShardPiece piece{at - begin, unit, 1, std::min(to_border, left)};
+    if (piece.numel == inner) piece.spheres = std::min(units - unit, left / inner);
+    pieces.push_back(piece);
+    at += piece.spheres * piece.numel;
+  }
+  return pieces;
+}
+
+/// @throws c10::Error that names the shard
+inline void check_shard(const Shard& shard) {
+  const char* const who = "lawn::ShardedSpheres";
+  TORCH_CHECK(shard.part.defined(), who, ": expected a tensor for the shard of ", shard.name,
+              ", got an undefined one; a rank without a part of it has one without elements");
+  TORCH_CHECK(shard.part.layout() == at::kStrided && shard.part.is_contiguous(), who,
+              ": expected a dense, contiguous shard of ", shard.name, ", got layout ",
+              shard.part.layout(), ", strides ", shard.part.strides(), "; call contiguous() first");
+  for (const int64_t size : shard.shape) {
+    TORCH_CHECK(size >= 0, who, ": expected sizes >= 0 in the shape of ", shard.name, ", got ",
+                at::IntArrayRef(shard.shape));
+  }
+  const int64_t whole = c10::multiply_integers(shard.shape);
+  TORCH_CHECK(shard.begin >= 0 && shard.begin + shard.part.numel() <= whole, who,
+              ": expected the shard of ", shard.name, " within its ", whole, " elements, got [",
+              shard.begin, ", ", shard.begin + shard.part.numel(), ")");
+}
+
+/// Checks on every rank that the parts of each parameter are the whole, each element once.
+/// @throws c10::Error on every rank, that names the parameter, the elements and the ranks
+/// @note   gathers a text
+inline void check_cover(Collective& ranks, const std::vector<Shard>& shards) {
+  struct Range {
+    int64_t begin, end;
+    int rank;
+  };
+  std::ostringstream mine;
+  for (const Shard& shard : shards) {
+    mine << shard.begin << ' ' << shard.begin + shard.part.numel() << '\n';
+  }
+  std::vector<std::istringstream> texts;
+  for (const auto& text : ranks.gather(mine.str())) texts.emplace_back(text);
+  for (const Shard& shard : shards) {
+    std::vector<Range> ranges;
+    for (const auto rank : c10::irange(ranks.size())) {
+      Range range{0, 0, rank};
+      texts[static_cast<std::size_t>(rank)] >> range.begin >> range.end;
+      if (range.begin < range.end) ranges.push_back(range);
+    }
+    const int64_t whole = c10::multiply_integers(shard.shape);
+    ranges.push_back({whole, whole, -1});
+    std::sort(ranges.begin(), ranges.end(),
+              [](const Range& a, const Range& b) { return a.begin < b.begin; });
+    int64_t covered = 0;
+    int last = -1;
+    for (const Range& range : ranges) {
+      TORCH_CHECK(range.begin <= covered, "lawn::ShardedSpheres: expected every element of ",
+                  shard.name, " on one rank, got [", covered, ", ", range.begin, ") on none");
+      TORCH_CHECK(range.begin == covered, "lawn::ShardedSpheres: expected every element of ",
+                  shard.name, " on one rank, got [", range.begin, ", ",
+                  std::min(covered, range.end), ") on rank ", last, " and rank ", range.rank);
+      covered = range.end;
+      last = range.rank;
+    }
+  }
+}
+
+}  // namespace detail
+}  // namespace lawn

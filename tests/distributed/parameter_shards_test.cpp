@@ -1,0 +1,143 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <lawn/distributed/parameter_shards.h>
+
+#include <cstdint>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include <gtest/gtest.h>
+#include <torch/torch.h>
+
+#include <lawn/distributed/data_parallel.h>
+#include <lawn/lawn.h>
+
+#include "tests/distributed/ranks.h"
+#include "tests/support/refusal.h"
+
+namespace lawn {
+namespace {
+
+using testing::refusal;
+
+constexpr int64_t kFeatures = 6, kClasses = 3;
+
+torch::nn::Sequential make_model(int64_t seed) {
+  torch::manual_seed(static_cast<uint64_t>(seed));
+  return torch::nn::Sequential(torch::nn::Linear(kFeatures, 16), torch::nn::ReLU(),
+                               torch::nn::Linear(16, 16), torch::nn::ReLU(),
+                               torch::nn::Linear(16, kClasses));
+}
+
+using Shards = testing::Ranks;
+
+TEST_F(Shards, TrainAsOneProcessThatHoldsTheWhole) {
+  constexpr int64_t kSamples = 24;
+  auto model = make_model(rank64()), twin = make_model(0);
+  DataParallel parallel(*model, ranks);
+  ParameterShards shards(*model, ranks);
+  const auto select = [](auto& of) {
+    return final_homogeneous_subnetwork(of->forward(torch::ones({2, kFeatures})), *of);
+  };
+  const auto options = LAWNOptions().free_steps(20);
+  const auto adam = torch::optim::AdamOptions(1e-3).eps(1e-3);
+  LAWN optimizer(torch::optim::Adam(shards.parameters(), adam), shards.select(select(model)),
+                 LAWNOptions(options).spheres(shards.spheres()));
+  LAWN expected(torch::optim::Adam(twin->parameters(), adam), select(twin), options);
+  const int64_t begin = kSamples * rank64() / size64();
+  const int64_t count = kSamples * (rank64() + 1) / size64() - begin;
+  for (int64_t step = 0; step < 50; ++step) {
+    torch::manual_seed(static_cast<uint64_t>(step));
+    const auto x = torch::randn({kSamples, kFeatures}), y = torch::randint(kClasses, {kSamples});
+    const auto loss = [](auto& of, const auto& inputs, const auto& labels) {
+      return torch::nn::functional::cross_entropy(of->forward(inputs), labels);
+    };
+    model->zero_grad();
+    parallel.backward(loss(model, x.narrow(0, begin, count), y.narrow(0, begin, count)), count);
+    shards.take_gradients();
+    optimizer.step();
+    shards.gather();
+    twin->zero_grad();
+    loss(twin, x, y).backward();
+    expected.step();
+  }
+  EXPECT_EQ(optimizer.phase(), Phase::kConstrained);
+  const auto got = model->parameters(), wanted = twin->parameters();
+  for (std::size_t i = 0; i < got.size(); ++i) {
+    EXPECT_LT((got[i] - wanted[i]).abs().max().item<double>(), 1e-5) << i;
+    expect_same_everywhere(got[i], "parameter " + std::to_string(i));
+  }
+}
+
+TEST_F(Shards, HoldPartsOfAnNthOfTheWeights) {
+  auto model = make_model(0);
+  ParameterShards shards(*model, ranks);
+  int64_t mine = 0, all = 0;
+  for (const auto& part : shards.parameters()) mine += part.numel();
+  for (const auto& parameter : model->parameters()) all += parameter.numel();
+  EXPECT_LE(std::abs(mine - all / size64()), static_cast<int64_t>(model->parameters().size()));
+  const auto sum = torch::full({}, mine, torch::kLong);
+  ranks.sum_(sum);
+  EXPECT_EQ(sum.item<int64_t>(), all);
+}
+
+TEST_F(Shards, GatherSeveralDtypesAndLeaveFrozenParametersAlone) {
+  struct Mixed : torch::nn::Module {
+    Mixed() {
+      torch::manual_seed(1);
+      single = register_parameter("single", torch::randn({5, 3}));
+      twice = register_parameter("twice", torch::randn({2, 2}, torch::kDouble));
+      small = register_parameter("small", torch::randn({1}));
+      frozen = register_parameter("frozen", torch::randn({3}), false);
+    }
+    torch::Tensor single, twice, small, frozen;
+  } model;
+  ParameterShards shards(model, ranks);
+  ASSERT_EQ(shards.parameters().size(), 3U);
+  const auto frozen = model.frozen.clone();
+  {
+    const torch::NoGradGuard no_grad;
+    for (auto part : shards.parameters()) part.fill_(static_cast<double>(rank() + 1));
+  }
+  shards.gather();
+  EXPECT_TRUE(torch::equal(model.frozen, frozen));
+  for (const auto& whole : {model.single, model.twice, model.small}) {
+    auto expected = torch::empty_like(whole);
+    for (int64_t r = 0; r < size64(); ++r) {
+      const int64_t begin = whole.numel() * r / size64();
+      const int64_t end = whole.numel() * (r + 1) / size64();
+      expected.view({-1}).narrow(0, begin, end - begin).fill_(static_cast<double>(r + 1));
+    }
+    EXPECT_TRUE(torch::equal(whole, expected));
+  }
+}
+
+TEST_F(Shards, TakeNoGradientWhereThereIsNone) {
+  auto model = make_model(0);
+  ParameterShards shards(*model, ranks);
+  model->parameters()[0].mutable_grad() = torch::ones({16, kFeatures});
+  shards.take_gradients();
+  EXPECT_TRUE(shards.parameters()[0].grad().defined());
+  EXPECT_FALSE(shards.parameters()[1].grad().defined());
+  model->zero_grad();
+  shards.take_gradients();
+  EXPECT_FALSE(shards.parameters()[0].grad().defined());
+}
+
+TEST_F(Shards, RefuseParametersThatAreNotContiguousAndModelsWithoutAny) {
+  MpiGroup one(options()), two(options());
+  torch::nn::Conv2d conv(torch::nn::Conv2dOptions(4, 4, 3));
+  if (rank() == 0) {
+    conv->weight.set_data(conv->weight.detach().contiguous(at::MemoryFormat::ChannelsLast));
+  }
+  // On every rank, also where the weight is contiguous.
+  const auto message = refusal([&] { ParameterShards(*conv, one); });
+  EXPECT_NE(message.find("expected contiguous parameters, got weight"), std::string::npos)
+      << message;
+  const auto none = refusal([&] { ParameterShards(*torch::nn::ReLU(), two); });
+  EXPECT_NE(none.find("expected a model with parameters that require gradients"), std::string::npos)
+      << none;
+}
+
+}  // namespace
+}  // namespace lawn
