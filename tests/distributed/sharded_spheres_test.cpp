@@ -233,7 +233,7 @@ auto sgd() {
   };
 }
 
-TEST(ShardPieces, AreTheElementsOfTheUnitsTheySay) {
+TEST(ShardParts, AreTheElementsOfTheUnitsTheySay) {
   const std::vector<int64_t> shape = {3, 4, 2};
   const auto units = [&](int64_t unit_dim) {
     if (unit_dim == sphere::kWholeTensor) return torch::zeros({24}, torch::kLong);
@@ -248,11 +248,18 @@ TEST(ShardPieces, AreTheElementsOfTheUnitsTheySay) {
     const auto expected = units(unit_dim);
     for (int64_t begin = 0; begin <= 24; ++begin) {
       for (int64_t end = begin; end <= 24; ++end) {
+        const Shard shard{"w", {}, shape, begin};
+        sphere::Layer layer;
+        layer.weight = torch::zeros({end - begin});
+        layer.unit_dim = unit_dim;
+        std::vector<sphere::Part> parts;
+        detail::append_parts(parts, shard, layer, 100);
         std::vector<int64_t> got;
-        for (const auto& piece : detail::cut(shape, unit_dim, begin, end - begin)) {
-          ASSERT_EQ(piece.begin, static_cast<int64_t>(got.size()));
-          for (int64_t i = 0; i < piece.spheres * piece.numel; ++i) {
-            got.push_back(piece.first_sphere + i / piece.numel);
+        for (const auto& part : parts) {
+          ASSERT_EQ(part.begin, static_cast<int64_t>(got.size()));
+          ASSERT_EQ(part.place, 100 + part.first_radius);
+          for (int64_t i = 0; i < part.spheres * part.numel; ++i) {
+            got.push_back(part.first_radius + i / part.numel);
           }
         }
         EXPECT_TRUE(
@@ -261,8 +268,13 @@ TEST(ShardPieces, AreTheElementsOfTheUnitsTheySay) {
       }
     }
   }
-  // Runs that follow one another are one piece: two ends and what lies between.
-  EXPECT_EQ(detail::cut({100, 10}, 0, 5, 900).size(), 3U);
+  // Runs that follow one another are one part: two ends and what lies between.
+  sphere::Layer layer;
+  layer.weight = torch::zeros({900});
+  layer.unit_dim = 0;
+  std::vector<sphere::Part> parts;
+  detail::append_parts(parts, {"w", {}, {100, 10}, 5}, layer, 0);
+  EXPECT_EQ(parts.size(), 3U);
 }
 
 TEST_F(Sharded, StepsAsTheWholeInDouble) {

@@ -4,7 +4,6 @@
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
-#include <map>
 #include <memory>
 #include <string>
 #include <unordered_map>
@@ -13,11 +12,8 @@
 
 #include <ATen/core/Tensor.h>
 #include <ATen/core/grad_mode.h>
-#include <ATen/ops/empty.h>
-#include <c10/core/Device.h>
-#include <c10/core/ScalarType.h>
+#include <ATen/ops/zeros.h>
 #include <c10/core/TensorImpl.h>
-#include <c10/core/TensorOptions.h>
 #include <c10/util/Exception.h>
 #include <c10/util/irange.h>
 #include <torch/nn/module.h>
@@ -50,18 +46,19 @@ namespace lawn {
 ///     shards.gather();
 ///   }
 ///
-/// A step costs one all-gather of the parameters, and LAWN's two sums. The state (two tensors as
-/// large as the weights for Adam) takes an n-th of the memory, and the step an n-th of the time.
+/// A step costs one all-gather of the parameters, in place, and LAWN's two sums. The state (two
+/// tensors as large as the weights for Adam) takes an n-th of the memory, and the step an n-th of
+/// the time.
 /// @source  Rajbhandari et al. 2020, arXiv 1910.02054
 class ParameterShards {
  public:
-  /// @param model  on its device, in its dtype, the same on every rank: moving it later leaves the
-  ///               parts behind. Its parameters that require gradients are cut; they must be
-  ///               contiguous
+  /// @param model  on its device, in its dtype, the same on every rank. Those of its parameters
+  /// that
+  ///               require gradients are moved into the common memory (one for each dtype and
+  ///               device), and must be contiguous; moving the model later leaves the parts behind
   /// @param ranks  must outlive this
   /// @throws c10::Error on every rank, if another one's parameters differ, or one is not contiguous
   ParameterShards(const torch::nn::Module& model, ProcessGroup& ranks) : ranks_(ranks) {
-    std::vector<Shard> shards;
     detail::tell_of_errors(ranks, [&] {
       for (const auto& [name, whole] : detail::each_once(model.named_parameters())) {
         if (!whole.requires_grad()) continue;
@@ -69,18 +66,28 @@ class ParameterShards {
                     "lawn::ParameterShards: expected contiguous parameters, got ", name,
                     " of layout ", whole.layout(), ", strides ", whole.strides(),
                     "; cut the model before it is made channels-last");
-        const int64_t begin = begin_of(ranks.rank(), whole);
-        auto part = range(whole, ranks.rank());
-        index_[whole.unsafeGetTensorImpl()] = parameters_.size();
-        shards.push_back({name, part, whole.sizes().vec(), begin});
-        parameters_.push_back({whole, part.requires_grad_(true)});
+        parameters_.push_back({name, whole, {}, 0});
       }
       TORCH_CHECK(!parameters_.empty(),
                   "lawn::ParameterShards: expected a model with parameters that require gradients, "
                   "got none");
     });
+    check_agreement(ranks, "lawn::ParameterShards", "model",
+                    detail::describe("parameter", detail::each_once(model.named_parameters())));
+    std::vector<bool> moved(parameters_.size(), false);
+    for (const auto i : c10::irange(parameters_.size())) {
+      if (!moved[i]) move_alike(parameters_[i].whole, moved);
+    }
+    std::vector<Shard> shards;
+    for (const auto i : c10::irange(parameters_.size())) {
+      const auto& [name, whole, part, begin] = parameters_[i];
+      index_[whole.unsafeGetTensorImpl()] = i;
+      shards.push_back({name, part, whole.sizes().vec(), begin});
+    }
     spheres_ = std::make_shared<ShardedSpheres>(ranks, std::move(shards));
   }
+  ParameterShards(const ParameterShards&) = delete;
+  ParameterShards& operator=(const ParameterShards&) = delete;
 
   /// This rank's parts, for its optimizer: one of each parameter, in the module's order, perhaps
   /// without elements. They are views: what is written to them is in the model.
@@ -107,10 +114,12 @@ class ParameterShards {
   /// Gives each part the gradient of its elements, by a view: after the backward pass, before the
   /// optimizer's step. Does not wait for the device.
   void take_gradients() {
-    for (auto& [whole, part] : parameters_) {
-      const auto& gradient = whole.grad();
-      part.mutable_grad() =
-          gradient.defined() ? range(gradient.contiguous(), ranks_.rank()) : at::Tensor();
+    for (auto& parameter : parameters_) {
+      const auto& gradient = parameter.whole.grad();
+      parameter.part.mutable_grad() =
+          gradient.defined()
+              ? gradient.contiguous().view({-1}).narrow(0, parameter.begin, parameter.part.numel())
+              : at::Tensor();
     }
   }
 
@@ -119,59 +128,52 @@ class ParameterShards {
   /// @throws c10::Error as the group does, if a rank is lost or late
   void gather() {
     const at::NoGradGuard no_grad;
-    std::map<std::pair<at::ScalarType, std::string>, std::vector<at::Tensor>> alike;
-    for (const auto& [whole, part] : parameters_) {
-      alike[{whole.scalar_type(), whole.device().str()}].push_back(whole);
-    }
-    for (const auto& [kind, tensors] : alike) gather(tensors);
+    for (const auto& memory : memories_) ranks_.gather_(memory);
   }
 
  private:
   struct Parameter {
+    std::string name;
     at::Tensor whole;
     at::Tensor part;
+    int64_t begin;  ///< of the part in the whole
   };
 
-  int64_t begin_of(int rank, const at::Tensor& whole) const {
-    return whole.numel() * rank / ranks_.size();
-  }
-
-  /// A view of rank's elements of a contiguous tensor.
-  at::Tensor range(const at::Tensor& whole, int rank) const {
-    const int64_t begin = begin_of(rank, whole);
-    return whole.detach().view({-1}).narrow(0, begin, begin_of(rank + 1, whole) - begin);
-  }
-
-  /// @param tensors  of one dtype and device
-  void gather(const std::vector<at::Tensor>& tensors) {
-    const auto for_each_range = [&](int rank, const auto& visit) {
-      int64_t offset = 0;
-      for (const auto& tensor : tensors) {
-        const auto part = range(tensor, rank);
-        visit(part, offset);
-        offset += part.numel();
-      }
-      return offset;
-    };
-    int64_t longest = 0;
-    for (const auto rank : c10::irange(ranks_.size())) {
-      longest = std::max(longest, for_each_range(rank, [](const auto&, int64_t) {}));
+  /// Moves the parameters of `first`'s dtype and device into one memory, [ranks, elements of each].
+  void move_alike(const at::Tensor& first, std::vector<bool>& moved) {
+    const at::NoGradGuard no_grad;
+    std::vector<std::size_t> alike;
+    int64_t numel = 0;
+    for (const auto i : c10::irange(parameters_.size())) {
+      const auto& whole = parameters_[i].whole;
+      if (whole.scalar_type() != first.scalar_type() || whole.device() != first.device()) continue;
+      alike.push_back(i);
+      moved[i] = true;
+      numel += whole.numel();
     }
-    const auto mine = at::empty({longest}, tensors.front().options().requires_grad(false));
-    for_each_range(ranks_.rank(), [&](const at::Tensor& part, int64_t offset) {
-      mine.narrow(0, offset, part.numel()).copy_(part);
-    });
-    const auto all = ranks_.gather(mine);
-    for (const auto rank : c10::irange(ranks_.size())) {
-      if (rank == ranks_.rank()) continue;
-      for_each_range(rank, [&](const at::Tensor& part, int64_t offset) {
-        part.copy_(all[static_cast<std::size_t>(rank)].narrow(0, offset, part.numel()));
-      });
+    const int64_t each = (numel + ranks_.size() - 1) / ranks_.size();
+    memories_.push_back(at::zeros({ranks_.size(), each}, first.options().requires_grad(false)));
+    const auto memory = memories_.back().view({-1});
+    int64_t offset = 0;
+    for (const auto i : alike) {
+      auto& [name, whole, part, begin] = parameters_[i];
+      const auto place = memory.narrow(0, offset, whole.numel());
+      place.copy_(whole.view({-1}));
+      whole.set_data(place.view(whole.sizes()));
+      const auto within = [&](int64_t element) {
+        return std::clamp(element - offset, int64_t{0}, whole.numel());
+      };
+      begin = within(each * ranks_.rank());
+      part = place.narrow(0, begin, within(each * (ranks_.rank() + 1)) - begin)
+                 .detach()
+                 .requires_grad_(true);
+      offset += whole.numel();
     }
   }
 
   ProcessGroup& ranks_;
   std::vector<Parameter> parameters_;
+  std::vector<at::Tensor> memories_;
   std::unordered_map<const c10::TensorImpl*, std::size_t> index_;
   std::shared_ptr<Spheres> spheres_;
 };

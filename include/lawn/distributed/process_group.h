@@ -98,6 +98,17 @@ class ProcessGroup : public Collective {
   const c10::intrusive_ptr<c10d::ProcessGroup>& group() const { return group_; }
   c10::Device device() const { return device_; }
 
+  /// Gives every rank row r of rank r, in place.
+  /// @param rows  [size(), ...], contiguous; the same shape and dtype on every rank
+  void gather_(const at::Tensor& rows) {
+    TORCH_CHECK(rows.dim() > 0 && rows.size(0) == size() && rows.is_contiguous(),
+                "lawn::ProcessGroup: gather_ expected a contiguous tensor of ", size(),
+                " rows, one for each rank, got sizes ", rows.sizes(), ", strides ", rows.strides());
+    std::vector<at::Tensor> inputs{rows.detach()[rank()]};
+    std::vector<std::vector<at::Tensor>> outputs{rows.detach().unbind(0)};
+    group_->allgather(outputs, inputs)->wait();
+  }
+
   /// The values of all ranks, by rank, of a tensor with the same shape and dtype on each.
   std::vector<at::Tensor> gather(const at::Tensor& mine) {
     std::vector<at::Tensor> values;

@@ -9,13 +9,13 @@
 #include <vector>
 
 #include <ATen/core/Tensor.h>
-#include <c10/util/ArrayRef.h>
 #include <c10/util/Exception.h>
 #include <c10/util/accumulate.h>
 #include <c10/util/irange.h>
 
 #include <lawn/distributed/collective.h>
 #include <lawn/sphere/layer.h>
+#include <lawn/sphere/parts.h>
 
 namespace lawn {
 
@@ -35,39 +35,34 @@ struct Shard {
 
 namespace detail {
 
-/// Elements [begin, begin + spheres * numel) of a part: `numel` of each of `spheres` output units
-/// that follow one another.
-struct ShardPiece {
-  int64_t begin;
-  int64_t first_sphere;
-  int64_t spheres;
-  int64_t numel;
-};
-
-/// Cuts a part at the borders of the output units that it goes across.
+/// Cuts what a rank holds of a layer at the borders of the output units that it goes across, and
+/// appends the parts.
 ///
 /// In row-major order a tensor [outer, units, inner] (what `unit_dim` makes of its shape) is a run
-/// of `inner` elements of each unit in turn, `outer` times. A part begins and ends within runs: the
-/// pieces are its two ends, and between them whole runs, as many in a piece as there are up to the
-/// last unit.
-/// @param unit_dim  a dimension of `shape`, or kWholeTensor: then the part is one piece
-inline std::vector<ShardPiece> cut(at::IntArrayRef shape, int64_t unit_dim, int64_t begin,
-                                   int64_t numel) {
-  if (numel == 0) return {};
-  if (unit_dim == sphere::kWholeTensor) return {{0, 0, 1, numel}};
-  const int64_t units = shape[static_cast<std::size_t>(unit_dim)];
-  const int64_t inner = c10::multiply_integers(shape.begin() + unit_dim + 1, shape.end());
-  std::vector<ShardPiece> pieces;
-  for (int64_t at = begin; at < begin + numel;) {
-    const int64_t unit = at / inner % units;
-    const int64_t left = begin + numel - at;
-    const int64_t to_border = inner - at % inner;
-    ShardPiece piece{at - begin, unit, 1, std::min(to_border, left)};
-    if (piece.numel == inner) piece.spheres = std::min(units - unit, left / inner);
-    pieces.push_back(piece);
-    at += piece.spheres * piece.numel;
+/// of `inner` elements of each unit in turn, `outer` times. A shard begins and ends within runs:
+/// the parts are its two ends, and between them whole runs, as many in a part as there are up to
+/// the last unit. A layer on one sphere is one part.
+/// @param place  of the layer's first sphere
+inline void append_parts(std::vector<sphere::Part>& parts, const Shard& shard,
+                         const sphere::Layer& layer, int64_t place) {
+  const int64_t numel = layer.weight.numel();
+  if (numel == 0) return;
+  if (layer.unit_dim == sphere::kWholeTensor) {
+    parts.push_back({&layer, 0, 1, numel, 0, place});
+    return;
   }
-  return pieces;
+  const int64_t units = shard.shape[static_cast<std::size_t>(layer.unit_dim)];
+  const int64_t inner =
+      c10::multiply_integers(shard.shape.begin() + layer.unit_dim + 1, shard.shape.end());
+  for (int64_t at = shard.begin; at < shard.begin + numel;) {
+    const int64_t unit = at / inner % units;
+    const int64_t left = shard.begin + numel - at;
+    const int64_t to_border = inner - at % inner;
+    sphere::Part part{&layer, at - shard.begin, 1, std::min(to_border, left), unit, place + unit};
+    if (part.numel == inner) part.spheres = std::min(units - unit, left / inner);
+    parts.push_back(part);
+    at += part.spheres * part.numel;
+  }
 }
 
 /// @throws c10::Error that names the shard

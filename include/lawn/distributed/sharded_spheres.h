@@ -12,7 +12,6 @@
 #include <ATen/TensorOperators.h>
 #include <ATen/core/Tensor.h>
 #include <ATen/core/grad_mode.h>
-#include <ATen/ops/cat.h>
 #include <ATen/ops/full.h>
 #include <ATen/ops/zeros.h>
 #include <c10/core/Device.h>
@@ -105,14 +104,13 @@ class ShardedSpheres : public Spheres {
   std::vector<at::Tensor> norms(c10::ArrayRef<sphere::Layer> layers) override {
     const at::NoGradGuard no_grad;
     const Parts parts(*this, layers);
-    const auto total = parts.local_sums();
-    ranks_.sum_(total[1]);
-    return parts.merge(Spheres::norms(parts.whole()), [&](std::size_t i) {
+    const auto sums = parts.local_sums();
+    ranks_.sum_(sums[1]);
+    return parts.merge(Spheres::norms(parts.whole()), [&](std::size_t i, int64_t first) {
       const auto& layer = layers[i];
-      return parts.of(i, total[1])
+      return row_of(sums, 1, layer, first)
           .sqrt()
-          .to(layer.weight.device(), sphere::accumulation_dtype(layer.weight))
-          .reshape(radius_shape(layer));
+          .to(layer.weight.device(), sphere::accumulation_dtype(layer.weight));
     });
   }
 
@@ -121,11 +119,16 @@ class ShardedSpheres : public Spheres {
     const at::NoGradGuard no_grad;
     const Parts parts(*this, layers);
     Spheres::project_to_tangent_(parts.whole());
-    const auto sums = parts.local_sums();
-    const auto all = at::cat({sums, step_beside(sums)}, 1);
-    ranks_.sum_(all);
-    if (all.is_cpu()) check_steps(all.select(1, -1));
-    sphere::project_to_tangent_(parts.pieces(), parts.of_pieces(all));
+    // Beside the sums, in a further column, this rank's step s: s and s^2. They are the same on all
+    // ranks where size * sum(s^2) = sum(s)^2; small enough for sums over thousands to be exact.
+    const auto sums = parts.local_sums(1);
+    const auto steps = sums.select(1, -1);
+    const auto step = static_cast<double>(step_ % 4096);
+    steps[0].fill_(step);
+    steps[1].fill_(step * step);
+    ranks_.sum_(sums);
+    if (sums.is_cpu()) check_steps(steps[0].item<double>(), steps[1].item<double>());
+    sphere::project_to_tangent_(parts.parts(), sums);
     parts.write_back_gradients();
   }
 
@@ -135,155 +138,113 @@ class ShardedSpheres : public Spheres {
     for (auto& layer : weights) layer.gradient.reset();
     const Parts parts(*this, weights);
     Spheres::rescale_(parts.whole());
-    const auto total = parts.local_sums();
-    ranks_.sum_(total[1]);
-    sphere::rescale_(parts.pieces(), parts.of_pieces(total));
+    const auto sums = parts.local_sums();
+    ranks_.sum_(sums[1]);
+    sphere::rescale_(parts.parts(), sums);
   }
 
   std::vector<LayerSums> sums(c10::ArrayRef<sphere::Layer> layers) override {
     const at::NoGradGuard no_grad;
     const Parts parts(*this, layers);
-    const auto sums = parts.local_sums();
-    const auto squares = at::zeros({static_cast<int64_t>(layers.size())}, sums.options());
+    // In further columns <g, g> of each layer.
+    const auto count = static_cast<int64_t>(layers.size());
+    const auto sums = parts.local_sums(count);
+    const auto squares = sums[0].narrow(0, sums.size(1) - count, count);
     for (const auto i : c10::irange(layers.size())) {
       const auto& gradient = layers[i].gradient;
-      if (gradient.defined()) {
-        squares[static_cast<int64_t>(i)].copy_(gradient.to(at::kDouble).square().sum());
-      }
+      if (!gradient.defined()) continue;
+      squares[static_cast<int64_t>(i)].copy_(gradient.to(at::kDouble).square().sum());
     }
-    const auto all = at::cat({sums.reshape({-1}), squares});
-    ranks_.sum_(all);
-    const auto total = all.narrow(0, 0, sums.numel()).view(sums.sizes());
-    return parts.merge(Spheres::sums(parts.whole()), [&](std::size_t i) {
-      return LayerSums{parts.of(i, total[1]).sqrt().reshape(radius_shape(layers[i])),
-                       parts.of(i, total[0]).sum().item<double>(),
-                       all[sums.numel() + static_cast<int64_t>(i)].item<double>()};
+    ranks_.sum_(sums);
+    return parts.merge(Spheres::sums(parts.whole()), [&](std::size_t i, int64_t first) {
+      return LayerSums{row_of(sums, 1, layers[i], first).sqrt(),
+                       row_of(sums, 0, layers[i], first).sum().item<double>(),
+                       squares[static_cast<int64_t>(i)].item<double>()};
     });
   }
 
  private:
-  /// The layers of one call: those that each rank holds as a whole, and the pieces of the others,
-  /// with places for their sums one beside the other.
+  /// The layers of one call: those that each rank holds as a whole, and this rank's parts of the
+  /// others, with places for their sums one beside the other.
   class Parts {
    public:
-    Parts(const ShardedSpheres& spheres, c10::ArrayRef<sphere::Layer> layers) {
-      for (const auto& layer : layers) {
+    Parts(const ShardedSpheres& spheres, c10::ArrayRef<sphere::Layer> layers)
+        : layers_(layers.vec()) {
+      for (sphere::Layer& layer : layers_) {
         const Shard* shard = spheres.find(layer.weight);
         if (shard == nullptr) {
-          places_.push_back({kWhole, 0});
+          first_.push_back(kWhole);
           whole_.push_back(layer);
           continue;
         }
-        if (places_of_shards_ == 0) device_ = layer.weight.device();
-        places_.push_back({places_of_shards_, c10::multiply_integers(spheres.radius_shape(layer))});
-        add_pieces(*shard, layer);
-        places_of_shards_ += places_.back().spheres;
+        if (places_ == 0) device_ = layer.weight.device();
+        if (layer.gradient.defined() && !layer.gradient.is_contiguous()) {
+          copies_.emplace_back(layer.gradient, layer.gradient.contiguous());
+          layer.gradient = copies_.back().second;
+        }
+        first_.push_back(places_);
+        detail::append_parts(parts_, *shard, layer, places_);
+        places_ += c10::multiply_integers(spheres.radius_shape(layer));
       }
     }
+    Parts(const Parts&) = delete;  // the parts point at the layers
+    Parts& operator=(const Parts&) = delete;
 
     const std::vector<sphere::Layer>& whole() const { return whole_; }
-    const std::vector<sphere::Layer>& pieces() const { return pieces_; }
+    const std::vector<sphere::Part>& parts() const { return parts_; }
 
-    /// What this rank adds: float64 [2, spheres], as of sphere::inner_products.
-    at::Tensor local_sums() const {
-      const auto total =
-          at::zeros({2, places_of_shards_}, at::TensorOptions(device_).dtype(at::kDouble));
-      const auto sums = sphere::inner_products(pieces_);
-      for (const auto i : c10::irange(pieces_.size())) {
-        total.narrow(1, first_[i], sums[i].size(1)).add_(sums[i].to(device_));
-      }
-      return total;
-    }
-
-    /// Of all sums, those of each piece's spheres.
-    std::vector<at::Tensor> of_pieces(const at::Tensor& total) const {
-      std::vector<at::Tensor> sums;
-      for (const auto i : c10::irange(pieces_.size())) {
-        sums.push_back(
-            total.narrow(1, first_[i], pieces_[i].weight.size(0)).to(pieces_[i].weight.device()));
-      }
+    /// Sums over what this rank holds, as `sphere::add_inner_products` has them, and further
+    /// columns of zeros.
+    at::Tensor local_sums(int64_t further = 0) const {
+      auto sums = at::zeros({2, places_ + further}, at::TensorOptions(device_).dtype(at::kDouble));
+      sphere::add_inner_products(parts_, sums);
       return sums;
     }
 
-    /// Of one row of all sums, those of layer `i`.
-    at::Tensor of(std::size_t i, const at::Tensor& row) const {
-      return row.narrow(0, places_[i].first, places_[i].spheres);
-    }
-
-    /// Results of the layers held as a whole, and `of_shard(index)` for the others, in the layers'
-    /// order.
+    /// Results of the layers held as a whole, and `of_shard(index, first place)` for the others, in
+    /// the layers' order.
     template <class T, class OfShard>
     std::vector<T> merge(std::vector<T> of_whole, const OfShard& of_shard) const {
       std::vector<T> all;
       auto next = of_whole.begin();
-      for (const auto i : c10::irange(places_.size())) {
-        all.push_back(places_[i].first == kWhole ? std::move(*next++) : of_shard(i));
+      for (const auto i : c10::irange(first_.size())) {
+        all.push_back(first_[i] == kWhole ? std::move(*next++) : of_shard(i, first_[i]));
       }
       return all;
     }
 
     /// Gradients that are not contiguous were worked on in copies.
     void write_back_gradients() const {
-      for (const auto& [gradient, copy] : copies_) gradient.copy_(copy.view(gradient.sizes()));
+      for (const auto& [gradient, copy] : copies_) gradient.copy_(copy);
     }
 
    private:
     static constexpr int64_t kWhole = -1;
-    struct Place {
-      int64_t first;
-      int64_t spheres;
-    };
 
-    void add_pieces(const Shard& shard, const sphere::Layer& layer) {
-      const auto weight = layer.weight.detach().view({-1});
-      at::Tensor gradient;
-      if (layer.gradient.defined()) {
-        gradient = layer.gradient.contiguous().view({-1});
-        if (!layer.gradient.is_contiguous()) copies_.emplace_back(layer.gradient, gradient);
-      }
-      for (const auto& cut :
-           detail::cut(shard.shape, layer.unit_dim, shard.begin, weight.numel())) {
-        const auto piece_of = [&](const at::Tensor& flat) {
-          return flat.narrow(0, cut.begin, cut.spheres * cut.numel).view({cut.spheres, cut.numel});
-        };
-        sphere::Layer piece;
-        piece.weight = piece_of(weight);
-        if (gradient.defined()) piece.gradient = piece_of(gradient);
-        if (layer.radius.defined()) {
-          piece.radius = layer.radius.view({-1}).narrow(0, cut.first_sphere, cut.spheres);
-        }
-        piece.unit_dim = 0;
-        piece.weight_decay = layer.weight_decay;
-        pieces_.push_back(std::move(piece));
-        first_.push_back(places_of_shards_ + cut.first_sphere);
-      }
-    }
-
+    std::vector<sphere::Layer> layers_;
     std::vector<sphere::Layer> whole_;
-    std::vector<Place> places_;  ///< of each layer
-    int64_t places_of_shards_ = 0;
-    std::vector<sphere::Layer> pieces_;
-    std::vector<int64_t> first_;  ///< place of each piece's first sphere
+    std::vector<int64_t> first_;  ///< place of each layer's first sphere, or kWhole
+    std::vector<sphere::Part> parts_;
+    int64_t places_ = 0;
     std::vector<std::pair<at::Tensor, at::Tensor>> copies_;
     at::Device device_ = at::kCPU;
   };
+
+  /// One row of a layer's sums, in the shape of its radii.
+  at::Tensor row_of(const at::Tensor& sums, int64_t row, const sphere::Layer& layer,
+                    int64_t first) const {
+    const auto shape = radius_shape(layer);
+    return sums[row].narrow(0, first, c10::multiply_integers(shape)).view(shape);
+  }
 
   const Shard* find(const at::Tensor& weight) const {
     const auto found = index_.find(weight.unsafeGetTensorImpl());
     return found == index_.end() ? nullptr : &shards_[found->second];
   }
 
-  /// A further column for this rank's step s: s and s^2. They are the same on all ranks where
-  /// size * sum(s^2) = sum(s)^2. Small enough for sums over thousands of ranks to be exact.
-  at::Tensor step_beside(const at::Tensor& sums) const {
-    const auto step = at::full({2, 1}, static_cast<double>(step_ % 4096), sums.options());
-    step[1].square_();
-    return step;
-  }
-
-  void check_steps(const at::Tensor& sums) {
-    const double first = sums[0].item<double>();
-    if (ranks_.size() * sums[1].item<double>() == first * first) return;
+  /// @param sum, squares  over the ranks, of their steps' numbers and of those squared
+  void check_steps(double sum, double squares) {
+    if (ranks_.size() * squares == sum * sum) return;
     std::vector<int64_t> steps;
     for (const auto& text : ranks_.gather(std::to_string(step_))) {
       steps.push_back(std::stoll(text));

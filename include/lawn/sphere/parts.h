@@ -8,129 +8,195 @@
 #include <ATen/TensorOperators.h>
 #include <ATen/core/Tensor.h>
 #include <ATen/core/grad_mode.h>
-#include <ATen/ops/zeros.h>
-#include <c10/core/TensorOptions.h>
 #include <c10/util/ArrayRef.h>
 
 #include <lawn/sphere/aten.h>
 #include <lawn/sphere/cpu/chunks.h>
 #include <lawn/sphere/cpu/stages.h>
+#include <lawn/sphere/flat.h>
 #include <lawn/sphere/flatten.h>
 #include <lawn/sphere/layer.h>
 
-/// The functions of `sphere.h` in two halves, for spheres of which a process holds a part: the sums
+/// The functions of `sphere.h` in two halves, for spheres of which this process holds a part: sums
 /// over what it holds, and what follows from the sums over all. On the CPU by lawn's own loops,
-/// with the same bits for any number of threads; elsewhere by ATen, a layer at a time.
+/// with the same bits for any number of threads; elsewhere by ATen, a part at a time.
+///
+/// Sums are a float64 tensor [2, places] on the parts' device: row 0 has <g, w>, row 1 <w, w>.
 namespace lawn::sphere {
+
+/// A run of a layer's elements: `numel` of each of `spheres` spheres that follow one another.
+struct Part {
+  /// Weight and gradient contiguous; one radius for each of the whole layer's spheres, or none.
+  const Layer* layer = nullptr;
+  /// The first element.
+  int64_t begin = 0;
+  int64_t spheres = 1;
+  int64_t numel = 0;
+  /// Which of the layer's spheres, and so of its radii, is the first.
+  int64_t first_radius = 0;
+  /// Where its sums stand.
+  int64_t place = 0;
+};
+
+namespace aten {
+
+/// A part as a layer of its own, [spheres, numel].
+inline Layer layer_of(const Part& part) {
+  const auto view = [&](const at::Tensor& whole) {
+    return whole.detach()
+        .view({-1})
+        .narrow(0, part.begin, part.spheres * part.numel)
+        .view({part.spheres, part.numel});
+  };
+  Layer layer;
+  layer.weight = view(part.layer->weight);
+  if (part.layer->gradient.defined()) layer.gradient = view(part.layer->gradient);
+  if (part.layer->radius.defined()) {
+    layer.radius = part.layer->radius.view({-1}).narrow(0, part.first_radius, part.spheres);
+  }
+  layer.unit_dim = 0;
+  layer.weight_decay = part.layer->weight_decay;
+  return layer;
+}
+
+/// A part's places in a row of sums, shaped to broadcast against it.
+inline at::Tensor sums_of(const Part& part, const at::Tensor& sums, int64_t row) {
+  return sums[row].narrow(0, part.place, part.spheres).to(part.layer->weight.device()).unsqueeze(1);
+}
+
+inline void add_inner_products(const Part& part, const at::Tensor& sums) {
+  const auto layer = layer_of(part);
+  const auto dtype = accumulation_dtype(layer.weight);
+  const auto weight = layer.weight.to(dtype);
+  const auto add = [&](int64_t row, const at::Tensor& other) {
+    sums[row]
+        .narrow(0, part.place, part.spheres)
+        .add_(detail::inner_product(other, weight, 0, at::kDouble).view({-1}).to(sums.device()));
+  };
+  if (layer.gradient.defined()) add(0, layer.gradient.to(dtype));
+  add(1, weight);
+}
+
+inline void project_to_tangent_(const Part& part, const at::Tensor& sums) {
+  project_to_tangent_(layer_of(part), sums_of(part, sums, 0), sums_of(part, sums, 1));
+}
+
+inline void rescale_(const Part& part, const at::Tensor& sums) {
+  rescale_(layer_of(part), sums_of(part, sums, 1));
+}
+
+}  // namespace aten
 
 namespace detail {
 
-/// Flat layers on the CPU, and where in the list each stands.
-struct OnCpu {
-  std::vector<Flat> layers;
-  std::vector<std::size_t> index;
-
-  std::size_t index_of(const Flat& layer) const {
-    return index[static_cast<std::size_t>(&layer - layers.data())];
-  }
+/// A part that lawn's own loops take.
+struct FlatPart : Flat {
+  double* gw;  ///< of its first sphere
+  double* ww;
 };
 
-/// Takes the layers that lawn's own loops can do, and calls `slow(index)` for each of the others.
-template <class Slow>
-OnCpu on_cpu(c10::ArrayRef<Layer> layers, const Slow& slow) {
-  OnCpu taken;
-  for (std::size_t i = 0; i < layers.size(); ++i) {
-    if (!layers[i].weight.is_cpu() || !is_flat(layers[i])) {
-      slow(i);
-      continue;
-    }
-    taken.layers.push_back(flatten(layers[i]));
-    taken.index.push_back(i);
-  }
-  return taken;
+/// @param sums  contiguous in its last dimension
+inline FlatPart flatten(const Part& part, const at::Tensor& sums) {
+  const Layer& layer = *part.layer;
+  const auto at = [](const at::Tensor& tensor, int64_t element) -> void* {
+    if (!tensor.defined()) return nullptr;
+    return static_cast<char*>(tensor.data_ptr()) + element * tensor.element_size();
+  };
+  FlatPart flat;
+  flat.weight = at(layer.weight, part.begin);
+  flat.gradient = at(layer.gradient, part.begin);
+  flat.radius = at(layer.radius, part.first_radius);
+  flat.spheres = part.spheres;
+  flat.sphere_numel = part.numel;
+  flat.weight_decay = layer.weight_decay;
+  flat.weight_dtype = *flat_dtype(layer.weight.scalar_type());
+  flat.gradient_dtype =
+      layer.gradient.defined() ? *flat_dtype(layer.gradient.scalar_type()) : flat.weight_dtype;
+  flat.gw = sums.mutable_data_ptr<double>() + part.place;
+  flat.ww = flat.gw + sums.stride(0);
+  return flat;
 }
 
-/// The sums of one sphere out of `inner_products`' tensor.
-inline cpu::Sums sums_of(const at::Tensor& sums, std::int64_t sphere) {
-  const auto* values = static_cast<const double*>(sums.const_data_ptr());
-  return {values[sphere * sums.stride(1)], values[sums.stride(0) + sphere * sums.stride(1)]};
+/// Those of the parts that lie on the CPU; the others go to `slow(part, sums)`.
+template <class Slow>
+std::vector<FlatPart> on_cpu(c10::ArrayRef<Part> parts, const at::Tensor& sums, const Slow& slow) {
+  std::vector<FlatPart> flat;
+  for (const Part& part : parts) {
+    if (sums.is_cpu() && part.layer->weight.is_cpu() && is_flat(*part.layer)) {
+      flat.push_back(flatten(part, sums));
+    } else {
+      slow(part, sums);
+    }
+  }
+  return flat;
 }
 
 }  // namespace detail
 
-/// Sums over each sphere.
-///   s_0 = <g, w>     0 without a gradient
-///   s_1 = <w, w>
-/// @return one tensor per layer, float64 [2, spheres], on its device
+/// Adds the parts' sums to those that are there. Several parts may have places in common.
+/// @param sums  changed in place
 /// @note   does not wait for the device
-inline std::vector<at::Tensor> inner_products(c10::ArrayRef<Layer> layers) {
+inline void add_inner_products(c10::ArrayRef<Part> parts, const at::Tensor& sums) {
   const at::NoGradGuard no_grad;
-  std::vector<at::Tensor> sums;
-  sums.reserve(layers.size());
-  for (const Layer& layer : layers) {
-    const std::int64_t spheres =
-        layer.unit_dim == kWholeTensor ? 1 : layer.weight.size(layer.unit_dim);
-    sums.push_back(
-        at::zeros({2, spheres}, at::TensorOptions(layer.weight.device()).dtype(at::kDouble)));
+  const auto flat = detail::on_cpu(parts, sums, aten::add_inner_products);
+  // One after the other: a place may be that of several parts.
+  std::vector<cpu::Sums> totals;
+  std::vector<std::size_t> first;
+  for (const auto& part : flat) {
+    first.push_back(totals.size());
+    totals.resize(totals.size() + static_cast<std::size_t>(part.spheres));
   }
-  const auto taken = detail::on_cpu(layers, [&](std::size_t i) {
-    const Layer& layer = layers[i];
-    const auto dtype = accumulation_dtype(layer.weight);
-    const auto weight = layer.weight.to(dtype);
-    const auto add = [&](std::int64_t row, const at::Tensor& other) {
-      sums[i][row].copy_(
-          aten::detail::inner_product(other, weight, layer.unit_dim, at::kDouble).reshape({-1}));
-    };
-    if (layer.gradient.defined()) add(0, layer.gradient.to(dtype));
-    add(1, weight);
-  });
   cpu::for_each_sphere(
-      taken.layers,
-      [](const Flat& layer, std::int64_t sphere, std::int64_t begin, std::int64_t end,
+      flat,
+      [](const detail::FlatPart& part, int64_t sphere, int64_t begin, int64_t end,
          const cpu::Sums& before) {
-        return layer.gradient == nullptr ? cpu::sum_of_squares(layer, sphere, begin, end, before)
-                                         : cpu::inner_products(layer, sphere, begin, end, before);
+        return part.gradient == nullptr ? cpu::sum_of_squares(part, sphere, begin, end, before)
+                                        : cpu::inner_products(part, sphere, begin, end, before);
       },
-      [&](const Flat& layer, std::int64_t sphere, std::int64_t begin, std::int64_t /*end*/,
+      [&](const detail::FlatPart& part, int64_t sphere, int64_t begin, int64_t /*end*/,
           const cpu::Sums& total) {
-        if (begin != sphere * layer.sphere_numel) return cpu::Sums();  // another part writes them
-        auto* values = static_cast<double*>(sums[taken.index_of(layer)].data_ptr());
-        values[sphere] = total.gw;
-        values[layer.spheres + sphere] = total.ww;
+        if (begin == sphere * part.sphere_numel) {  // of a sphere's chunks the first writes
+          totals[first[static_cast<std::size_t>(&part - flat.data())] +
+                 static_cast<std::size_t>(sphere)] = total;
+        }
         return cpu::Sums();
       });
-  return sums;
+  for (std::size_t i = 0; i < flat.size(); ++i) {
+    for (int64_t sphere = 0; sphere < flat[i].spheres; ++sphere) {
+      const auto& total = totals[first[i] + static_cast<std::size_t>(sphere)];
+      flat[i].gw[sphere] += total.gw;
+      flat[i].ww[sphere] += total.ww;
+    }
+  }
 }
 
-/// g <- g - (s_0 / s_1 + weight_decay) w, as `project_to_tangent_`, by sums that are given.
-/// @param sums  of `inner_products`, one for each layer, over all parts
-inline void project_to_tangent_(c10::ArrayRef<Layer> layers, c10::ArrayRef<at::Tensor> sums) {
+/// g <- g - (<g, w> / <w, w> + weight_decay) w, as `project_to_tangent_` of whole layers.
+/// @param sums  over all parts of each sphere
+/// @note   does not wait for the device
+inline void project_to_tangent_(c10::ArrayRef<Part> parts, const at::Tensor& sums) {
   const at::NoGradGuard no_grad;
-  const auto taken = detail::on_cpu(layers, [&](std::size_t i) {
-    aten::project_to_tangent_(layers[i], aten::detail::over_units(sums[i][0], layers[i]),
-                              aten::detail::over_units(sums[i][1], layers[i]));
+  const auto flat = detail::on_cpu(parts, sums, [](const Part& part, const at::Tensor& all) {
+    aten::project_to_tangent_(part, all);
   });
-  cpu::for_each_sphere(taken.layers, [&](const Flat& layer, std::int64_t sphere, std::int64_t begin,
-                                         std::int64_t end, const cpu::Sums& /*before*/) {
-    return cpu::subtract_multiple(layer, sphere, begin, end,
-                                  detail::sums_of(sums[taken.index_of(layer)], sphere));
+  cpu::for_each_sphere(flat, [](const detail::FlatPart& part, int64_t sphere, int64_t begin,
+                                int64_t end, const cpu::Sums& /*before*/) {
+    return cpu::subtract_multiple(part, sphere, begin, end, {part.gw[sphere], part.ww[sphere]});
   });
-  for (const std::size_t i : taken.index) bump_version(layers[i].gradient);
+  for (const Part& part : parts) bump_version(part.layer->gradient);
 }
 
-/// w <- R w / sqrt(s_1), as `rescale_`, by sums that are given.
-/// @param sums  of `inner_products`, one for each layer, over all parts
-inline void rescale_(c10::ArrayRef<Layer> layers, c10::ArrayRef<at::Tensor> sums) {
+/// w <- R w / sqrt(<w, w>), as `rescale_` of whole layers.
+/// @param sums  over all parts of each sphere
+/// @note   does not wait for the device
+inline void rescale_(c10::ArrayRef<Part> parts, const at::Tensor& sums) {
   const at::NoGradGuard no_grad;
-  const auto taken = detail::on_cpu(layers, [&](std::size_t i) {
-    aten::rescale_(layers[i], aten::detail::over_units(sums[i][1], layers[i]));
+  const auto flat = detail::on_cpu(
+      parts, sums, [](const Part& part, const at::Tensor& all) { aten::rescale_(part, all); });
+  cpu::for_each_sphere(flat, [](const detail::FlatPart& part, int64_t sphere, int64_t begin,
+                                int64_t end, const cpu::Sums& /*before*/) {
+    return cpu::scale_to_radius(part, sphere, begin, end, {part.gw[sphere], part.ww[sphere]});
   });
-  cpu::for_each_sphere(taken.layers, [&](const Flat& layer, std::int64_t sphere, std::int64_t begin,
-                                         std::int64_t end, const cpu::Sums& /*before*/) {
-    return cpu::scale_to_radius(layer, sphere, begin, end,
-                                detail::sums_of(sums[taken.index_of(layer)], sphere));
-  });
-  for (const std::size_t i : taken.index) bump_version(layers[i].weight);
+  for (const Part& part : parts) bump_version(part.layer->weight);
 }
 
 }  // namespace lawn::sphere

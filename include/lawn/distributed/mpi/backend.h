@@ -2,7 +2,9 @@
 #pragma once
 
 #include <chrono>
+#include <cstddef>
 #include <cstdint>
+#include <cstring>
 #include <exception>
 #include <functional>
 #include <memory>
@@ -80,7 +82,7 @@ class MpiBackend : public c10d::Backend {
     const auto op = mpi_op(options.reduceOp);
     return run(
         c10d::OpType::ALLREDUCE, MpiKind::kReduce, describe("all-reduce", tensor), tensors,
-        buffer.numel(),
+        buffer.numel(), bytes_of(buffer),
         [buffer, type, op](MPI_Comm comm, int64_t offset, int count, MPI_Request* request) {
           return MPI_Iallreduce(MPI_IN_PLACE, at_offset(buffer, offset), count, type, op, comm,
                                 request);
@@ -97,7 +99,7 @@ class MpiBackend : public c10d::Backend {
     return run(
         c10d::OpType::BROADCAST, MpiKind::kBroadcast,
         describe("broadcast", tensor) + " from rank " + std::to_string(root), tensors,
-        buffer.numel() * buffer.element_size(),
+        bytes_of(buffer), bytes_of(buffer),
         [buffer, root](MPI_Comm comm, int64_t offset, int count, MPI_Request* request) {
           return MPI_Ibcast(static_cast<char*>(buffer.data_ptr()) + offset, count, MPI_BYTE, root,
                             comm, request);
@@ -115,19 +117,25 @@ class MpiBackend : public c10d::Backend {
                 "lawn::MpiGroup: allgather expected one list of ", getSize(), " outputs, got ",
                 outputs.size(), " lists");
     const auto mine = stage(tensor, tensor.scalar_type());
-    const auto bytes = mine.numel() * mine.element_size();
-    TORCH_CHECK(bytes <= MpiTask::kChunk, "lawn::MpiGroup: allgather expected at most ",
-                MpiTask::kChunk, " bytes of each rank, got ", bytes, "; gather in parts");
-    const auto all = at::empty({getSize(), mine.numel()}, mine.options());
+    const auto bytes = bytes_of(mine);
+    TORCH_CHECK(bytes <= kMostToGather, "lawn::MpiGroup: allgather expected at most ",
+                kMostToGather, " bytes of each rank, got ", bytes, "; gather in parts");
+    const auto in_place = rows_of(outputs[0], mine);
+    const auto all =
+        in_place.defined() ? in_place : at::empty({getSize(), mine.numel()}, mine.options());
+    char* const into = static_cast<char*>(all.data_ptr());
+    char* const my_place = into + bytes * getRank();
+    if (my_place != mine.data_ptr())
+      std::memcpy(my_place, mine.const_data_ptr(), static_cast<std::size_t>(bytes));
     const auto count = static_cast<int>(bytes);
     return run(
         c10d::OpType::ALLGATHER, MpiKind::kGather, describe("all-gather", tensor), outputs[0], 1,
-        [mine, all, count](MPI_Comm comm, int64_t, int, MPI_Request* request) {
-          return MPI_Iallgather(mine.data_ptr(), count, MPI_BYTE, all.data_ptr(), count, MPI_BYTE,
-                                comm, request);
+        bytes,
+        [all, into, count](MPI_Comm comm, int64_t, int, MPI_Request* request) {
+          return MPI_Iallgather(MPI_IN_PLACE, 0, MPI_BYTE, into, count, MPI_BYTE, comm, request);
         },
-        [lists = outputs[0], all] {
-          for (std::size_t i = 0; i < lists.size(); ++i) {
+        [lists = outputs[0], all, copy = !in_place.defined()] {
+          for (std::size_t i = 0; copy && i < lists.size(); ++i) {
             const auto part = all[static_cast<int64_t>(i)];
             lists[i].copy_(part.view(lists[i].sizes()));
           }
@@ -136,7 +144,7 @@ class MpiBackend : public c10d::Backend {
 
   c10::intrusive_ptr<c10d::Work> barrier(const c10d::BarrierOptions&) override {
     return run(
-        c10d::OpType::BARRIER, MpiKind::kBarrier, "barrier", {}, 1,
+        c10d::OpType::BARRIER, MpiKind::kBarrier, "barrier", {}, 1, 0,
         [](MPI_Comm comm, int64_t, int, MPI_Request* request) {
           return MPI_Ibarrier(comm, request);
         },
@@ -144,6 +152,9 @@ class MpiBackend : public c10d::Backend {
   }
 
  private:
+  /// MPI counts by int.
+  static constexpr int64_t kMostToGather = int64_t{1} << 30;
+
   static at::Tensor only(const std::vector<at::Tensor>& tensors, const char* what) {
     TORCH_CHECK(tensors.size() == 1, "lawn::MpiGroup: ", what, " expected one tensor, got ",
                 tensors.size());
@@ -156,6 +167,24 @@ class MpiBackend : public c10d::Backend {
   static std::string describe(const char* what, const at::Tensor& tensor) {
     return std::string(what) + " of " + std::to_string(tensor.numel()) + " " +
            c10::toString(tensor.scalar_type());
+  }
+
+  /// The first of `outputs`, if they lie one after the other in host memory, each like `mine`.
+  static at::Tensor rows_of(const std::vector<at::Tensor>& outputs, const at::Tensor& mine) {
+    const auto* next = static_cast<const char*>(outputs.front().const_data_ptr());
+    for (const auto& output : outputs) {
+      if (!output.is_cpu() || !output.is_contiguous() ||
+          output.scalar_type() != mine.scalar_type() || output.numel() != mine.numel() ||
+          output.const_data_ptr() != next) {
+        return {};
+      }
+      next += bytes_of(output);
+    }
+    return outputs.front();
+  }
+
+  static int64_t bytes_of(const at::Tensor& buffer) {
+    return buffer.numel() * buffer.element_size();
   }
 
   static void* at_offset(const at::Tensor& buffer, int64_t elements) {
@@ -183,10 +212,11 @@ class MpiBackend : public c10d::Backend {
 
   c10::intrusive_ptr<c10d::Work> run(c10d::OpType type, MpiKind kind, std::string what,
                                      const std::vector<at::Tensor>& results, int64_t length,
+                                     int64_t bytes,
                                      std::function<int(MPI_Comm, int64_t, int, MPI_Request*)> start,
                                      std::function<void()> finish) {
     auto work = c10::make_intrusive<MpiWork>(getRank(), type, results);
-    engine_->run({kind, std::move(what), length, std::move(start),
+    engine_->run({kind, std::move(what), length, bytes, std::move(start),
                   [work, finish = std::move(finish)](std::exception_ptr error) {
                     if (!error) {
                       try {

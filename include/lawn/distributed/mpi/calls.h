@@ -1,9 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-#include <chrono>
 #include <string>
-#include <thread>
 
 #include <c10/core/ScalarType.h>
 #include <c10/util/Exception.h>
@@ -75,24 +73,5 @@ inline MPI_Op mpi_op(const c10d::ReduceOp& op) {
                   static_cast<int>(op.op_));
   }
 }
-
-/// Waiting by polling, which a time limit needs: eager at first, then in pauses that leave the core
-/// to the backward pass, and to other ranks on the same cores.
-class PollingPause {
- public:
-  void operator()() {
-    if (++polls_ < kEagerPolls) {
-      std::this_thread::yield();
-    } else {
-      std::this_thread::sleep_for(polls_ < kShortPauses ? std::chrono::microseconds(20)
-                                                        : std::chrono::microseconds(200));
-    }
-  }
-
- private:
-  static constexpr int kEagerPolls = 50;
-  static constexpr int kShortPauses = 500;
-  int polls_ = 0;
-};
 
 }  // namespace lawn::detail

@@ -15,7 +15,7 @@
 #include <mpi.h>
 
 #include <lawn/distributed/agreement.h>
-#include <lawn/distributed/mpi/calls.h>
+#include <lawn/distributed/mpi/polling.h>
 
 namespace lawn::detail {
 

@@ -1,0 +1,47 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <algorithm>
+#include <chrono>
+#include <thread>
+
+#if defined(__linux__)
+#include <sys/prctl.h>
+#endif
+
+namespace lawn::detail {
+
+/// Waiting by polling, which a time limit needs. First without pauses, then in pauses of an eighth
+/// of the time waited so far, which leave the core to the backward pass, and to other ranks on the
+/// same cores.
+class PollingPause {
+ public:
+  void operator()() {
+    using std::chrono::microseconds;
+    const auto waited = std::chrono::steady_clock::now() - begin_;
+    if (waited < kEager) {
+      std::this_thread::yield();
+    } else {
+      std::this_thread::sleep_for(std::min<std::chrono::nanoseconds>(waited / 8, kLongest));
+    }
+  }
+
+ private:
+  static constexpr std::chrono::microseconds kEager{50};
+  static constexpr std::chrono::microseconds kLongest{200};
+  std::chrono::steady_clock::time_point begin_ = std::chrono::steady_clock::now();
+};
+
+/// Waiting by polling for what is sure to come soon.
+struct EagerPause {
+  void operator()() const { std::this_thread::yield(); }
+};
+
+/// Has this thread's pauses end when they should, and not up to 50 us later, as is Linux' default.
+inline void sleep_precisely() {
+#if defined(__linux__)
+  prctl(PR_SET_TIMERSLACK, 1000UL, 0UL, 0UL, 0UL);
+#endif
+}
+
+}  // namespace lawn::detail
