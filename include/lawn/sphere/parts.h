@@ -117,12 +117,19 @@ inline FlatPart flatten(const Part& part, const at::Tensor& sums) {
   return flat;
 }
 
-/// Those of the parts that lie on the CPU; the others go to `slow(part, sums)`.
+/// Whether lawn's own loops take a layer's parts. Its unit_dim is a dimension of the whole.
+inline bool takes(const Layer& layer) {
+  Layer run = layer;
+  run.unit_dim = kWholeTensor;
+  return layer.weight.is_cpu() && is_flat(run);
+}
+
+/// Those of the parts that lawn's own loops take; the others go to `slow(part, sums)`.
 template <class Slow>
 std::vector<FlatPart> on_cpu(c10::ArrayRef<Part> parts, const at::Tensor& sums, const Slow& slow) {
   std::vector<FlatPart> flat;
   for (const Part& part : parts) {
-    if (sums.is_cpu() && part.layer->weight.is_cpu() && is_flat(*part.layer)) {
+    if (sums.is_cpu() && takes(*part.layer)) {
       flat.push_back(flatten(part, sums));
     } else {
       slow(part, sums);
