@@ -41,6 +41,8 @@ namespace lawn {
 /// direction mixes all layers, also the others). `step()` does not wait for the device, but for the
 /// one that switches with `ZeroNorm::kError`.
 ///
+/// Where the weights are sharded over ranks, `LAWNOptions::spheres` has the norms taken over all.
+///
 /// @source  Gupta, Ramanath, Shi, Ramachandran, Zhou, Zhou, Keerthi 2021, arXiv 2108.05839
 template <class Opt>
 class LAWN : public Decorator<Opt, detail::LAWNRule> {

@@ -6,10 +6,13 @@
 #include <functional>
 #include <limits>
 #include <memory>
+#include <string>
 #include <vector>
 
 #include <ATen/core/Tensor.h>
+#include <c10/util/ArrayRef.h>
 #include <c10/util/Exception.h>
+#include <c10/util/StringUtil.h>
 #include <torch/arg.h>
 #include <torch/optim/optimizer.h>
 
@@ -92,6 +95,16 @@ struct LAWNOptions {
       TORCH_CHECK(std::isfinite(value) && value > 0,
                   "lawn::LAWN: radii must be finite and > 0, got ", value);
     }
+  }
+
+  /// The options that decide what a step does, a line each.
+  std::string describe() const {
+    return c10::str("free_steps ", free_steps(), "\ngranularity ",
+                    granularity() == Granularity::kLayer ? "layer" : "output unit", "\nbiases ",
+                    biases(), "\nzero_norm ",
+                    zero_norm() == ZeroNorm::kError ? "error" : "leave free", "\nstate_at_switch ",
+                    static_cast<int>(state_at_switch()), "\nradius ", static_cast<int>(radius()),
+                    ' ', c10::ArrayRef<double>(radii()), '\n');
   }
 };
 

@@ -7,7 +7,6 @@
 #include <cstdint>
 #include <memory>
 #include <optional>
-#include <sstream>
 #include <string>
 #include <utility>
 #include <vector>
@@ -22,6 +21,7 @@
 #include <c10/core/TensorOptions.h>
 #include <c10/util/ArrayRef.h>
 #include <c10/util/Exception.h>
+#include <c10/util/StringUtil.h>
 #include <c10/util/accumulate.h>
 #include <torch/optim/optimizer.h>
 #include <torch/serialize/input-archive.h>
@@ -243,18 +243,12 @@ class LAWNRule {
 
   /// What must be the same wherever a part of the weights lies, in lines.
   std::string description() const {
-    std::ostringstream text;
-    text << "free_steps " << options_.free_steps() << "\ngranularity "
-         << (options_.granularity() == Granularity::kLayer ? "layer" : "output unit")
-         << "\nzero_norm " << (options_.zero_norm() == ZeroNorm::kError ? "error" : "leave free")
-         << "\nstate_at_switch " << static_cast<int>(options_.state_at_switch()) << "\nradius "
-         << static_cast<int>(options_.radius()) << ' ' << c10::ArrayRef<double>(options_.radii())
-         << '\n';
+    auto text = options_.describe();
     for (std::size_t i = 0; i < layers_.size(); ++i) {
-      text << "constrained " << names_[i] << ' ' << layers_[i].weight.scalar_type() << ' '
-           << spheres_->whole_shape(layers_[i].weight) << '\n';
+      text += c10::str("constrained ", names_[i], ' ', layers_[i].weight.scalar_type(), ' ',
+                       spheres_->whole_shape(layers_[i].weight), '\n');
     }
-    return text.str();
+    return text;
   }
 
   void add(const SubnetworkParameter& parameter) {
