@@ -28,10 +28,9 @@ class MpiRanks : public Ranks {
   /// Open MPI's mpirun gives each rank a terminal of its own, whatever it writes to itself: that is
   /// what counts, and rank 0's parent is the one to ask.
   bool on_terminal() const override {
-    if (!Ranks::on_terminal() || size() == 1) return Ranks::on_terminal();
     const std::string output = "/proc/" + std::to_string(getppid()) + "/fd/1";
     const FileDescriptor launcher(::open(output.c_str(), O_WRONLY | O_NOCTTY | O_CLOEXEC));
-    return launcher.get() >= 0 && isatty(launcher.get()) == 1;
+    return Ranks::on_terminal() && launcher.get() >= 0 && isatty(launcher.get()) == 1;
   }
 
   void begin(const torch::nn::Module& network, const std::string& run) override {
