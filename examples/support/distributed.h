@@ -3,15 +3,16 @@
 
 #include <ATen/Parallel.h>
 #include <c10/util/Exception.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <chrono>
+#include <cstdint>
 #include <exception>
 #include <iostream>
 #include <optional>
 #include <stdexcept>
 #include <string>
-#include <thread>
 
 #include "examples/support/flags.h"
 #include "examples/support/ranks.h"
@@ -32,7 +33,8 @@ struct RankOptions {
   void add_ranks(Flags& flags) {
     flags
         .add("distributed", &distributed,
-             "train on all ranks that mpirun starts, each its own part of every batch")
+             "train on all ranks that mpirun starts, each its own part of every batch; --threads 0 "
+             "divides the machine's cores among them")
         .incidental();
     flags
         .add("timeout", &timeout,
@@ -46,7 +48,7 @@ struct RankOptions {
 /// CPU threads of a rank that leaves the choice to us: its share of the machine's cores, and no
 /// more than torch would take, which knows of cores that a rank is bound to, and of
 /// OMP_NUM_THREADS.
-inline int threads_per_rank(int of_torch, unsigned cores, int ranks_here) {
+inline int threads_per_rank(int of_torch, int64_t cores, int ranks_here) {
   return std::max(1, std::min(of_torch, static_cast<int>(cores) / ranks_here));
 }
 
@@ -68,7 +70,7 @@ class Session {
     count_neighbours(rank_here, ranks_here);
     if (options.threads == 0) {
       at::set_num_threads(
-          threads_per_rank(at::get_num_threads(), std::thread::hardware_concurrency(), ranks_here));
+          threads_per_rank(at::get_num_threads(), sysconf(_SC_NPROCESSORS_ONLN), ranks_here));
     }
     const at::Device device = options.torch_device(rank_here);
     lawn::MpiGroup group(lawn::MpiOptions().timeout(std::chrono::milliseconds(

@@ -11,6 +11,7 @@ import os
 import pathlib
 import pty
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -197,6 +198,15 @@ def names_other_flags(folder: pathlib.Path) -> None:
     check(not list((folder / "flags").glob("*.pt")), "a run that did not begin left a checkpoint")
 
 
+def names_the_rank_that_cannot_write(folder: pathlib.Path) -> None:
+    out = folder / "gone"
+    remove = lambda process: shutil.rmtree(out)  # noqa: E731
+    code, output = run([*JOB, *RANKS, "--epochs", "1000", "--out", str(out)], nth_line("epoch 2/"), 0, mpirun(2), remove)
+    reason = re.search(r"^cifar10: rank 0: (.*adam.csv: \d+ bytes could not be written: .*)$", output, re.MULTILINE)
+    check(code != 0 and reason is not None, f"a folder that is gone, {code}:\n{output}")
+    check(re.search(rf"^cifar10: rank 1: .*rank 0 failed: {re.escape(reason[1])}", output, re.MULTILINE), output)
+
+
 with tempfile.TemporaryDirectory() as name:
     folder = pathlib.Path(name)
     trains_as_one_process(folder)
@@ -204,6 +214,7 @@ with tempfile.TemporaryDirectory() as name:
     stops_after_the_same_step_and_goes_on(folder)
     stops_on_one_ctrl_c(folder)
     names_other_flags(folder)
+    names_the_rank_that_cannot_write(folder)
     code, output = run([*JOB, "--epochs", "12", "--checkpoint-every", "1", "--out", str(folder / "undisturbed")])
     check(code == 0, f"the plain run ended with {code}:\n{output}")
     loses_a_rank(folder, lost=1, how=signal.SIGKILL, by_mpirun=False)
