@@ -143,8 +143,8 @@ def stops_on_one_ctrl_c(folder: pathlib.Path) -> None:
 
 
 def loses_a_rank(folder: pathlib.Path, lost: int, how: int, by_mpirun: bool) -> None:
-    """Kills or stops a rank of three in the middle of a run that saves every epoch, which takes much of its time; then goes
-    on with two."""
+    """Kills or stops a rank of three in the middle of a run that saves every epoch, rank 0 while it writes a checkpoint; then
+    goes on with two."""
     name = signal.Signals(how).name
     what = f"{name} for rank {lost}{', mpirun ending all' if by_mpirun else ''}"
     out = folder / what
@@ -152,8 +152,13 @@ def loses_a_rank(folder: pathlib.Path, lost: int, how: int, by_mpirun: bool) -> 
     began: list[float] = []
 
     def lose(process: subprocess.Popen) -> None:
+        victim = rank_process(process, lost)
         began.append(time.monotonic())
-        os.kill(rank_process(process, lost), how)
+        while lost == 0 and not (out / "adam.pt.tmp").exists():
+            if time.monotonic() - began[0] > 10:
+                process.terminate()  # mpirun takes its ranks along
+                check(False, f"{what}: no checkpoint is written beside the last one")
+        os.kill(victim, how)
 
     ENVIRONMENT.update(GO_ON if how == signal.SIGKILL and not by_mpirun else {})
     code, output = run([*job, *RANKS, "--out", str(out)], nth_line("epoch 3/"), 0.03 * lost, mpirun(3), lose)
