@@ -5,12 +5,13 @@
 #include <ostream>
 #include <string>
 
+#include "examples/support/distributed.h"
 #include "examples/support/flags.h"
 #include "examples/support/image_options.h"
 #include "examples/support/run_options.h"
 
 /// What the command line of cifar10 says.
-struct Options : examples::RunOptions, examples::ImageOptions {
+struct Options : examples::RunOptions, examples::ImageOptions, examples::RankOptions {
   std::string precision = "float32";
   bool channels_last = true;
 
@@ -33,6 +34,7 @@ inline std::optional<Options> Options::parse(int argc, char** argv) {
       .choices({"float32", "bfloat16", "float16"});
   flags.add("channels-last", &o.channels_last, "memory format of images and kernels");
   o.add_running(flags);
+  o.add_ranks(flags);
   if (!static_cast<examples::RunOptions&>(o).parse(flags, argc, argv)) return std::nullopt;
   o.check_images();
   return o;
@@ -40,8 +42,10 @@ inline std::optional<Options> Options::parse(int argc, char** argv) {
 
 /// One line on what is going to happen.
 inline void print_job(std::ostream& out, const Options& options, const examples::Split& data,
-                      at::Device device) {
+                      at::Device device, const examples::Ranks& ranks) {
   out << options.network << " on " << data.train.size() << " " << data.train.name << " ("
       << data.test.size() << (options.validation > 0 ? " held out" : "") << " to test), "
-      << options.summary() << ", " << options.precision << examples::device_text(device) << "\n\n";
+      << options.summary() << ", " << options.precision << examples::device_text(device)
+      << (ranks.size() > 1 ? " on each of " + std::to_string(ranks.size()) + " ranks" : "")
+      << "\n\n";
 }

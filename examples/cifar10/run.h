@@ -9,6 +9,7 @@
 #include "examples/cifar10/options.h"
 #include "examples/support/classification.h"
 #include "examples/support/networks.h"
+#include "examples/support/ranks.h"
 #include "examples/support/run.h"
 
 /// How a run ended.
@@ -47,13 +48,14 @@ inline lawn::Subnetwork choose_subnetwork(examples::Classifier& network, const O
 
 /// Trains one network from the seed of the options, from its checkpoint if there is one to resume.
 inline Result train(const Options& options, const examples::Split& data,
-                    const examples::Feeding& feeding, bool with_lawn) {
+                    const examples::Feeding& feeding, examples::Ranks& ranks, bool with_lawn) {
   torch::manual_seed(static_cast<uint64_t>(options.seed));
   const auto network = examples::make_network(options.network, data.train);
   feeding.place(*network);
   const lawn::Subnetwork subnetwork = choose_subnetwork(*network, options, data, feeding);
 
-  examples::Classification task(network, data, feeding, {options.augment, options.probe_size});
+  examples::Classification task(network, data, feeding, {options.augment, options.probe_size},
+                                ranks);
   Result result = {examples::run_training(
                        task, subnetwork, options, with_lawn, examples::fingerprint(data.train),
                        /*scale_gradients=*/options.torch_precision() == at::kHalf),
@@ -62,7 +64,9 @@ inline Result train(const Options& options, const examples::Split& data,
   if (!result.finished) return result;
   result.train = task.on_training_data();
   result.test = task.on_test_data();
-  examples::write_record("cifar10", options, with_lawn, result, task.unit(), feeding.device,
-                         figures(result));
+  if (ranks.is_root()) {
+    examples::write_record("cifar10", options, with_lawn, result, task.unit(), feeding.device,
+                           figures(result));
+  }
   return result;
 }

@@ -46,6 +46,10 @@ struct CropAndFlip {
   at::Tensor top;   ///< int64 [N], 0 to 2 * padding
   at::Tensor left;  ///< the same
   at::Tensor flip;  ///< bool [N]
+
+  CropAndFlip slice(int64_t begin, int64_t end) const {
+    return {top.slice(0, begin, end), left.slice(0, begin, end), flip.slice(0, begin, end)};
+  }
 };
 
 /// Draws crops and flips for `count` images from a CPU generator: the same whatever the device that

@@ -19,6 +19,13 @@ namespace examples {
 /// Names and values of all that decides what a run computes: flags, network, data.
 using Settings = std::vector<std::pair<std::string, std::string>>;
 
+/// "name value" of each setting, a line each.
+inline std::string lines(const Settings& settings) {
+  std::string text;
+  for (const auto& [name, value] : settings) text += name + " " + value + "\n";
+  return text;
+}
+
 /// "name is X there and Y here" for each setting in which two runs differ, or that one lacks.
 inline std::vector<std::string> differences(const Settings& there, const Settings& here) {
   const auto value = [](const Settings& settings, const std::string& name) {

@@ -14,6 +14,7 @@
 #include "examples/support/dataset.h"
 #include "examples/support/image_task.h"
 #include "examples/support/metrics.h"
+#include "examples/support/ranks.h"
 #include "examples/support/table.h"
 
 namespace examples {
@@ -29,25 +30,35 @@ class Classification : public ImageTask {
  public:
   /// @param network  trained in place; must stay on feeding.device
   /// @param data     on feeding.device
+  /// @param ranks    divide batches, and what is measured, among them; must outlive the task
   Classification(std::shared_ptr<Classifier> network, Split data, Feeding feeding,
-                 ClassificationOptions options)
+                 ClassificationOptions options, Ranks& ranks = alone())
       : ImageTask(std::move(data), std::move(feeding)),
         network_(std::move(network)),
         options_(options),
+        ranks_(ranks),
         probe_{
             subset(this->data().train, std::min(options_.probe_size, size()), 1),
             subset(this->data().test, std::min(options_.probe_size, this->data().test.size()), 2)} {
   }
 
   torch::nn::Module& network() override { return *network_; }
+  Ranks& ranks() override { return ranks_; }
 
   Batch batch(int64_t begin, int64_t end, at::Generator& generator) override {
-    const at::Tensor samples = chosen(begin, end);
+    CropAndFlip draw;
+    if (options_.augment) draw = draw_crop_and_flip(end - begin, kPadding, generator);
+    const Part mine = ranks_.part(begin, end);
+    if (mine.size() == 0) {
+      return {at::zeros({}, at::TensorOptions(feeding().device)),
+              at::zeros({static_cast<int64_t>(batch_columns().size())},
+                        at::TensorOptions(at::kDouble).device(feeding().device))};
+    }
+    const at::Tensor samples = chosen(mine.begin, mine.end);
     at::Tensor images = data().train.images.index_select(0, samples);
     const at::Tensor labels = data().train.labels.index_select(0, samples);
     if (options_.augment) {
-      images =
-          crop_and_flip(images, draw_crop_and_flip(end - begin, kPadding, generator), kPadding);
+      images = crop_and_flip(images, draw.slice(mine.begin - begin, mine.end - begin), kPadding);
     }
     return on_batch(images, labels);
   }
@@ -63,8 +74,8 @@ class Classification : public ImageTask {
   }
 
   Measured measure() override {
-    const Evaluation train = evaluate(*network_, probe_.train, feeding());
-    const Evaluation test = evaluate(*network_, probe_.test, feeding());
+    const Evaluation train = evaluated(probe_.train);
+    const Evaluation test = evaluated(probe_.test);
     return {{train.loss, train.accuracy, train.logit_norm, train.vanished, train.calibration,
              test.loss, test.accuracy, test.logit_norm, test.calibration},
             test.accuracy,
@@ -74,8 +85,8 @@ class Classification : public ImageTask {
   }
 
   /// The same over all images of a half.
-  Evaluation on_training_data() { return evaluate(*network_, data().train, feeding()); }
-  Evaluation on_test_data() { return evaluate(*network_, data().test, feeding()); }
+  Evaluation on_training_data() { return evaluated(data().train); }
+  Evaluation on_test_data() { return evaluated(data().test); }
 
  protected:
   /// What becomes of a batch of bytes and their labels, for those who train by another loss.
@@ -88,8 +99,13 @@ class Classification : public ImageTask {
  private:
   static constexpr int64_t kPadding = 4;
 
+  Evaluation evaluated(const Dataset& images) {
+    return evaluate(*network_, images, feeding(), ranks_);
+  }
+
   std::shared_ptr<Classifier> network_;
   ClassificationOptions options_;
+  Ranks& ranks_;
   Split probe_;
 };
 

@@ -3,7 +3,7 @@
 # What the training programs' projects share.
 
 if(NOT TARGET lawn::lawn)
-  find_package(lawn REQUIRED)
+  find_package(lawn REQUIRED OPTIONAL_COMPONENTS mpi)
 endif()
 
 # The program `name` of main.cpp; inside lawn's own build also its test examples_<name>_test, by a SCRIPT of tests/examples that

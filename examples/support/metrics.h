@@ -12,6 +12,7 @@
 #include "examples/support/augment.h"
 #include "examples/support/classifier.h"
 #include "examples/support/dataset.h"
+#include "examples/support/ranks.h"
 
 namespace examples {
 
@@ -87,23 +88,26 @@ inline at::Tensor calibration_gaps(const at::Tensor& logits, const at::Tensor& l
   return member.mv(predicted.eq(labels).to(at::kDouble) - confidence);
 }
 
-/// Runs a network over a data set in evaluation mode, without graph, in batches.
+/// Runs a network over a data set in evaluation mode, without graph, in batches, each rank over its
+/// part: all get the figures of the whole.
 /// @note waits for the device; leaves the network in the mode in which it was
 inline Evaluation evaluate(Classifier& network, const Dataset& data, const Feeding& feeding,
-                           int64_t batch_size = 500) {
+                           Ranks& ranks = alone(), int64_t batch_size = 500) {
   const at::NoGradGuard no_grad;
   const bool was_training = network.is_training();
   network.eval();
   at::Tensor sums = at::zeros({4}, data.images.options().dtype(at::kDouble));
   at::Tensor gaps = at::zeros({kCalibrationBins}, sums.options());
-  for (int64_t begin = 0; begin < data.size(); begin += batch_size) {
-    const int64_t end = std::min(begin + batch_size, data.size());
+  const Part mine = ranks.part(0, data.size());
+  for (int64_t begin = mine.begin; begin < mine.end; begin += batch_size) {
+    const int64_t end = std::min(begin + batch_size, mine.end);
     const at::Tensor logits = feeding.logits(network, data.images.slice(0, begin, end));
     const at::Tensor labels = data.labels.slice(0, begin, end);
     sums += metric_sums(logits, labels);
     gaps += calibration_gaps(logits, labels);
   }
   network.train(was_training);
+  for (const at::Tensor& part : {sums, gaps}) ranks.sum_(part);
   const at::Tensor means =
       (at::cat({sums, gaps.abs().sum().unsqueeze(0)}) / static_cast<double>(data.size())).cpu();
   const auto* mean = means.const_data_ptr<double>();

@@ -19,6 +19,12 @@ namespace examples {
 /// What a program that Ctrl-C ended returns, as a shell reports it.
 inline constexpr int kInterrupted = 130;
 
+/// Says what went wrong, in one piece: ranks share an output. Returns what the program does.
+inline int say_error(const std::string& name, const std::string& what) {
+  std::cerr << name + ": " + what + "\n";
+  return 1;
+}
+
 /// The frame of a training program: reads its command line, prepares torch, the output folder and
 /// Ctrl-C, and says by name what went wrong.
 /// @tparam Options  derived from RunOptions, with a parse()
@@ -32,11 +38,9 @@ int run_program(const std::string& name, int argc, char** argv, const Body& body
   catch_interrupts();
   return body(*options);
 } catch (const c10::Error& error) {
-  std::cerr << name << ": " << error.what_without_backtrace() << '\n';
-  return 1;
+  return say_error(name, error.what_without_backtrace());
 } catch (const std::exception& error) {
-  std::cerr << name << ": " << error.what() << '\n';
-  return 1;
+  return say_error(name, error.what());
 }
 
 /// Makes the runs of a program, one after the other.

@@ -1,8 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-#include <unistd.h>
-
 #include <algorithm>
 #include <chrono>
 #include <cstdint>
@@ -100,8 +98,5 @@ class Progress {
   Clock::time_point start_;
   Clock::time_point shown_;
 };
-
-/// Whether standard output is a terminal that can draw over its last line.
-inline bool stdout_is_terminal() { return isatty(STDOUT_FILENO) == 1; }
 
 }  // namespace examples

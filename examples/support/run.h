@@ -19,6 +19,7 @@ namespace examples {
 /// How a run ended, as far as it does not depend on what was trained.
 struct RunResult {
   std::string name;
+  int64_t ranks = 1;  ///< that trained together
   bool finished = false;
   Settings settings;       ///< all that decides what the run computed
   double norm_growth = 0;  ///< of the sub-network's weights: norm at the end over norm at the start
@@ -66,6 +67,7 @@ inline RunResult train_with(Task& task, Stepper& stepper, const lawn::Subnetwork
                             bool scale_gradients = false) {
   RunResult result;
   result.name = name;
+  result.ranks = task.ranks().size();
 
   TrainerOptions training;
   training.epochs = options.epochs;
@@ -82,7 +84,7 @@ inline RunResult train_with(Task& task, Stepper& stepper, const lawn::Subnetwork
   Trainer trainer(task, stepper, measured, training, result.settings);
   if (!resumed.empty()) trainer.load(resumed);
   Progress progress(std::cout, result.name, trainer.total_steps() * training.batch_size,
-                    trainer.steps() * training.batch_size, stdout_is_terminal(), task.unit());
+                    trainer.steps() * training.batch_size, task.ranks().on_terminal(), task.unit());
   const auto start = std::chrono::steady_clock::now();
   result.finished = trainer.run(progress, [&] {
     const std::chrono::duration<double> so_far = std::chrono::steady_clock::now() - start;
@@ -137,6 +139,7 @@ inline void write_record(const std::string& program, const RunOptions& options,
   record.name = result.name;
   record.settings = result.settings;
   record.device = device.str();
+  record.ranks = result.ranks;
   record.seconds = result.times.whole;
   record.figures = {{"learning_rate", options.rate()}, {"steps", result.steps}};
   record.figures.insert(record.figures.end(), figures.begin(), figures.end());
@@ -165,7 +168,10 @@ inline void write_record(const std::string& program, const RunOptions& options, 
 inline void print_how_to_resume(std::ostream& out, const RunOptions& options,
                                 const RunResult& result) {
   out << "\nstopped after " << fixed(result.steps, 0) << " steps of " << result.name
-      << "; saved to " << result.checkpoint << "\nto go on from there:\n ";
+      << "; saved to " << result.checkpoint << "\nto go on from there"
+      << (result.ranks > 1
+              ? ", on any number of ranks:\n  mpirun -n " + std::to_string(result.ranks)
+              : ":\n ");
   for (size_t index = 0; index < options.command_line.size(); ++index) {
     const std::string& argument = options.command_line[index];
     if (argument == "--resume") ++index;  // and its value

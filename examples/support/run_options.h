@@ -118,10 +118,13 @@ struct RunOptions {
     return true;
   }
 
-  at::Device torch_device() const {
+  /// @param place  of this process among those of the machine, which share its GPUs
+  at::Device torch_device(int64_t place = 0) const {
     const bool cuda = device == "cuda" || (device == "auto" && torch::cuda::is_available());
     TORCH_CHECK(!cuda || torch::cuda::is_available(), "--device cuda: no CUDA device was found");
-    return cuda ? at::Device(at::kCUDA, 0) : at::Device(at::kCPU);
+    if (!cuda) return at::kCPU;
+    const auto devices = static_cast<int64_t>(torch::cuda::device_count());
+    return {at::kCUDA, static_cast<c10::DeviceIndex>(place % devices)};
   }
 
   /// The optimizer's usual learning rate, unless --lr gives another.
@@ -134,6 +137,12 @@ struct RunOptions {
   std::vector<bool> runs() const {
     if (compare) return {false, true};
     return {lawn};
+  }
+
+  /// What decides the runs of a program, in lines.
+  std::string job() const {
+    return lines(settings) + "lawn " + (lawn ? "on" : "off") + "\ncompare " +
+           (compare ? "on" : "off") + "\n";
   }
 
   /// "adam", "lawn-adam" or "lawn-adam-without-rescaling": names a run's files.

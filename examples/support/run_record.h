@@ -57,11 +57,12 @@ struct RunRecord {
   std::string name;     ///< of the run, and of its files: "lawn-adam"
   Settings settings;    ///< of all flags that change what the run computes
   std::string device;   ///< "cpu" or "cuda:0"
+  int64_t ranks = 1;    ///< that trained together
   double seconds = 0;   ///< of training
   Figures figures;      ///< at the end of the run
 
-  /// As JSON: the fields above, the versions of lawn and torch, the threads of the CPU, and all
-  /// rows of `history`, column by column.
+  /// As JSON: the fields above, the versions of lawn and torch, the threads of each rank's CPU, and
+  /// all rows of `history`, column by column.
   std::string json(const History& history) const {
     std::string text = "{\n  \"program\": " + json_string(program);
     text += ",\n  \"run\": " + json_string(name);
@@ -69,6 +70,7 @@ struct RunRecord {
     text += ",\n  \"lawn\": " + json_string(LAWN_VERSION);
     text += ",\n  \"torch\": " + json_string(TORCH_VERSION);
     text += ",\n  \"device\": " + json_string(device);
+    text += ",\n  \"ranks\": " + std::to_string(ranks);
     text += ",\n  \"threads\": " + std::to_string(at::get_num_threads());
     text += ",\n  \"seconds\": " + json_number(seconds);
     text += ",\n  \"figures\": {" + members(figures, json_number) + "}";

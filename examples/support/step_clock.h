@@ -24,7 +24,7 @@ struct StepTimes {
 /// Measures how long steps take, on a device that may still be at work when a call returns.
 class StepClock {
  public:
-  explicit StepClock(at::Device device) : on_cpu_(device.is_cpu()) {}
+  explicit StepClock(at::Device device) : device_(device) {}
 
   const StepTimes& times() const { return times_; }
   void set_times(const StepTimes& times) { times_ = times; }
@@ -43,7 +43,7 @@ class StepClock {
   /// the device, one step in 16, so that the waiting does not slow training down.
   void time_optimizer(int64_t step, const std::function<void()>& optimizer_step) {
     constexpr int64_t kEvery = 16;
-    if (!on_cpu_ && step % kEvery != 0) return optimizer_step();
+    if (!device_.is_cpu() && step % kEvery != 0) return optimizer_step();
     wait();
     const Clock::time_point begin = Clock::now();
     optimizer_step();
@@ -60,10 +60,10 @@ class StepClock {
   }
 
   void wait() const {
-    if (!on_cpu_) torch::cuda::synchronize();
+    if (!device_.is_cpu()) torch::cuda::synchronize(device_.index());
   }
 
-  bool on_cpu_;
+  at::Device device_;
   StepTimes times_;
   Clock::time_point start_ = Clock::now();
 };

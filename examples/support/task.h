@@ -8,6 +8,8 @@
 #include <string>
 #include <vector>
 
+#include "examples/support/ranks.h"
+
 namespace examples {
 
 /// What a network is trained for: its data, batches, loss and figures. The Trainer does the rest,
@@ -16,8 +18,8 @@ class Task {
  public:
   /// What becomes of a batch.
   struct Batch {
-    at::Tensor loss;  ///< mean over the batch, with a graph
-    at::Tensor sums;  ///< float64, of what batch_columns() names, over the samples of the batch
+    at::Tensor loss;  ///< mean over this rank's part, with a graph unless that is empty
+    at::Tensor sums;  ///< float64, of what batch_columns() names, over the samples of that part
   };
 
   /// What an epoch ends with.
@@ -30,6 +32,8 @@ class Task {
   virtual ~Task() = default;
 
   virtual torch::nn::Module& network() = 0;
+  /// Those among whom each batch is divided.
+  virtual Ranks& ranks() { return alone(); }
   /// Of the network and the data.
   virtual at::Device device() const = 0;
   /// What samples are called: "images".
@@ -40,8 +44,9 @@ class Task {
   /// Draws the samples of an epoch and their order. For equal states of `generator` (a CPU's) it
   /// must draw the same: a run that goes on within an epoch has it drawn once more.
   virtual void begin_epoch(at::Generator& generator) = 0;
-  /// Runs the network over the samples [begin, end) of the epoch.
-  /// @param generator  for what else is drawn at random, batch by batch
+  /// Runs the network over this rank's part of the samples [begin, end) of the epoch.
+  /// @param generator  for what else is drawn at random, batch by batch: on each rank the same, for
+  ///                   all samples
   virtual Batch batch(int64_t begin, int64_t end, at::Generator& generator) = 0;
   /// Called after each step of the optimizer, for what follows the weights.
   virtual void after_step() {}

@@ -18,6 +18,7 @@
 #include "examples/support/metrics.h"
 #include "examples/support/optimizers.h"
 #include "examples/support/progress.h"
+#include "examples/support/ranks.h"
 #include "examples/support/step_clock.h"
 #include "examples/support/task.h"
 
@@ -48,6 +49,7 @@ class Trainer {
           Settings settings)
       : task_(task),
         stepper_(stepper),
+        ranks_(task.ranks()),
         measured_(measured.parameters()),
         options_(std::move(options)),
         settings_(std::move(settings)),
@@ -95,23 +97,27 @@ class Trainer {
   double best_score() const { return best_score_; }
   int64_t best_epoch() const { return best_epoch_; }
 
-  /// Trains on until the last epoch is done or `stop` holds after a step, and saves a checkpoint.
+  /// Trains on until the last epoch is done or `stop` holds after a step, on any rank, and saves a
+  /// checkpoint.
   /// @return whether training is finished
   bool run(Progress& progress, const std::function<bool()>& stop) {
     task_.network().train();
+    ranks_.begin(task_.network(), agreed());
     clock_.start();
     while (!finished()) {
       train_step();
       if (progress.due()) progress.show(step_ * options_.batch_size, running_mean(0));
       if (position_ == 0) end_epoch(progress);
-      if (!finished() && stop()) break;
+      if (!finished() && ranks_.any(stop())) break;
     }
     clock_.stop();
     if (!options_.checkpoint.empty()) save(options_.checkpoint);
     return finished();
   }
 
+  /// Writes a checkpoint, on rank 0 for all.
   void save(const std::filesystem::path& path) const {
+    if (!ranks_.is_root()) return;
     save_checkpoint(path, settings_, [this](torch::serialize::OutputArchive& archive) {
       torch::serialize::OutputArchive network;
       torch::serialize::OutputArchive stepper;
@@ -196,6 +202,11 @@ class Trainer {
     return names;
   }
 
+  /// What ranks that train together have in common.
+  std::string agreed() const {
+    return lines(settings_) + "steps done " + std::to_string(step_) + "\n";
+  }
+
   void train_step() {
     const int64_t batch_size = std::min(options_.batch_size, task_.size());
     if (position_ == 0) {
@@ -206,7 +217,8 @@ class Trainer {
     const bool last_of_epoch = position_ + 2 * batch_size > task_.size();
     stepper_.optimizer().zero_grad();
     const Task::Batch batch = task_.batch(position_, position_ + batch_size, generator_);
-    scaler_.scale(batch.loss).backward();
+    const Part mine = ranks_.part(position_, position_ + batch_size);
+    ranks_.backward(scaler_.scale(batch.loss), mine.size(), step_);
     const std::vector<at::Tensor> before =
         last_of_epoch ? copies(measured_) : std::vector<at::Tensor>();
     bool stepped = true;
@@ -217,6 +229,7 @@ class Trainer {
     if (stepped) stepper_.advance_schedule();
     if (!stepped) ++skipped_;
     if (last_of_epoch) update_norm_ = distance(before, measured_);
+    ranks_.sum_(batch.sums);
     sums_ += batch.sums;
     ++step_;
     position_ += batch_size;
@@ -273,7 +286,7 @@ class Trainer {
     progress.print("epoch " + std::to_string(epoch) + "/" + std::to_string(options_.epochs) +
                    (stepper_.constrained() ? " (constrained)" : "") + "  " + measured.text +
                    "  weight norm " + fixed(joint_norm(layer_norms), 3));
-    if (!options_.csv.empty()) history_.write_csv(options_.csv);
+    if (!options_.csv.empty() && ranks_.is_root()) history_.write_csv(options_.csv);
     if (!options_.checkpoint.empty() && options_.checkpoint_every > 0 && !finished() &&
         epoch % options_.checkpoint_every == 0) {
       save(options_.checkpoint);
@@ -283,6 +296,7 @@ class Trainer {
 
   Task& task_;
   Stepper& stepper_;
+  Ranks& ranks_;
   std::vector<at::Tensor> measured_;
   std::vector<at::Tensor> all_weights_;
   TrainerOptions options_;

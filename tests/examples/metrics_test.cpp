@@ -115,7 +115,8 @@ TEST(Evaluate, ReportsTheCalibrationErrorOverAllBatches) {
     error += std::abs(gap) / 70;
   }
   EXPECT_GT(error, 0);
-  EXPECT_NEAR(examples::evaluate(*network, data, feeding(data), 32).calibration, error, 1e-6);
+  EXPECT_NEAR(examples::evaluate(*network, data, feeding(data), examples::alone(), 32).calibration,
+              error, 1e-6);
 }
 
 TEST(Evaluate, DoesNotDependOnTheBatchSizeNorChangeTheNetwork) {
@@ -125,8 +126,8 @@ TEST(Evaluate, DoesNotDependOnTheBatchSizeNorChangeTheNetwork) {
   examples::to_channels_last(*network);
   network->train();
   const at::Tensor before = network->buffers().front().clone();
-  const auto once = examples::evaluate(*network, data, feeding(data), 70);
-  const auto in_parts = examples::evaluate(*network, data, feeding(data), 32);
+  const auto once = examples::evaluate(*network, data, feeding(data), examples::alone(), 70);
+  const auto in_parts = examples::evaluate(*network, data, feeding(data), examples::alone(), 32);
   EXPECT_NEAR(once.loss, in_parts.loss, 1e-5 * once.loss);
   EXPECT_EQ(once.accuracy, in_parts.accuracy);
   EXPECT_NEAR(once.logit_norm, in_parts.logit_norm, 1e-5 * once.logit_norm);

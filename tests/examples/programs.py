@@ -34,21 +34,32 @@ def nth_line(beginning: str, count: int = 1) -> Callable[[str], bool]:
     return is_it
 
 
-def run(arguments: list[str], stop: Callable[[str], bool] | None = None, delay: float = 0) -> tuple[int, str]:
-    """Runs the program; sends SIGINT `delay` seconds after the first line of its output that `stop` holds for: any
-    moment must do. Returns its exit status and output."""
+def interrupt(process: subprocess.Popen) -> None:
+    process.send_signal(signal.SIGINT)
+
+
+def run(
+    arguments: list[str],
+    stop: Callable[[str], bool] | None = None,
+    delay: float = 0,
+    launcher: list[str] | None = None,
+    how: Callable[[subprocess.Popen], None] = interrupt,
+) -> tuple[int, str]:
+    """Runs the program, under mpirun if that is the launcher; stops it `delay` seconds after the first line of its output
+    that `stop` holds for, as `how` says: any moment must do. Returns its exit status and output."""
     process = subprocess.Popen(
-        [PROGRAM, *arguments], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=ENVIRONMENT
+        [*(launcher or []), PROGRAM, *arguments],
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=ENVIRONMENT,
     )
     output = ""
     for line in process.stdout:
         output += line
         if stop and stop(line):
             time.sleep(delay)
-            process.send_signal(signal.SIGINT)
+            how(process)
             stop = None
     code = process.wait()
-    check(stop is None, f"the line at which to interrupt did not come:\n{output}")
+    check(stop is None, f"the line at which to stop did not come:\n{output}")
     return code, output
 
 

@@ -20,6 +20,7 @@ examples::RunRecord record() {
   made.name = "lawn-adam";
   made.settings = {{"network", "mlp"}, {"root", "a \"folder\"\\\n"}};
   made.device = "cpu";
+  made.ranks = 2;
   made.seconds = 1.5;
   made.figures = {{"test_loss", 1.0 / 3.0}, {"scale", std::numeric_limits<double>::infinity()}};
   return made;
@@ -43,6 +44,7 @@ TEST(RunRecord, IsJsonWithAllThatARepetitionNeeds) {
                                                   "  \"lawn\": \"" LAWN_VERSION "\",\n"
                                                   "  \"torch\": \"" TORCH_VERSION "\",\n"
                                                   "  \"device\": \"cpu\",\n"
+                                                  "  \"ranks\": 2,\n"
                                                   "  \"threads\": ") +
                                           std::to_string(at::get_num_threads()) +
                                           ",\n"
