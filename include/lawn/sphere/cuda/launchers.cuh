@@ -9,6 +9,7 @@
 #include <lawn/sphere/cuda/layer_list.h>
 #include <lawn/sphere/cuda/plan.h>
 #include <lawn/sphere/flat.h>
+#include <lawn/companions/cuda/launchers.cuh>
 #include <lawn/optim/folded/cuda/launchers.cuh>
 #include <lawn/sphere/cuda/launch_kernel.cuh>
 #include <lawn/sphere/cuda/launch_lists.cuh>
@@ -79,6 +80,15 @@ constexpr Launchers kLaunchers{
       return folded::cuda::run_on_device<folded::cuda::SGDStep>(
           layers, count, folded::SGD{1, step.momentum, step.dampening, step.nesterov, step.first},
           0, step.at, workspace, stream);
+    },
+    [](const Flat* rows, std::int64_t count, void* workspace, void* stream) {
+      return lawn::detail::cuda::center_rows(rows, count, workspace, stream);
+    },
+    [](const lawn::detail::PrunedRun* runs, std::int64_t count, void* stream) {
+      return lawn::detail::cuda::zero_pruned(runs, count, stream);
+    },
+    [](const lawn::detail::PenaltyRun* runs, std::int64_t count, double rho, void* stream) {
+      return lawn::detail::cuda::add_penalty(runs, count, rho, stream);
     },
     [](void* stream) {
       cudaStreamCaptureStatus status = cudaStreamCaptureStatusNone;

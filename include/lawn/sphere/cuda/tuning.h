@@ -20,6 +20,9 @@ constexpr int kMaxAheadPacks = 4;
 constexpr int kStepPackBytes = 8;
 constexpr int kStepAheadPacks = 2;
 
+/// Packs in flight of ADMM's penalty, which reads four arrays side by side.
+constexpr int kPenaltyAheadPacks = 2;
+
 /// Partial sums of a thread, so that one addition need not wait for the one before. With the packs
 /// in flight they are what fills the registers.
 constexpr int kSideBySide = 2;
@@ -33,6 +36,8 @@ constexpr int kManyLayers = 1024;
 constexpr int kFewLayers = 64;
 /// In place of `kManyLayers` where layers have an optimizer's state.
 constexpr int kManySteppedLayers = 640;
+/// The same where they have ADMM's four arrays.
+constexpr int kManyPenalties = 768;
 
 /// Distinct `Setting`s of one launch: what the parameters have room for beside `kManyLayers`.
 constexpr int kMaxSettings = 40;
