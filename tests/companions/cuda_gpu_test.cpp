@@ -14,6 +14,7 @@
 
 #include <lawn/companions/admm_penalty.h>
 #include <lawn/companions/center_rows.h>
+#include <lawn/companions/unify_frozen.h>
 #include <lawn/companions/zero_pruned.h>
 
 #include "tests/support/gpu.h"
@@ -32,6 +33,7 @@ namespace {
 
 using lawn::center_rows_;
 using lawn::WeightRows;
+using lawn::detail::FrozenSigns;
 using lawn::detail::PenaltyTerm;
 using lawn::testing::tolerance;
 
@@ -94,6 +96,22 @@ class CudaCompanions : public lawn::testing::Gpu {
                        torch::randn_like(tensor, like)});
     }
     return terms;
+  }
+
+  /// Of matrices in blocks of several shapes, about half of them frozen.
+  static std::vector<FrozenSigns> frozen_of(int64_t count, torch::ScalarType dtype) {
+    std::vector<FrozenSigns> frozen;
+    for (int64_t i = 0; i < count; ++i) {
+      const auto options = torch::TensorOptions(device()).dtype(dtype);
+      const auto weight = torch::randn({8 + i % 37, 12 + i % 53}, options);
+      const lawn::BlockShape block =
+          i % 10 == 3 ? lawn::BlockShape{8, 12} : lawn::BlockShape{1 + i % 4, 4};
+      const lawn::detail::BlockGrid grid("test", "weight", weight, block);
+      const auto chosen = torch::rand(grid.shape(), device()) < 0.5;
+      const auto signs = torch::where(grid.spread(chosen), torch::sign(weight), 0.0);
+      frozen.push_back({weight, signs.to(torch::kChar).contiguous(), block});
+    }
+    return frozen;
   }
 
   static std::vector<torch::Tensor> clones_of(const std::vector<torch::Tensor>& tensors) {
@@ -190,14 +208,33 @@ TEST_P(CudaCompanionsOfDtype, AddThePenaltyAsATenDoes) {
   }
 }
 
+TEST_P(CudaCompanionsOfDtype, UnifyFrozenBlocksAsATenDoes) {
+  const auto all = frozen_of(600, GetParam());
+  std::vector<torch::Tensor> twins;
+  for (const FrozenSigns& frozen : all) {
+    ASSERT_TRUE(lawn::detail::takes(frozen));
+    twins.push_back(frozen.weight.clone());
+  }
+  const auto version = all[0].weight._version();
+  lawn::detail::unify_frozen_(all);
+  EXPECT_GT(all[0].weight._version(), version) << "autograd has to know";
+  for (std::size_t i = 0; i < all.size(); ++i) {
+    const auto& [weight, signs, block] = all[i];
+    lawn::detail::aten::unify_frozen_(twins[i], signs, block);
+    expect_near(weight, twins[i], tolerance(GetParam()).norm * largest(twins[i]),
+                "weight " + std::to_string(i));
+  }
+}
+
 #ifdef LAWN_TEST_CUDA_GRAPHS
 
-/// The three functions, one after the other.
+/// The functions, one after the other.
 struct Work {
   std::vector<torch::Tensor> tensors;
   std::vector<torch::Tensor> start;
   std::vector<torch::Tensor> masks;
   std::vector<PenaltyTerm> terms;
+  std::vector<FrozenSigns> frozen;
 
   void operator()() const {
     std::vector<WeightRows> rows;
@@ -205,6 +242,7 @@ struct Work {
     center_rows_(rows);
     lawn::detail::zero_pruned_(tensors, masks);
     lawn::detail::add_penalty_(terms, 0.5);
+    lawn::detail::unify_frozen_(frozen);
   }
 
   /// The same from the same start, so that replays compare.
@@ -222,10 +260,15 @@ TEST_F(CudaCompanions, ReplayInAGraphWhatTheyDoEagerly) {
     captured.start = clones_of(captured.tensors);
     captured.masks = masks_of(captured.tensors);
     captured.terms = terms_of(captured.tensors);
+    for (const auto& tensor : captured.tensors) {
+      // Of what centring and masks have left, so that the order tells.
+      captured.frozen.push_back({tensor, torch::ones_like(tensor, torch::kChar), {1, 1}});
+    }
     Work eager = captured;
     for (std::size_t i = 0; i < eager.tensors.size(); ++i) {
       eager.tensors[i] = captured.tensors[i].clone();
       eager.terms[i].weight = eager.tensors[i];
+      eager.frozen[i].weight = eager.tensors[i];
       eager.terms[i].gradient = captured.terms[i].gradient.clone();
     }
     const auto stream = c10::cuda::getStreamFromPool();
@@ -249,11 +292,12 @@ TEST_F(CudaCompanions, ReplayInAGraphWhatTheyDoEagerly) {
   }
 }
 
-TEST_F(CudaCompanions, LaunchAtMostFourKernelsForHundredsOfTensors) {
+TEST_F(CudaCompanions, LaunchFiveKernelsForHundredsOfTensors) {
   Work work;
   work.tensors = tensors_of(600, torch::kFloat);
   work.masks = masks_of(work.tensors);
   work.terms = terms_of(work.tensors);
+  work.frozen = frozen_of(600, torch::kFloat);
   const auto stream = c10::cuda::getStreamFromPool();
   torch::cuda::synchronize();
   const c10::cuda::CUDAStreamGuard guard(stream);
@@ -270,7 +314,7 @@ TEST_F(CudaCompanions, LaunchAtMostFourKernelsForHundredsOfTensors) {
   graph.capture_end();  // before anything that may leave this function
   ASSERT_EQ(asked, cudaSuccess);
   ASSERT_EQ(counted, cudaSuccess);
-  EXPECT_EQ(nodes, 4U) << "two for centring, one for the mask, one for the penalty";
+  EXPECT_EQ(nodes, 5U) << "two for centring, one each for masks, penalty and unification";
 }
 
 #endif

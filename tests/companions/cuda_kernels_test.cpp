@@ -17,6 +17,7 @@
 
 #include <lawn/companions/admm_penalty.h>
 #include <lawn/companions/center_rows.h>
+#include <lawn/companions/unify_frozen.h>
 #include <lawn/companions/zero_pruned.h>
 #include <lawn/sphere/cuda/by_device.h>
 #include <lawn/sphere/cuda/call.h>
@@ -27,6 +28,8 @@
 
 namespace {
 
+using lawn::BlockShape;
+using lawn::detail::FrozenSigns;
 using lawn::detail::PenaltyRun;
 using lawn::detail::PenaltyTerm;
 using lawn::detail::PrunedRun;
@@ -37,7 +40,7 @@ constexpr torch::ScalarType kDtypes[] = {torch::kDouble, torch::kFloat, torch::k
                                          torch::kHalf};
 constexpr double kInfinity = std::numeric_limits<double>::infinity();
 constexpr double kNaN = std::numeric_limits<double>::quiet_NaN();
-constexpr int64_t kManyPenalties = lawn::sphere::cuda::kManyPenalties;
+constexpr int64_t kManyWideEntries = lawn::sphere::cuda::kManyWideEntries;
 
 /// Numbers of elements around every border of the plan.
 const std::vector<int64_t> kSizes{1,
@@ -235,6 +238,52 @@ class CompanionKernels : public Kernels {
     return launches;
   }
 
+  // --- Unification ---
+
+  /// A weight of which some blocks are frozen, with signs that are not all its own; its matrix is
+  /// rows x columns.
+  static FrozenSigns make_frozen(torch::ScalarType type, int64_t rows, int64_t columns,
+                                 BlockShape block, Skipped skipped = {}) {
+    const auto weight = torch::randn({rows, columns}, torch::kDouble) + 0.25;
+    const lawn::detail::BlockGrid grid("test", "weight", weight, block);
+    const auto chosen = torch::rand(grid.shape()) < 0.7;
+    const auto signs = torch::where(weight < 0.1, -1.0, 1.0);
+    return {heap_tensor(weight.to(type), skipped.weight),
+            heap_tensor(torch::where(grid.spread(chosen), signs, 0.0).to(torch::kChar),
+                        skipped.gradient),
+            block};
+  }
+
+  static std::vector<lawn::detail::UnifiedRun> runs_of(const std::vector<FrozenSigns>& all) {
+    std::vector<lawn::detail::UnifiedRun> runs;
+    for (const FrozenSigns& frozen : all) runs.push_back(lawn::detail::cuda::unified_run(frozen));
+    return runs;
+  }
+
+  static int unify_and_compare(const std::vector<FrozenSigns>& all, const Limits& limits = {}) {
+    std::vector<torch::Tensor> twins;
+    for (const auto& [weight, signs, block] : all) {
+      twins.push_back(weight.clone());
+      lawn::detail::aten::unify_frozen_(twins.back(), signs, block);
+    }
+    const auto runs = runs_of(all);
+    const auto unify = [&] {
+      return lawn::detail::cuda::unify_frozen(runs.data(), static_cast<int64_t>(runs.size()),
+                                              nullptr, limits);
+    };
+    const int launches = launches_of(unify);
+    for (std::size_t i = 0; i < all.size(); ++i) {
+      const auto& [weight, signs, block] = all[i];
+      const auto what = "weight " + std::to_string(i) + ' ' + c10::toString(weight.scalar_type());
+      const auto once = weight.clone();
+      expect_near(once, twins[i].to(torch::kDouble), tolerance(weight.scalar_type()).norm,
+                  twins[i].to(torch::kDouble).nan_to_num(), what);
+      const auto kept = signs == 0;
+      EXPECT_TRUE(torch::equal(once.masked_select(kept), twins[i].masked_select(kept))) << what;
+    }
+    return launches;
+  }
+
   /// With borders between the roles where small tensors cross them.
   static Limits small_limits(int64_t seed) {
     Limits limits;
@@ -358,6 +407,53 @@ TEST_P(CompanionKernelsOfDtype, AddThePenaltyAtEveryAlignment) {
   }
 }
 
+TEST_P(CompanionKernelsOfDtype, UnifyBlocksOfEveryShape) {
+  std::vector<FrozenSigns> all;
+  for (const auto& [rows, columns] : std::vector<std::pair<int64_t, int64_t>>{
+           {1, 1}, {4, 4}, {7, 9}, {64, 27}, {33, 130}, {130, 300}, {3, 5000}}) {
+    for (const auto& block :
+         {BlockShape{1, 1}, BlockShape{4, 4}, BlockShape{2, 5}, BlockShape{3, 1}, BlockShape{1, 64},
+          BlockShape{1, 65}, BlockShape{33, 3}, BlockShape{rows, columns}}) {
+      if (block.rows > rows || block.columns > columns) continue;
+      all.push_back(make_frozen(GetParam(), rows, columns, block, {columns % 3, rows % 5}));
+    }
+  }
+  EXPECT_EQ(unify_and_compare(all), 1);
+  for (const auto& [weight, signs, block] : all) {
+    EXPECT_TRUE(spoiled_in_front(weight, weight.size(1) % 3));
+  }
+}
+
+TEST_F(CompanionKernels, ChangeNoBitOfWhatIsUnified) {
+  for (const auto type : {torch::kFloat, torch::kBFloat16, torch::kHalf}) {
+    for (const auto& block : {BlockShape{4, 4}, BlockShape{5, 7}, BlockShape{30, 31}}) {
+      const auto frozen = make_frozen(type, 64, 97, block);
+      unify_and_compare({frozen});
+      const auto once = frozen.weight.clone();
+      unify_and_compare({frozen});
+      EXPECT_TRUE(same_bits(frozen.weight, once));
+    }
+  }
+}
+
+TEST_P(CompanionKernelsOfDtype, KeepBadNumbersInTheirBlockAndMakeNoNegativeValue) {
+  for (const auto& block : {BlockShape{4, 4}, BlockShape{16, 16}}) {
+    auto frozen = make_frozen(GetParam(), 32, 32, block);
+    frozen.weight.fill_(2);
+    frozen.signs.fill_(1);
+    frozen.weight[17][2] = kNaN;
+    frozen.weight.narrow(0, 0, 16).fill_(-3);  // against their signs
+    const auto runs = runs_of(std::vector<FrozenSigns>{frozen});
+    launches_of([&] { return lawn::detail::cuda::unify_frozen(runs.data(), 1, nullptr); });
+    const auto bad = torch::zeros({32, 32}, torch::kBool);
+    bad.slice(0, 16, 16 + block.rows).slice(1, 0, block.columns).fill_(true);
+    EXPECT_TRUE(torch::equal(frozen.weight.isnan(), bad));
+    EXPECT_EQ(frozen.weight[31][31].item<double>(), 2);
+    EXPECT_TRUE(torch::equal(frozen.weight.narrow(0, 0, 16),
+                             torch::zeros({16, 32}, torch::TensorOptions(GetParam()))));
+  }
+}
+
 TEST_F(CompanionKernels, RoundThePenaltyOnceInHalfPrecision) {
   // 1 + 2^-11 lies half-way between two halves; rounded before the sum, it would be 1.
   PenaltyTerm term = make_term(torch::kHalf, 5);
@@ -374,6 +470,7 @@ TEST_F(CompanionKernels, TakeOneOrTwoLaunchesForHundredsOfTensors) {
   std::vector<Layer> rows;
   std::vector<Pruned> pruned;
   std::vector<PenaltyTerm> terms;
+  std::vector<FrozenSigns> frozen;
   const auto add = [&](int64_t i) {
     const auto type = kDtypes[i % 4];
     const auto numel = i % 100 == 99 ? kBlockSphere + i : 1 + i * 37 % 400;
@@ -381,21 +478,26 @@ TEST_F(CompanionKernels, TakeOneOrTwoLaunchesForHundredsOfTensors) {
     const auto row = i % 100 == 99 ? numel : 1 + i / 4 % 7 * 50;
     rows.push_back(make_rows(type, 1 + i % 3, row, i % 9));
     pruned.push_back(make_pruned(type, numel, {i % 5, i % 5}));
-    if (terms.size() < kManyPenalties) {
+    if (terms.size() < kManyWideEntries) {
       terms.push_back(make_term(type, numel, {i % 3, i % 3, i % 3, i % 3}));
+      frozen.push_back(make_frozen(type, 4 + i % 30, 4 + i % 70, {1 + i % 4, 4}));
     }
   };
   for (int64_t i = 0; i < 300; ++i) add(i);
   EXPECT_EQ(center_and_compare(rows), 2);
   EXPECT_EQ(zero_and_compare(pruned), 1);
   EXPECT_EQ(add_and_compare(terms, 0.5), 1);
+  EXPECT_EQ(unify_and_compare(frozen), 1);
   for (int64_t i = 300; i < 1024; ++i) add(i);
   EXPECT_EQ(zero_and_compare(pruned), 1);
   EXPECT_EQ(add_and_compare(terms, 0.5), 1);
+  EXPECT_EQ(unify_and_compare(frozen), 1);
   pruned.push_back(make_pruned(torch::kFloat, kBlockSphere + 1));
   terms.push_back(make_term(torch::kFloat, kBlockSphere + 1));
   EXPECT_EQ(zero_and_compare(pruned), 2);
   EXPECT_EQ(add_and_compare(terms, 0.5), 2);
+  frozen.push_back(make_frozen(torch::kFloat, 40, 50, {20, 20}));
+  EXPECT_EQ(unify_and_compare(frozen), 2);
 }
 
 TEST_F(CompanionKernels, TakeNoLaunchForNothing) {
@@ -406,6 +508,12 @@ TEST_F(CompanionKernels, TakeNoLaunchForNothing) {
             0);
   const auto mask = torch::empty({0}, torch::kBool);
   EXPECT_EQ(zero_and_compare({{torch::empty({0}), mask}}), 0);
+  const FrozenSigns nothing{torch::empty({0, 4}), torch::empty({0, 4}, torch::kChar), {1, 1}};
+  EXPECT_EQ(launches_of([&] {
+              const auto runs = runs_of(std::vector<FrozenSigns>{nothing});
+              return lawn::detail::cuda::unify_frozen(runs.data(), 1, nullptr);
+            }),
+            0);
   const auto none = torch::empty({0});
   EXPECT_EQ(add_and_compare({{none, none, none, none}}, 1), 0);
   EXPECT_EQ(zero_and_compare({{torch::empty({0}), mask}, make_pruned(torch::kFloat, 3)}), 1);
@@ -427,6 +535,16 @@ TEST_F(CompanionKernels, EqualATenWhereverTheBordersBetweenRolesLie) {
     center_and_compare(rows, small_limits(seed));
     zero_and_compare(pruned, small_limits(seed));
     add_and_compare(terms, 0.75, small_limits(seed));
+    std::vector<FrozenSigns> frozen;
+    for (int64_t i = 0; i < 20; ++i) {
+      const auto down = 1 + random(40);
+      const auto across = 1 + random(80);
+      frozen.push_back(make_frozen(kDtypes[random(4)], down, across,
+                                   {1 + random(down), 1 + random(across)}, {random(3), random(3)}));
+    }
+    Limits limits;
+    limits.thread_block = 1 + 37 * seed * seed;
+    unify_and_compare(frozen, limits);
   }
 }
 
@@ -443,11 +561,14 @@ TEST_F(CompanionKernels, GiveTheSameBitsInEveryOrderOfThreadsAndBlocks) {
     std::vector<Layer> rows;
     std::vector<Pruned> pruned;
     std::vector<PenaltyTerm> terms;
+    std::vector<FrozenSigns> frozen;
     for (int64_t i = 0; i < 30; ++i) {
       rows.push_back(make_rows(kDtypes[i % 4], 1 + i % 5, 1 + random(700), i % 3));
       pruned.push_back(make_pruned(kDtypes[i % 4], 1 + random(700)));
       terms.push_back(make_term(kDtypes[i % 4], 1 + random(700)));
+      frozen.push_back(make_frozen(kDtypes[i % 4], 30, 40, {1 + i % 20, 1 + i}));
     }
+    unify_and_compare(frozen);
     center(rows, small_limits(2));
     zero_and_compare(pruned, small_limits(2));
     add_and_compare(terms, 0.75, small_limits(2));
@@ -455,6 +576,7 @@ TEST_F(CompanionKernels, GiveTheSameBitsInEveryOrderOfThreadsAndBlocks) {
     for (const Layer& layer : rows) results.push_back(layer.weight);
     for (const Pruned& one : pruned) results.push_back(one.tensor);
     for (const PenaltyTerm& term : terms) results.push_back(term.gradient);
+    for (const FrozenSigns& one : frozen) results.push_back(one.weight);
     if (run_index == 0) first = results;
     ASSERT_EQ(results.size(), first.size());
     for (std::size_t i = 0; i < first.size(); ++i) {
@@ -499,6 +621,12 @@ TEST_F(CompanionCalls, LaunchTheKernelThatTheyAreNamedAfter) {
   lawn::detail::aten::add_penalty_(twin, 0.5);
   lawn::detail::cuda::add_penalty_(torch::kCPU, runs_of(std::vector<PenaltyTerm>{term}), 0.5);
   expect_near(term.gradient, twin.gradient, tolerance(torch::kHalf).step, twin.gradient, "penalty");
+
+  const auto frozen = make_frozen(torch::kFloat, 40, 50, {4, 4});
+  const auto unified = frozen.weight.clone();
+  lawn::detail::aten::unify_frozen_(unified, frozen.signs, frozen.block);
+  lawn::detail::cuda::unify_frozen_(torch::kCPU, runs_of(std::vector<FrozenSigns>{frozen}));
+  EXPECT_TRUE(same_bits(frozen.weight, unified));
 }
 
 TEST_F(CompanionCalls, LoadOncePerDeviceAndSayWhatCudaRefuses) {
@@ -513,6 +641,10 @@ TEST_F(CompanionCalls, LoadOncePerDeviceAndSayWhatCudaRefuses) {
   const auto add = [&] {
     lawn::detail::cuda::add_penalty_(
         torch::kCPU, runs_of(std::vector<PenaltyTerm>{make_term(torch::kFloat, 9)}), 1);
+  };
+  const auto unify = [&] {
+    lawn::detail::cuda::unify_frozen_(
+        torch::kCPU, runs_of(std::vector<FrozenSigns>{make_frozen(torch::kFloat, 4, 4, {2, 2})}));
   };
   const std::string message = "lawn: launching a kernel on cpu failed: emulated error";
   Runtime& runtime = Runtime::get();
@@ -533,6 +665,7 @@ TEST_F(CompanionCalls, LoadOncePerDeviceAndSayWhatCudaRefuses) {
   expect_loads(center, 4);
   expect_loads(zero, 2);
   expect_loads(add, 2);
+  expect_loads(unify, 2);
 }
 
 TEST_F(CompanionCalls, AreForDevicesThatHaveKernels) {

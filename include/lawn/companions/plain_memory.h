@@ -24,4 +24,16 @@ struct PenaltyRun : sphere::FlatTensor {
   const void* dual = nullptr;
 };
 
+/// A weight as a contiguous matrix whose blocks share one absolute value; those at the lower and
+/// right edges are smaller where it does not divide.
+struct UnifiedRun {
+  void* weight = nullptr;
+  const std::int8_t* signs = nullptr;  ///< -1 or 1 in a frozen block, 0 in any other
+  sphere::Dtype dtype = sphere::Dtype::kFloat32;
+  std::int32_t rows = 0;  ///< of the matrix, which has below 2^31 elements
+  std::int32_t columns = 0;
+  std::int32_t block_rows = 1;
+  std::int32_t block_columns = 1;
+};
+
 }  // namespace lawn::detail

@@ -12,6 +12,7 @@
 #include <lawn/sphere/flat.h>
 #include <lawn/companions/cuda/kernels.cuh>
 #include <lawn/companions/cuda/operations.cuh>
+#include <lawn/companions/cuda/unify.cuh>
 #include <lawn/sphere/cuda/launch_kernel.cuh>
 #include <lawn/sphere/cuda/launch_lists.cuh>
 
@@ -22,7 +23,7 @@ namespace {
 
 using sphere::cuda::kFewLayers;
 using sphere::cuda::kManyLayers;
-using sphere::cuda::kManyPenalties;
+using sphere::cuda::kManyWideEntries;
 using sphere::cuda::Limits;
 using sphere::cuda::Purpose;
 
@@ -51,7 +52,7 @@ static const char* load_elementwise() {
                                           load_each_element<Operation, List<kMany>>});
 }
 
-/// One launch for a list.
+/// One launch of `each_element` for a list.
 /// @param prepare  called with each list before its launch
 template <template <class, class> class Operation, template <int> class List, int kMany, class Item,
           class Prepare>
@@ -75,8 +76,30 @@ inline const char* zero_pruned(const PrunedRun* runs, std::int64_t count, void* 
 
 inline const char* add_penalty(const PenaltyRun* runs, std::int64_t count, double rho, void* stream,
                                const Limits& limits = {}) {
-  return launch_elementwise<Penalty, PenaltyList, kManyPenalties>(
+  return launch_elementwise<Penalty, PenaltyList, kManyWideEntries>(
       runs, count, stream, limits, [rho](auto& list) { list.rho = rho; });
+}
+
+template <int kCapacity>
+const char* load_unify() {
+  return sphere::cuda::load_kernel(unify_blocks<kCapacity>);
+}
+
+static const char* load_unifying() {
+  static sphere::cuda::LoadedDevices loaded{};
+  return sphere::cuda::load_once(loaded, {load_unify<kFewLayers>, load_unify<kManyWideEntries>});
+}
+
+/// One launch for a list.
+inline const char* unify_frozen(const UnifiedRun* runs, std::int64_t count, void* stream,
+                                const Limits& limits = {}) {
+  if (const char* error = load_unifying()) return error;
+  return sphere::cuda::launch_lists<UnifiedList, kManyWideEntries>(
+      runs, count, Purpose::kBlocks, limits, [&](auto& list) {
+        return sphere::cuda::launch(unify_blocks<sphere::cuda::kCapacityOf<decltype(list)>>,
+                                    list.first_block[list.layers],
+                                    static_cast<cudaStream_t>(stream), list);
+      });
 }
 
 }  // namespace

@@ -49,6 +49,9 @@ struct Launchers {
   const char* (*zero_pruned)(const lawn::detail::PrunedRun* runs, std::int64_t count, void* stream);
   const char* (*add_penalty)(const lawn::detail::PenaltyRun* runs, std::int64_t count, double rho,
                              void* stream);
+  /// As `lawn::detail::unify_frozen_`; needs no workspace.
+  const char* (*unify_frozen)(const lawn::detail::UnifiedRun* runs, std::int64_t count,
+                              void* stream);
 
   /// Whether launches on `stream` are being captured in a graph and not carried out.
   bool (*is_capturing)(void* stream);

@@ -90,6 +90,9 @@ constexpr Launchers kLaunchers{
     [](const lawn::detail::PenaltyRun* runs, std::int64_t count, double rho, void* stream) {
       return lawn::detail::cuda::add_penalty(runs, count, rho, stream);
     },
+    [](const lawn::detail::UnifiedRun* runs, std::int64_t count, void* stream) {
+      return lawn::detail::cuda::unify_frozen(runs, count, stream);
+    },
     [](void* stream) {
       cudaStreamCaptureStatus status = cudaStreamCaptureStatusNone;
       const auto error = cudaStreamIsCapturing(static_cast<cudaStream_t>(stream), &status);

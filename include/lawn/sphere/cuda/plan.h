@@ -12,7 +12,15 @@
 namespace lawn::sphere::cuda {
 
 /// What a list is for.
-enum class Purpose : std::uint8_t { kNorms, kProjection, kRescaling, kStep, kCentring, kElements };
+enum class Purpose : std::uint8_t {
+  kNorms,
+  kProjection,
+  kRescaling,
+  kStep,
+  kCentring,
+  kElements,
+  kBlocks
+};
 
 /// Elements of a run are counted in 32 bits, with room for a stride beyond.
 constexpr std::int64_t kMaxRun = std::int64_t{1} << 30;
