@@ -84,7 +84,7 @@ TEST_F(CenterRows, EqualsAPlainLoopForEveryDtypeAndSize) {
     for (const auto& shape : std::vector<std::vector<int64_t>>{
              {7, 300}, {5, 3, 3, 3}, {3, 511}, {3, 512}, {2, 2049}, {40, 2}, {2, kChunk + 5}}) {
       const WeightRows rows{weight(shape, dtype)};
-      EXPECT_TRUE(lawn::detail::centers_on_cpu(rows));
+      EXPECT_TRUE(lawn::detail::takes(rows));
       expect_centered(rows, c10::toString(dtype) + (", " + std::to_string(shape[1])));
     }
   }
@@ -95,19 +95,19 @@ TEST_F(CenterRows, EqualsAPlainLoopForEveryLayout) {
     const std::string what = c10::toString(dtype);
     const WeightRows channels_last{
         weight({6, 5, 3, 3}, dtype).contiguous(torch::MemoryFormat::ChannelsLast)};
-    EXPECT_TRUE(lawn::detail::centers_on_cpu(channels_last));
+    EXPECT_TRUE(lawn::detail::takes(channels_last));
     expect_centered(channels_last, what + ", channels last");
     const WeightRows transposed{weight({6, 5}, dtype).t()};
-    EXPECT_FALSE(lawn::detail::centers_on_cpu(transposed));
+    EXPECT_FALSE(lawn::detail::takes(transposed));
     expect_centered(transposed, what + ", transposed");
     const WeightRows columns{weight({6, 5, 2}, dtype), 1};
-    EXPECT_FALSE(lawn::detail::centers_on_cpu(columns));
+    EXPECT_FALSE(lawn::detail::takes(columns));
     expect_centered(columns, what + ", output units along the second dimension");
     const WeightRows columns_in_order{weight({6, 5}, dtype).t(), 1};
-    EXPECT_TRUE(lawn::detail::centers_on_cpu(columns_in_order));
+    EXPECT_TRUE(lawn::detail::takes(columns_in_order));
     expect_centered(columns_in_order, what + ", columns that follow one another");
     const WeightRows strided{weight({6, 10}, dtype).slice(1, 0, 10, 2)};
-    EXPECT_FALSE(lawn::detail::centers_on_cpu(strided));
+    EXPECT_FALSE(lawn::detail::takes(strided));
     expect_centered(strided, what + ", strided");
   }
 }

@@ -306,7 +306,7 @@ TEST(Projections, FrozenByLoopsEqualATenAndGiveTheSameBitsForAnyNumberOfThreads)
     const auto run = [&](int threads) {
       at::set_num_threads(threads);
       auto weight = moved.clone();
-      lawn::detail::unify_frozen_(weight, structure.signs, shape);
+      lawn::detail::unify_frozen_({{weight, structure.signs, shape}});
       return weight;
     };
     const auto one = run(1);

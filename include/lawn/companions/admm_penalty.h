@@ -8,9 +8,15 @@
 #include <ATen/TensorOperators.h>
 #include <ATen/core/Tensor.h>
 #include <ATen/core/grad_mode.h>
+#include <c10/core/Device.h>
 
+#include <lawn/companions/plain_memory.h>
 #include <lawn/sphere/cpu/chunks.h>
 #include <lawn/sphere/cpu/instruction_set.h>
+#include <lawn/sphere/cuda/by_device.h>
+#include <lawn/sphere/cuda/call.h>
+#include <lawn/sphere/cuda/launch.h>
+#include <lawn/sphere/flat.h>
 #include <lawn/sphere/flatten.h>
 #include <lawn/sphere/layer.h>
 
@@ -42,17 +48,6 @@ inline void add_penalty_(const PenaltyTerm& term, double rho) {
 
 namespace cpu {
 
-/// A term as plain memory of one dtype; one sphere, as `for_each_sphere` calls it.
-struct PenaltyRun {
-  const void* weight;
-  void* gradient;
-  const void* target;
-  const void* dual;
-  bool wide;  ///< float64, else float32
-  std::int64_t spheres;
-  std::int64_t sphere_numel;
-};
-
 struct AddPenalty {
   template <class T>
   LAWN_LOOP static void run(T* g, const T* w, const T* z, const T* u, std::int64_t numel, T rho) {
@@ -60,14 +55,6 @@ struct AddPenalty {
     for (std::int64_t i = 0; i < numel; ++i) g[i] += rho * (w[i] - z[i] + u[i]);
   }
 };
-
-inline bool takes(const PenaltyTerm& term) {
-  const auto dtype = term.weight.scalar_type();
-  return term.weight.is_cpu() && (dtype == at::kFloat || dtype == at::kDouble) &&
-         sphere::detail::plain(term.weight) && term.weight.is_non_overlapping_and_dense() &&
-         sphere::beside(term.weight, term.gradient) && sphere::beside(term.weight, term.target) &&
-         sphere::beside(term.weight, term.dual);
-}
 
 template <class T>
 void add_penalty(const PenaltyRun& run, std::int64_t begin, std::int64_t end, double rho) {
@@ -77,33 +64,64 @@ void add_penalty(const PenaltyRun& run, std::int64_t begin, std::int64_t end, do
       end - begin, static_cast<T>(rho));
 }
 
-}  // namespace cpu
-
-/// g <- g + rho (w - z + u) for each term.
-/// @note  does not wait for the device; the same bits whatever the number of threads
-inline void add_penalty_(const std::vector<PenaltyTerm>& terms, double rho) {
-  const at::NoGradGuard no_grad;
-  std::vector<cpu::PenaltyRun> runs;
-  for (const auto& term : terms) {
-    if (!cpu::takes(term)) {
-      aten::add_penalty_(term, rho);
-      continue;
-    }
-    runs.push_back({term.weight.const_data_ptr(), term.gradient.data_ptr(),
-                    term.target.const_data_ptr(), term.dual.const_data_ptr(),
-                    term.weight.scalar_type() == at::kDouble, 1, term.weight.numel()});
-    sphere::bump_version(term.gradient);
-  }
+/// @param runs  in float64 or float32
+inline void add_penalty_(const std::vector<PenaltyRun>& runs, double rho) {
   sphere::cpu::for_each_sphere(
-      runs, [rho](const cpu::PenaltyRun& run, std::int64_t /*sphere*/, std::int64_t begin,
+      runs, [rho](const PenaltyRun& run, std::int64_t /*sphere*/, std::int64_t begin,
                   std::int64_t end, const sphere::cpu::Sums& /*before*/) {
-        if (run.wide) {
-          cpu::add_penalty<double>(run, begin, end, rho);
+        if (run.dtype == sphere::Dtype::kFloat64) {
+          add_penalty<double>(run, begin, end, rho);
         } else {
-          cpu::add_penalty<float>(run, begin, end, rho);
+          add_penalty<float>(run, begin, end, rho);
         }
         return sphere::cpu::Sums();
       });
+}
+
+}  // namespace cpu
+
+namespace cuda {
+/// @param runs  all on `device`
+inline void add_penalty_(at::Device device, const std::vector<PenaltyRun>& runs, double rho) {
+  sphere::cuda::call(device, 0, [&](void* /*workspace*/, void* stream) {
+    return sphere::cuda::launchers->add_penalty(runs.data(), static_cast<std::int64_t>(runs.size()),
+                                                rho, stream);
+  });
+}
+}  // namespace cuda
+
+/// Whether raw memory tells all of a term, and there are loops or kernels for it.
+inline bool takes(const PenaltyTerm& term) {
+  const at::Tensor& weight = term.weight;
+  const auto wide = sphere::accumulation_dtype(weight);
+  return (weight.is_cpu() ? weight.scalar_type() == wide
+                          : sphere::cuda::has_kernels(weight.device())) &&
+         sphere::detail::plain(weight) && weight.is_non_overlapping_and_dense() &&
+         sphere::beside(weight, term.gradient) && sphere::beside(weight, term.target, wide) &&
+         sphere::beside(weight, term.dual, wide);
+}
+
+/// g <- g + rho (w - z + u) for each term. Loops on the CPU (float64 and float32) and CUDA kernels
+/// go over a whole list at once; ATen does the work term by term where its tensors are not plain
+/// memory in one order.
+/// @note  does not wait for the device, and a captured step keeps its rho; on the CPU the same bits
+///        whatever the number of threads
+inline void add_penalty_(const std::vector<PenaltyTerm>& terms, double rho) {
+  const at::NoGradGuard no_grad;
+  sphere::cuda::ByDevice<PenaltyRun> runs;
+  for (const auto& term : terms) {
+    if (!takes(term)) {
+      aten::add_penalty_(term, rho);
+      continue;
+    }
+    runs.add(term.weight.device(),
+             {sphere::flat_tensor(term.weight), term.weight.const_data_ptr(),
+              term.gradient.data_ptr(), term.target.const_data_ptr(), term.dual.const_data_ptr()});
+    sphere::bump_version(term.gradient);
+  }
+  runs.for_each([rho](at::Device device, const std::vector<PenaltyRun>& all) {
+    device.is_cpu() ? cpu::add_penalty_(all, rho) : cuda::add_penalty_(device, all, rho);
+  });
 }
 
 }  // namespace lawn::detail

@@ -10,10 +10,15 @@
 #include <ATen/core/Tensor.h>
 #include <ATen/core/grad_mode.h>
 #include <ATen/ops/nan_to_num.h>
+#include <c10/core/Device.h>
 #include <c10/util/ArrayRef.h>
 #include <c10/util/Exception.h>
 
 #include <lawn/companions/center_rows_cpu.h>
+#include <lawn/sphere/cuda/by_device.h>
+#include <lawn/sphere/cuda/call.h>
+#include <lawn/sphere/cuda/launch.h>
+#include <lawn/sphere/flat.h>
 #include <lawn/sphere/flatten.h>
 #include <lawn/sphere/layer.h>
 
@@ -59,10 +64,11 @@ inline void center_rows_(const WeightRows& rows) {
 
 }  // namespace aten
 
-/// Whether the loops of `center_rows_cpu.h` do the work.
-inline bool centers_on_cpu(const WeightRows& rows) {
-  const sphere::Layer layer{rows.weight, {}, {}, rows.unit_dim, 0};
-  return rows.weight.is_cpu() && !rows.pruned.defined() && sphere::is_flat(layer);
+/// Whether raw memory tells all, and there are loops or kernels for it.
+inline bool takes(const WeightRows& rows) {
+  const at::Tensor& weight = rows.weight;
+  return !rows.pruned.defined() && sphere::is_flat({weight, {}, {}, rows.unit_dim, 0}) &&
+         (weight.is_cpu() || sphere::cuda::has_kernels(weight.device()));
 }
 
 }  // namespace detail
@@ -72,7 +78,9 @@ inline bool centers_on_cpu(const WeightRows& rows) {
 /// Where elements are pruned, the mean runs over the others and is taken from them alone, so that
 /// nothing that is pruned comes back. A mean that is not finite counts as 0: such a row stays as it
 /// is. Sums are taken in float32 for bfloat16 and half. On the CPU the bits do not depend on the
-/// number of threads.
+/// number of threads. Loops on the CPU and CUDA kernels go over a whole list at once; ATen does the
+/// work weight by weight where elements are pruned, where rows are not runs of memory, and on other
+/// devices.
 /// @param weights  each once; changed in place
 /// @throws c10::Error for a weight without the dimension of its rows or not of floating point, and
 ///         for pruned elements of another shape or type; nothing is changed then
@@ -94,18 +102,24 @@ inline void center_rows_(c10::ArrayRef<WeightRows> weights) {
                 rows.pruned.sizes());
   }
   const at::NoGradGuard no_grad;
-  std::vector<sphere::Flat> flat;
+  sphere::cuda::ByDevice<sphere::Flat> flat;
   // From the last on: the optimizer has touched it last, so that it may still be in a cache.
   for (std::size_t i = weights.size(); i-- > 0;) {
     const WeightRows& rows = weights[i];
-    if (!detail::centers_on_cpu(rows)) {
+    if (!detail::takes(rows)) {
       detail::aten::center_rows_(rows);
       continue;
     }
-    flat.push_back(sphere::flatten({rows.weight, {}, {}, rows.unit_dim, 0}));
+    flat.add(rows.weight.device(), sphere::flatten({rows.weight, {}, {}, rows.unit_dim, 0}));
     sphere::bump_version(rows.weight);
   }
-  detail::cpu::center_rows_(flat);
+  flat.for_each([](at::Device device, const std::vector<sphere::Flat>& all) {
+    if (device.is_cpu()) {
+      detail::cpu::center_rows_(all);
+    } else {
+      sphere::cuda::call(device, &sphere::cuda::Launchers::center_rows, all);
+    }
+  });
 }
 
 }  // namespace lawn

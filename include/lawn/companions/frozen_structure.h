@@ -65,16 +65,18 @@ inline FrozenStructure freeze_pruned(const std::string& name, const at::Tensor& 
 /// @note  does not wait for the device
 inline void project_(const std::vector<FrozenStructure>& structures) {
   const at::NoGradGuard no_grad;
+  std::vector<detail::FrozenSigns> unified;
   std::vector<at::Tensor> weights;
   std::vector<at::Tensor> pruned;
   for (const auto& structure : structures) {
     if (structure.signs.defined()) {
-      detail::unify_frozen_(structure.weight, structure.signs, structure.block);
+      unified.push_back({structure.weight, structure.signs, structure.block});
     } else {
       weights.push_back(structure.weight);
       pruned.push_back(structure.pruned);
     }
   }
+  detail::unify_frozen_(unified);
   detail::zero_pruned_(weights, pruned);
 }
 

@@ -4,16 +4,22 @@
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
+#include <limits>
 #include <vector>
 
 #include <ATen/Parallel.h>
 #include <ATen/TensorOperators.h>
 #include <ATen/core/Tensor.h>
 #include <ATen/ops/where.h>
+#include <c10/core/Device.h>
 
 #include <lawn/companions/block_grid.h>
+#include <lawn/companions/plain_memory.h>
 #include <lawn/companions/projections.h>
 #include <lawn/sphere/cpu/instruction_set.h>
+#include <lawn/sphere/cuda/by_device.h>
+#include <lawn/sphere/cuda/call.h>
+#include <lawn/sphere/cuda/launch.h>
 #include <lawn/sphere/flatten.h>
 
 #if defined(__GNUC__)
@@ -23,6 +29,13 @@
 
 /// The projection of unification while the blocks and the signs are frozen.
 namespace lawn::detail {
+
+/// A weight and what of it is frozen.
+struct FrozenSigns {
+  at::Tensor weight;  ///< floating point, any stride; changed in place
+  at::Tensor signs;   ///< int8, in its shape: -1 or 1 in a frozen block, 0 in any other
+  BlockShape block;
+};
 
 namespace aten {
 
@@ -79,11 +92,6 @@ struct UnifyBand {
   }
 };
 
-inline bool takes_frozen(const at::Tensor& weight, const at::Tensor& signs) {
-  return weight.is_cpu() && signs.is_cpu() && weight.scalar_type() == at::kFloat &&
-         sphere::detail::plain(weight) && weight.is_contiguous() && signs.is_contiguous();
-}
-
 /// As `aten::unify_frozen_`: the same bits whatever the number of threads.
 inline void unify_frozen_(const at::Tensor& weight, const at::Tensor& signs, BlockShape block) {
   constexpr std::int64_t kGrain = std::int64_t{16} * 1024;  // elements that a thread is worth
@@ -108,19 +116,66 @@ inline void unify_frozen_(const at::Tensor& weight, const at::Tensor& signs, Blo
 
 }  // namespace cpu
 
+namespace cuda {
+
+/// @param frozen  contiguous, with a block that fits
+inline UnifiedRun unified_run(const FrozenSigns& frozen) {
+  const auto narrow = [](std::int64_t size) { return static_cast<std::int32_t>(size); };
+  const at::Tensor& weight = frozen.weight;
+  const std::int64_t rows = weight.dim() > 0 ? weight.size(0) : 1;
+  UnifiedRun run;
+  run.weight = weight.data_ptr();
+  run.signs = frozen.signs.const_data_ptr<std::int8_t>();
+  run.dtype = *sphere::flat_dtype(weight.scalar_type());
+  run.rows = narrow(rows);
+  run.columns = narrow(rows > 0 ? weight.numel() / rows : 0);
+  run.block_rows = narrow(frozen.block.rows);
+  run.block_columns = narrow(frozen.block.columns);
+  return run;
+}
+
+/// @param runs  all on `device`
+inline void unify_frozen_(at::Device device, const std::vector<UnifiedRun>& runs) {
+  sphere::cuda::call(device, 0, [&](void* /*workspace*/, void* stream) {
+    return sphere::cuda::launchers->unify_frozen(runs.data(),
+                                                 static_cast<std::int64_t>(runs.size()), stream);
+  });
+}
+
+}  // namespace cuda
+
+/// Whether raw memory tells both, as one matrix, and there are loops or kernels for it.
+inline bool takes(const FrozenSigns& frozen) {
+  const auto& [weight, signs, block] = frozen;
+  return (weight.is_cpu() ? weight.scalar_type() == at::kFloat
+                          : sphere::cuda::has_kernels(weight.device()) &&
+                                weight.numel() <= std::numeric_limits<std::int32_t>::max()) &&
+         sphere::detail::plain(weight) && weight.is_contiguous() && signs.is_contiguous() &&
+         signs.device() == weight.device();
+}
+
 /// Makes the absolute values of each frozen block equal again, and gives its elements their signs.
 ///   w <- s a, a = max(0, mean of s w over the block)
 /// the Euclidean projection onto {s a : a >= 0}. A block whose a is 0 keeps its signs, and may come
-/// back.
-/// @param weight  floating point, any stride; changed in place
-/// @param signs   int8, in its shape: -1 or 1 in a frozen block, 0 in any other
-/// @note  does not wait for the device; where elements are equal already, changes no bit
-inline void unify_frozen_(const at::Tensor& weight, const at::Tensor& signs, BlockShape block) {
-  if (cpu::takes_frozen(weight, signs)) {
-    cpu::unify_frozen_(weight, signs, block);
-  } else {
-    aten::unify_frozen_(weight, signs, block);
+/// back. On the CPU loops do the work for contiguous float32 weights, on CUDA a kernel goes over
+/// all contiguous weights of a list at once; ATen does the rest, weight by weight.
+/// @param all  each weight once, with blocks that fit it
+/// @note  does not wait for the device; where elements are equal already, changes no bit of float32
+///        or half precision
+inline void unify_frozen_(const std::vector<FrozenSigns>& all) {
+  sphere::cuda::ByDevice<UnifiedRun> runs;
+  for (const FrozenSigns& frozen : all) {
+    const auto& [weight, signs, block] = frozen;
+    if (!takes(frozen)) {
+      aten::unify_frozen_(weight, signs, block);
+    } else if (weight.is_cpu()) {
+      cpu::unify_frozen_(weight, signs, block);
+    } else {
+      runs.add(weight.device(), cuda::unified_run(frozen));
+      sphere::bump_version(weight);
+    }
   }
+  runs.for_each(cuda::unify_frozen_);
 }
 
 }  // namespace lawn::detail

@@ -7,10 +7,16 @@
 
 #include <ATen/core/Tensor.h>
 #include <ATen/core/grad_mode.h>
+#include <c10/core/Device.h>
 #include <c10/util/Exception.h>
 
+#include <lawn/companions/plain_memory.h>
 #include <lawn/sphere/cpu/chunks.h>
 #include <lawn/sphere/cpu/instruction_set.h>
+#include <lawn/sphere/cuda/by_device.h>
+#include <lawn/sphere/cuda/call.h>
+#include <lawn/sphere/cuda/launch.h>
+#include <lawn/sphere/flat.h>
 #include <lawn/sphere/flatten.h>
 
 #if defined(__GNUC__)
@@ -29,15 +35,6 @@ inline void zero_pruned_(const at::Tensor& tensor, const at::Tensor& pruned) {
 }  // namespace aten
 
 namespace cpu {
-
-/// A tensor and its mask as plain memory; one sphere, as `for_each_sphere` calls it.
-struct PrunedRun {
-  void* elements;
-  const std::uint8_t* pruned;  ///< 0 or 1
-  sphere::Dtype dtype;
-  std::int64_t spheres;
-  std::int64_t sphere_numel;
-};
 
 struct ZeroPruned {
   template <class T>
@@ -72,15 +69,32 @@ inline sphere::cpu::Sums zero_pruned(const PrunedRun& run, std::int64_t /*sphere
   return {};
 }
 
-/// Whether raw memory tells both, in one order.
-inline bool takes(const at::Tensor& tensor, const at::Tensor& pruned) {
-  return tensor.is_cpu() && pruned.is_cpu() && sphere::detail::plain(tensor) &&
-         tensor.is_non_overlapping_and_dense() && sphere::detail::same_order(tensor, pruned);
+inline void zero_pruned_(const std::vector<PrunedRun>& runs) {
+  sphere::cpu::for_each_sphere(runs, zero_pruned);
 }
 
 }  // namespace cpu
 
-/// Makes the elements of each tensor that are pruned exactly +0, whatever they were.
+namespace cuda {
+/// @param runs  all on `device`
+inline void zero_pruned_(at::Device device, const std::vector<PrunedRun>& runs) {
+  sphere::cuda::call(device, 0, [&](void* /*workspace*/, void* stream) {
+    return sphere::cuda::launchers->zero_pruned(runs.data(), static_cast<std::int64_t>(runs.size()),
+                                                stream);
+  });
+}
+}  // namespace cuda
+
+/// Whether raw memory tells both, in one order, and there are loops or kernels for it.
+inline bool takes(const at::Tensor& tensor, const at::Tensor& pruned) {
+  return pruned.device() == tensor.device() && sphere::detail::plain(tensor) &&
+         tensor.is_non_overlapping_and_dense() && sphere::detail::same_order(tensor, pruned) &&
+         (tensor.is_cpu() || sphere::cuda::has_kernels(tensor.device()));
+}
+
+/// Makes the elements of each tensor that are pruned exactly +0, whatever they were. Loops on the
+/// CPU and CUDA kernels go over a whole list at once; ATen does the work tensor by tensor where
+/// mask and tensor are not plain memory in one order.
 /// @param tensors  any dtype, device and stride; changed in place
 /// @param pruned   one for each, bool, of its shape and device
 /// @note  does not wait for the device
@@ -88,19 +102,20 @@ inline void zero_pruned_(const std::vector<at::Tensor>& tensors,
                          const std::vector<at::Tensor>& pruned) {
   TORCH_INTERNAL_ASSERT(tensors.size() == pruned.size());
   const at::NoGradGuard no_grad;
-  std::vector<cpu::PrunedRun> runs;
+  sphere::cuda::ByDevice<PrunedRun> runs;
   // From the last on: the optimizer has touched it last, so that it may still be in a cache.
   for (std::size_t i = tensors.size(); i-- > 0;) {
-    if (!cpu::takes(tensors[i], pruned[i])) {
+    if (!takes(tensors[i], pruned[i])) {
       aten::zero_pruned_(tensors[i], pruned[i]);
       continue;
     }
-    runs.push_back({tensors[i].data_ptr(),
-                    static_cast<const std::uint8_t*>(pruned[i].const_data_ptr()),
-                    *sphere::flat_dtype(tensors[i].scalar_type()), 1, tensors[i].numel()});
+    runs.add(tensors[i].device(), {sphere::flat_tensor(tensors[i]), tensors[i].data_ptr(),
+                                   static_cast<const std::uint8_t*>(pruned[i].const_data_ptr())});
     sphere::bump_version(tensors[i]);
   }
-  sphere::cpu::for_each_sphere(runs, cpu::zero_pruned);
+  runs.for_each([](at::Device device, const std::vector<PrunedRun>& all) {
+    device.is_cpu() ? cpu::zero_pruned_(all) : cuda::zero_pruned_(device, all);
+  });
 }
 
 }  // namespace lawn::detail

@@ -27,4 +27,13 @@ struct Flat {
   Dtype gradient_dtype = Dtype::kFloat32;
 };
 
+/// A tensor as plain memory, whose elements have nothing to do with one another; arrays, all in one
+/// order, are a derived struct's. To the loops of the CPU it is one sphere.
+struct FlatTensor {
+  /// Of the tensor that is changed.
+  Dtype dtype = Dtype::kFloat32;
+  std::int64_t sphere_numel = 0;
+  std::int64_t spheres = 1;
+};
+
 }  // namespace lawn::sphere

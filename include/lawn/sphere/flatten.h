@@ -53,10 +53,14 @@ inline bool plain(const at::Tensor& tensor) {
 }  // namespace detail
 
 /// Whether `other` holds its elements as `tensor` does, so that raw memory of both can be walked:
-/// of its dtype, on its device, in its order.
-inline bool beside(const at::Tensor& tensor, const at::Tensor& other) {
-  return other.defined() && detail::plain(other) && other.scalar_type() == tensor.scalar_type() &&
+/// on its device, in its order; and of `dtype`.
+inline bool beside(const at::Tensor& tensor, const at::Tensor& other, at::ScalarType dtype) {
+  return other.defined() && detail::plain(other) && other.scalar_type() == dtype &&
          other.device() == tensor.device() && detail::same_order(tensor, other);
+}
+/// The same, of its dtype.
+inline bool beside(const at::Tensor& tensor, const at::Tensor& other) {
+  return beside(tensor, other, tensor.scalar_type());
 }
 
 /// Whether `layer` is plain memory, so that `flatten` applies: a dense weight without gaps in any
@@ -113,6 +117,12 @@ inline std::vector<Flat> flatten(c10::ArrayRef<Layer> layers) {
   flat.reserve(layers.size());
   for (const Layer& layer : layers) flat.push_back(flatten(layer));
   return flat;
+}
+
+/// `tensor` as elements that have nothing to do with one another.
+/// @param tensor  plain memory without gaps
+inline FlatTensor flat_tensor(const at::Tensor& tensor) {
+  return {*flat_dtype(tensor.scalar_type()), tensor.numel()};
 }
 
 /// Tells autograd, as ATen's own in-place functions do, that the memory of `tensor` was written to.

@@ -16,7 +16,7 @@ namespace lawn::folded {
 
 /// Whether there are folded steps for layers on `device`.
 inline bool has_steps(at::Device device) {
-  return device.is_cpu() || (device.is_cuda() && sphere::cuda::launchers != nullptr);
+  return device.is_cpu() || sphere::cuda::has_kernels(device);
 }
 
 namespace detail {

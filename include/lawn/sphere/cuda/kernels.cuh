@@ -47,7 +47,7 @@ __device__ inline void with_types(const Setting& setting, const F& f) {
 
 /// The layer that `block` works on, at or after `low`.
 template <int kCapacity>
-__device__ inline int layer_of(const LayerList<kCapacity>& list, int low, std::uint32_t block) {
+__device__ inline int layer_of(const BlockList<kCapacity>& list, int low, std::uint32_t block) {
   int high = list.layers;
   while (high - low > 1) {
     const int middle = (low + high) / 2;
@@ -60,32 +60,40 @@ __device__ inline int layer_of(const LayerList<kCapacity>& list, int low, std::u
   return low;
 }
 
-/// One layer as a block sees it.
-struct View {
-  void* weight;
-  void* gradient;
-  void* radius;
+/// The blocks that deal with one layer, as each of them sees it.
+struct Blocks {
   const Setting& setting;
   std::uint32_t first_block;
   std::uint32_t blocks;
   std::int64_t total;  ///< spheres of a layer for `Role::kWarp`, else elements of a sphere
+
+  /// Elements of a sphere.
+  __device__ std::int64_t sphere_numel() const {
+    return setting.role == Role::kWarp ? setting.sphere_numel : total;
+  }
 };
 
 template <int kCapacity>
-__device__ inline View view_of(const LayerList<kCapacity>& list, int layer) {
+__device__ inline Blocks blocks_of(const BlockList<kCapacity>& list, int layer) {
   const Setting& setting = list.settings[list.setting[layer]];
   const std::uint32_t first_block = list.first_block[layer];
   const std::uint32_t blocks = list.first_block[layer + 1] - first_block;
   const std::int64_t total =
       static_cast<std::int64_t>(blocks) * setting.per_block - list.missing[layer];
   const bool told = setting.role != Role::kWarp && setting.sphere_numel > 0;
-  return {list.weight[layer],
-          list.gradient[layer],
-          list.radius[layer],
-          setting,
-          first_block,
-          blocks,
-          told ? setting.sphere_numel : total};
+  return {setting, first_block, blocks, told ? setting.sphere_numel : total};
+}
+
+/// One layer as a block sees it.
+struct View : Blocks {
+  void* weight;
+  void* gradient;
+  void* radius;
+};
+
+template <int kCapacity>
+__device__ inline View view_of(const LayerList<kCapacity>& list, int layer) {
+  return {blocks_of(list, layer), list.weight[layer], list.gradient[layer], list.radius[layer]};
 }
 
 /// Of each sphere, or the layer's only one; null where the layer has none.
@@ -114,7 +122,7 @@ template <class Op>
 __device__ inline void finish(const Op& op, const Extent& extent, Team team, const View& view,
                               typename Op::A* radius, const SumsOf<Op>& sums) {
   if constexpr (Op::kPerElement) {
-    const auto factor = Op::factor(sums, radius, view.setting);
+    const auto factor = Op::factor(sums, radius, view.setting, view.sphere_numel());
     if (factor == 0) return;
     for_each_pack<Op::kWidth>(
         extent, team, [&](auto width, int i) { return op.load(width, i); },
@@ -125,9 +133,9 @@ __device__ inline void finish(const Op& op, const Extent& extent, Team team, con
 }
 
 /// Elements of chunk `chunk`.
-__device__ inline int chunk_numel(const View& view, std::int64_t chunk) {
-  const std::int64_t left = view.total - chunk * view.setting.per_block;
-  return static_cast<int>(left < view.setting.per_block ? left : view.setting.per_block);
+__device__ inline int chunk_numel(const Blocks& blocks, std::int64_t chunk) {
+  const std::int64_t left = blocks.total - chunk * blocks.setting.per_block;
+  return static_cast<int>(left < blocks.setting.per_block ? left : blocks.setting.per_block);
 }
 
 /// The run of elements that a thread's team works on in the first pass.

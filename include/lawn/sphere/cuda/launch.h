@@ -3,6 +3,7 @@
 
 #include <cstdint>
 
+#include <lawn/companions/plain_memory.h>
 #include <lawn/optim/folded/step.h>
 #include <lawn/sphere/flat.h>
 
@@ -42,9 +43,22 @@ struct Launchers {
                              const folded::DeviceAdam& step, void* workspace, void* stream);
   const char* (*device_sgd)(const folded::Layer* layers, std::int64_t count,
                             const folded::DeviceSGD& step, void* workspace, void* stream);
+  /// As `lawn::center_rows_`, where each sphere is a row; workspace as for `norms`.
+  const char* (*center_rows)(const Flat* rows, std::int64_t count, void* workspace, void* stream);
+  /// As `lawn::detail::zero_pruned_` and `add_penalty_`; they need no workspace.
+  const char* (*zero_pruned)(const lawn::detail::PrunedRun* runs, std::int64_t count, void* stream);
+  const char* (*add_penalty)(const lawn::detail::PenaltyRun* runs, std::int64_t count, double rho,
+                             void* stream);
+  /// As `lawn::detail::unify_frozen_`; needs no workspace.
+  const char* (*unify_frozen)(const lawn::detail::UnifiedRun* runs, std::int64_t count,
+                              void* stream);
+
   /// Whether launches on `stream` are being captured in a graph and not carried out.
   bool (*is_capturing)(void* stream);
 };
+
+/// One of the functions that work on layers.
+using LayersLauncher = const char* (*)(const Flat*, std::int64_t, void*, void*);
 
 /// Null in a program without the kernels' half. That half sets it when the program starts.
 inline const Launchers* launchers = nullptr;

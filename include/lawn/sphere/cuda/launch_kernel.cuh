@@ -47,10 +47,6 @@ inline const char* load_once(LoadedDevices& loaded,
   return nullptr;
 }
 
-/// Said of a layer that no list can hold.
-constexpr const char* kTooManySpheres =
-    "lawn: a layer has more spheres of its size than the kernels take";
-
 /// Launches `blocks` blocks, of which there may be none.
 template <class... P>
 const char* launch(void (*kernel)(P...), std::uint32_t blocks, cudaStream_t stream,

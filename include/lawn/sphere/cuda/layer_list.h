@@ -37,18 +37,14 @@ inline bool operator==(const Setting& a, const Setting& b) {
          a.gradient_dtype == b.gradient_dtype;
 }
 
-/// The layers of a launch: a kernel's parameter, by value, so that nothing has to be copied to the
-/// device or kept for a captured graph. Layers with `Role::kChunk` come last: the others' blocks
-/// run longest and should start first, and the chunks' data is then the last that was read when the
-/// second kernel starts.
+/// What a launch's blocks do, for layers whose arrays a derived list has: a kernel's parameter, by
+/// value, so that nothing has to be copied to the device or kept for a captured graph. Layers with
+/// `Role::kChunk` come last: the others' blocks run longest and should start first, and the chunks'
+/// data is then the last that was read when the second kernel starts.
 template <int kCapacity>
-struct LayerList {
+struct BlockList {
   static constexpr int kLayers = kCapacity;
-  using Item = Flat;
 
-  void* weight[kCapacity];
-  void* gradient[kCapacity];
-  void* radius[kCapacity];
   Setting settings[kMaxSettings];
   /// Layer l is dealt with by the blocks from `first_block[l]` up to `first_block[l + 1]`.
   std::uint32_t first_block[kCapacity + 1];
@@ -58,6 +54,16 @@ struct LayerList {
   std::uint8_t setting[kCapacity];
   std::uint16_t layers;
   std::uint16_t first_chunked;
+};
+
+/// The layers of a launch.
+template <int kCapacity>
+struct LayerList : BlockList<kCapacity> {
+  using Item = Flat;
+
+  void* weight[kCapacity];
+  void* gradient[kCapacity];
+  void* radius[kCapacity];
 };
 
 /// What CUDA allows as parameters of a kernel (12.1 and later).

@@ -18,7 +18,7 @@
 ///   concerns(radius)            false: the sphere is left alone, nothing need be read
 ///   extent(numel), load(w, i)   its arrays, together
 ///   add(packs, sums)            what packs contribute to the sums
-///   factor(sums, radius, s)     what follows from the sums; 0: no element changes
+///   factor(sums, radius, s, n)  what follows from the sums over n elements; 0: none changes
 ///   apply(i, packs, factor)     the change of elements from i on
 namespace lawn::sphere::cuda {
 namespace {
@@ -78,7 +78,8 @@ struct Projection {
   }
 
   /// What the weight is multiplied by.
-  __device__ static A factor(const Sums<A, kSums>& sums, const A*, const Setting& setting) {
+  __device__ static A factor(const Sums<A, kSums>& sums, const A*, const Setting& setting,
+                             std::int64_t) {
     return coefficient(sums) + static_cast<A>(setting.weight_decay);
   }
 
@@ -94,7 +95,8 @@ struct Projection {
   }
 };
 
-/// What norms and rescaling share: one array, one sum.
+/// What operations on a weight alone share: one array, one sum, of squares where they do not hide
+/// `add`.
 template <class W>
 struct OfWeight {
   using A = Accumulator<W>;
@@ -143,7 +145,8 @@ struct Rescaling : OfWeight<W> {
   __device__ static bool concerns(const A* radius) { return radius != nullptr && *radius > A(0); }
 
   /// The scale. Divided first, so that a weight in half precision is rounded once.
-  __device__ static A factor(const Sums<A, 1>& sums, const A* radius, const Setting&) {
+  __device__ static A factor(const Sums<A, 1>& sums, const A* radius, const Setting&,
+                             std::int64_t) {
     const A scale = *radius / OfWeight<W>::norm(sums);
     return is_finite(scale) ? scale : A(0);
   }

@@ -12,7 +12,15 @@
 namespace lawn::sphere::cuda {
 
 /// What a list is for.
-enum class Purpose : std::uint8_t { kNorms, kProjection, kRescaling, kStep };
+enum class Purpose : std::uint8_t {
+  kNorms,
+  kProjection,
+  kRescaling,
+  kStep,
+  kCentring,
+  kElements,
+  kBlocks
+};
 
 /// Elements of a run are counted in 32 bits, with room for a stride beyond.
 constexpr std::int64_t kMaxRun = std::int64_t{1} << 30;
@@ -75,6 +83,20 @@ inline Share share_of(const Flat& layer, Purpose purpose, const Limits& limits) 
     share.blocks = ceil_div(numel, chunk);
     if (setting.sphere_numel == 0) share.missing = share.blocks * chunk - numel;
   }
+  return share;
+}
+
+/// How `tensor` is dealt with: in chunks, however few elements it has.
+inline Share share_of(const FlatTensor& tensor, Purpose /*purpose*/, const Limits& limits) {
+  Share share;
+  if (tensor.sphere_numel == 0) return share;
+  share.setting.role = Role::kChunk;
+  share.setting.weight_dtype = tensor.dtype;
+  share.setting.gradient_dtype = tensor.dtype;
+  share.setting.per_block = static_cast<std::int32_t>(limits.chunk);
+  share.entries = 1;
+  share.blocks = ceil_div(tensor.sphere_numel, limits.chunk);
+  share.missing = share.blocks * limits.chunk - tensor.sphere_numel;
   return share;
 }
 

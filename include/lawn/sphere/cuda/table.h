@@ -1,13 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-#include <algorithm>
-#include <cstdint>
 #include <vector>
 
 #include <ATen/core/Tensor.h>
 #include <c10/util/ArrayRef.h>
 
+#include <lawn/sphere/cuda/by_device.h>
 #include <lawn/sphere/cuda/call.h>
 #include <lawn/sphere/cuda/launch.h>
 #include <lawn/sphere/flat.h>
@@ -21,28 +20,12 @@ namespace lawn::sphere::cuda {
 
 namespace detail {
 
-using Launch = const char* (*)(const Flat*, std::int64_t, void*, void*);
-
 /// Launches `function` once for each device, with the layers that lie there.
-inline void launch(Launch Launchers::*function, c10::ArrayRef<Layer> layers) {
-  std::vector<at::Device> devices;
-  for (const Layer& layer : layers) {
-    const auto device = layer.weight.device();
-    if (std::find(devices.begin(), devices.end(), device) == devices.end()) {
-      devices.push_back(device);
-    }
-  }
-  for (const auto device : devices) {
-    std::vector<Flat> flat;
-    for (const Layer& layer : layers) {
-      if (layer.weight.device() == device) flat.push_back(flatten(layer));
-    }
-    const auto count = static_cast<std::int64_t>(flat.size());
-    call(device, launchers->workspace_bytes(flat.data(), count),
-         [&](void* workspace, void* stream) {
-           return (launchers->*function)(flat.data(), count, workspace, stream);
-         });
-  }
+inline void launch(LayersLauncher Launchers::*function, c10::ArrayRef<Layer> layers) {
+  ByDevice<Flat> all;
+  for (const Layer& layer : layers) all.add(layer.weight.device(), flatten(layer));
+  all.for_each(
+      [&](at::Device device, const std::vector<Flat>& flat) { call(device, function, flat); });
 }
 
 inline bool takes(const Layer& layer) {

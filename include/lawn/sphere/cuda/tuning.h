@@ -20,6 +20,9 @@ constexpr int kMaxAheadPacks = 4;
 constexpr int kStepPackBytes = 8;
 constexpr int kStepAheadPacks = 2;
 
+/// Packs in flight of ADMM's penalty, which reads four arrays side by side.
+constexpr int kPenaltyAheadPacks = 2;
+
 /// Partial sums of a thread, so that one addition need not wait for the one before. With the packs
 /// in flight they are what fills the registers.
 constexpr int kSideBySide = 2;
@@ -33,6 +36,8 @@ constexpr int kManyLayers = 1024;
 constexpr int kFewLayers = 64;
 /// In place of `kManyLayers` where layers have an optimizer's state.
 constexpr int kManySteppedLayers = 640;
+/// The same where an entry has 32 bytes: ADMM's four arrays, or a matrix in blocks.
+constexpr int kManyWideEntries = 768;
 
 /// Distinct `Setting`s of one launch: what the parameters have room for beside `kManyLayers`.
 constexpr int kMaxSettings = 40;
@@ -50,6 +55,8 @@ struct Limits {
   std::int64_t many_spheres = 64;
   /// Larger spheres are cut into chunks of so many elements: a multiple of 64, below 2^16.
   std::int64_t chunk = 8192;
+  /// A block of a unified weight is dealt with by one thread up to here, else by a warp.
+  std::int64_t thread_block = 64;
   /// Chunks of a sphere, each of which adds the others' sums; from here on they grow instead.
   std::int64_t max_chunks = 1024;
 };

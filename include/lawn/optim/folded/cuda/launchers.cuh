@@ -12,6 +12,7 @@
 #include <lawn/optim/folded/cuda/prepare.cuh>
 #include <lawn/sphere/cuda/kernels.cuh>
 #include <lawn/sphere/cuda/launch_kernel.cuh>
+#include <lawn/sphere/cuda/launch_lists.cuh>
 #include <lawn/sphere/cuda/reduce.cuh>
 
 /// The host's side of the folded steps' kernels.
@@ -22,8 +23,6 @@ using sphere::cuda::kFewLayers;
 using sphere::cuda::kManySteppedLayers;
 using sphere::cuda::Limits;
 using sphere::cuda::Purpose;
-using sphere::cuda::Share;
-using sphere::cuda::share_of;
 
 template <template <class, class> class Step, int kCapacity, class Source>
 const char* load_kernels_for() {
@@ -55,49 +54,30 @@ static const char* load_kernels() {
                load_rescaling_for<kManySteppedLayers>});
 }
 
-/// As many launches as the layers need; three for up to `kCapacity` layers of up to `kMaxSettings`
-/// settings, one where no sphere is cut into chunks.
-template <template <class, class> class Step, int kCapacity, class Source>
-const char* launch_lists(const Layer* layers, const Layer* end, Source source, void* workspace,
-                         cudaStream_t stream, const Limits& limits) {
-  LayerList<kCapacity> list;
-  sphere::cuda::LayerList<kCapacity>& without_state = list;
-  sphere::cuda::ListFiller<LayerList<kCapacity>> filler(list, Purpose::kStep, limits);
-  while (layers != end) {
-    const Layer* rest = filler.fill(layers, end);
-    if (rest == layers) return sphere::cuda::kTooManySpheres;
-    layers = rest;
-    const std::uint32_t blocks = list.first_block[list.layers];
-    const std::uint32_t chunks = blocks - list.first_block[list.first_chunked];
-    void* squares =
-        static_cast<char*>(workspace) + std::int64_t{chunks} * sphere::cuda::kMaxSumBytes;
-    if (const char* error = sphere::cuda::launch(first_pass<Step, kCapacity, Source>, blocks,
-                                                 stream, list, source, workspace)) {
-      return error;
-    }
-    if (const char* error = sphere::cuda::launch(second_pass<Step, kCapacity, Source>, chunks,
-                                                 stream, list, source, workspace)) {
-      return error;
-    }
-    if (const char* error = sphere::cuda::launch(sphere::cuda::second_pass<Rescaling, kCapacity>,
-                                                 chunks, stream, without_state, squares)) {
-      return error;
-    }
-  }
-  return nullptr;
-}
-
+/// Three launches for a list, one where no sphere is cut into chunks.
 template <template <class, class> class Step, class Source>
 const char* launch_with(Source source, const Layer* layers, std::int64_t count, void* workspace,
                         void* stream, const Limits& limits) {
-  std::int64_t entries = 0;
-  for (std::int64_t i = 0; i < count; ++i) {
-    entries += share_of(layers[i], Purpose::kStep, limits).entries;
-  }
-  const auto launch_them = entries <= kFewLayers ? launch_lists<Step, kFewLayers, Source>
-                                                 : launch_lists<Step, kManySteppedLayers, Source>;
-  return launch_them(layers, layers + count, source, workspace, static_cast<cudaStream_t>(stream),
-                     limits);
+  return sphere::cuda::launch_lists<LayerList, kManySteppedLayers>(
+      layers, count, Purpose::kStep, limits, [&](auto& list) -> const char* {
+        constexpr int kCapacity = sphere::cuda::kCapacityOf<decltype(list)>;
+        sphere::cuda::LayerList<kCapacity>& without_state = list;
+        auto* const on = static_cast<cudaStream_t>(stream);
+        const std::uint32_t blocks = list.first_block[list.layers];
+        const std::uint32_t chunks = blocks - list.first_block[list.first_chunked];
+        void* squares =
+            static_cast<char*>(workspace) + std::int64_t{chunks} * sphere::cuda::kMaxSumBytes;
+        if (const char* error = sphere::cuda::launch(first_pass<Step, kCapacity, Source>, blocks,
+                                                     on, list, source, workspace)) {
+          return error;
+        }
+        if (const char* error = sphere::cuda::launch(second_pass<Step, kCapacity, Source>, chunks,
+                                                     on, list, source, workspace)) {
+          return error;
+        }
+        return sphere::cuda::launch(sphere::cuda::second_pass<Rescaling, kCapacity>, chunks, on,
+                                    without_state, squares);
+      });
 }
 
 template <template <class, class> class Step, class Base>
@@ -135,12 +115,7 @@ const char* run_on_device(const Layer* layers, std::int64_t count, const Base& b
 /// Two slots for each chunk.
 inline std::int64_t workspace_bytes(const Layer* layers, std::int64_t count,
                                     const Limits& limits = {}) {
-  std::int64_t chunks = 0;
-  for (std::int64_t i = 0; i < count; ++i) {
-    const Share share = share_of(layers[i], Purpose::kStep, limits);
-    if (share.setting.role == Role::kChunk) chunks += share.entries * share.blocks;
-  }
-  return 2 * chunks * sphere::cuda::kMaxSumBytes;
+  return 2 * sphere::cuda::slot_bytes(layers, count, Purpose::kStep, limits);
 }
 
 }  // namespace

@@ -1,0 +1,106 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstdint>
+
+#include <cuda_runtime.h>
+
+#include <lawn/companions/cuda/lists.h>
+#include <lawn/companions/plain_memory.h>
+#include <lawn/sphere/cuda/plan.h>
+#include <lawn/sphere/cuda/tuning.h>
+#include <lawn/sphere/flat.h>
+#include <lawn/companions/cuda/kernels.cuh>
+#include <lawn/companions/cuda/operations.cuh>
+#include <lawn/companions/cuda/unify.cuh>
+#include <lawn/sphere/cuda/launch_kernel.cuh>
+#include <lawn/sphere/cuda/launch_lists.cuh>
+
+/// The host's side of the companions' kernels. What loads them is static as
+/// `sphere::cuda::load_kernels` is.
+namespace lawn::detail::cuda {
+namespace {
+
+using sphere::cuda::kFewLayers;
+using sphere::cuda::kManyLayers;
+using sphere::cuda::kManyWideEntries;
+using sphere::cuda::Limits;
+using sphere::cuda::Purpose;
+
+static const char* load_centring() {
+  static sphere::cuda::LoadedDevices loaded{};
+  return sphere::cuda::load_once(loaded, {sphere::cuda::load_passes<Centring, kFewLayers>,
+                                          sphere::cuda::load_passes<Centring, kManyLayers>});
+}
+
+inline const char* center_rows(const sphere::Flat* rows, std::int64_t count, void* workspace,
+                               void* stream, const Limits& limits = {}) {
+  if (const char* error = load_centring()) return error;
+  return sphere::cuda::launch_passes<Centring>(Purpose::kCentring, rows, count, workspace, stream,
+                                               limits);
+}
+
+template <template <class, class> class Operation, class List>
+const char* load_each_element() {
+  return sphere::cuda::load_kernel(each_element<Operation, List>);
+}
+
+template <template <class, class> class Operation, template <int> class List, int kMany>
+static const char* load_elementwise() {
+  static sphere::cuda::LoadedDevices loaded{};
+  return sphere::cuda::load_once(loaded, {load_each_element<Operation, List<kFewLayers>>,
+                                          load_each_element<Operation, List<kMany>>});
+}
+
+/// One launch of `each_element` for a list.
+/// @param prepare  called with each list before its launch
+template <template <class, class> class Operation, template <int> class List, int kMany, class Item,
+          class Prepare>
+const char* launch_elementwise(const Item* items, std::int64_t count, void* stream,
+                               const Limits& limits, const Prepare& prepare) {
+  if (const char* error = load_elementwise<Operation, List, kMany>()) return error;
+  return sphere::cuda::launch_lists<List, kMany>(
+      items, count, Purpose::kElements, limits, [&](auto& list) {
+        prepare(list);
+        return sphere::cuda::launch(
+            each_element<Operation, List<sphere::cuda::kCapacityOf<decltype(list)>>>,
+            list.first_block[list.layers], static_cast<cudaStream_t>(stream), list);
+      });
+}
+
+inline const char* zero_pruned(const PrunedRun* runs, std::int64_t count, void* stream,
+                               const Limits& limits = {}) {
+  return launch_elementwise<Zeroing, PrunedList, kManyLayers>(runs, count, stream, limits,
+                                                              [](auto&) {});
+}
+
+inline const char* add_penalty(const PenaltyRun* runs, std::int64_t count, double rho, void* stream,
+                               const Limits& limits = {}) {
+  return launch_elementwise<Penalty, PenaltyList, kManyWideEntries>(
+      runs, count, stream, limits, [rho](auto& list) { list.rho = rho; });
+}
+
+template <int kCapacity>
+const char* load_unify() {
+  return sphere::cuda::load_kernel(unify_blocks<kCapacity>);
+}
+
+static const char* load_unifying() {
+  static sphere::cuda::LoadedDevices loaded{};
+  return sphere::cuda::load_once(loaded, {load_unify<kFewLayers>, load_unify<kManyWideEntries>});
+}
+
+/// One launch for a list.
+inline const char* unify_frozen(const UnifiedRun* runs, std::int64_t count, void* stream,
+                                const Limits& limits = {}) {
+  if (const char* error = load_unifying()) return error;
+  return sphere::cuda::launch_lists<UnifiedList, kManyWideEntries>(
+      runs, count, Purpose::kBlocks, limits, [&](auto& list) {
+        return sphere::cuda::launch(unify_blocks<sphere::cuda::kCapacityOf<decltype(list)>>,
+                                    list.first_block[list.layers],
+                                    static_cast<cudaStream_t>(stream), list);
+      });
+}
+
+}  // namespace
+}  // namespace lawn::detail::cuda

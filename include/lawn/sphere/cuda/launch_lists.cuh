@@ -1,0 +1,98 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstdint>
+#include <type_traits>
+
+#include <cuda_runtime.h>
+
+#include <lawn/sphere/cuda/layer_list.h>
+#include <lawn/sphere/cuda/plan.h>
+#include <lawn/sphere/flat.h>
+#include <lawn/sphere/cuda/kernels.cuh>
+#include <lawn/sphere/cuda/launch_kernel.cuh>
+#include <lawn/sphere/cuda/reduce.cuh>
+
+/// How a call becomes launches, whatever they compute: lists of what it is about, one after the
+/// other.
+namespace lawn::sphere::cuda {
+namespace {
+
+/// Said of a layer that no list can hold.
+constexpr const char* kTooManySpheres =
+    "lawn: a layer has more spheres of its size than the kernels take";
+
+/// Calls `launch(list)` for as many lists as the items need. One suffices for up to as many entries
+/// as it holds, of up to `kMaxSettings` settings.
+template <class List, class Launch>
+const char* for_each_list(const typename List::Item* items, const typename List::Item* end,
+                          Purpose purpose, const Limits& limits, const Launch& launch) {
+  List list;
+  ListFiller<List> filler(list, purpose, limits);
+  while (items != end) {
+    const auto* rest = filler.fill(items, end);
+    if (rest == items) return kTooManySpheres;
+    items = rest;
+    if (const char* error = launch(list)) return error;
+  }
+  return nullptr;
+}
+
+/// The same with lists of `kFewLayers` where one of these suffices, else of `kMany`.
+template <template <int> class List, int kMany, class Item, class Launch>
+const char* launch_lists(const Item* items, std::int64_t count, Purpose purpose,
+                         const Limits& limits, const Launch& launch) {
+  std::int64_t entries = 0;
+  for (std::int64_t i = 0; i < count; ++i) entries += share_of(items[i], purpose, limits).entries;
+  const Item* const end = items + count;
+  if (entries <= kFewLayers) {
+    return for_each_list<List<kFewLayers>>(items, end, purpose, limits, launch);
+  }
+  return for_each_list<List<kMany>>(items, end, purpose, limits, launch);
+}
+
+/// The capacity of a list, as a type has it.
+template <class List>
+constexpr int kCapacityOf = std::remove_reference_t<List>::kLayers;
+
+template <template <class, class> class Operation, int kCapacity>
+const char* load_passes() {
+  if (const char* error = load_kernel(first_pass<Operation, kCapacity>)) return error;
+  return load_kernel(second_pass<Operation, kCapacity>);
+}
+
+/// Two launches for a list, one where no sphere is cut into chunks.
+template <template <class, class> class Operation>
+const char* launch_passes(Purpose purpose, const Flat* layers, std::int64_t count, void* workspace,
+                          void* stream, const Limits& limits) {
+  return launch_lists<LayerList, kManyLayers>(
+      layers, count, purpose, limits, [&](auto& list) -> const char* {
+        constexpr int kCapacity = kCapacityOf<decltype(list)>;
+        auto* const on = static_cast<cudaStream_t>(stream);
+        const std::uint32_t blocks = list.first_block[list.layers];
+        const std::uint32_t chunks = blocks - list.first_block[list.first_chunked];
+        const auto chunked = static_cast<std::uint32_t>(list.layers - list.first_chunked);
+        if (const char* error =
+                launch(first_pass<Operation, kCapacity>, blocks, on, list, workspace)) {
+          return error;
+        }
+        return launch(second_pass<Operation, kCapacity>,
+                      Operation<float, float>::kPerElement ? chunks : chunked, on, list, workspace);
+      });
+}
+
+/// Bytes of a slot for each chunk. Lists of one call follow one another on the stream and could
+/// share slots; more than one is too rare to work that out.
+template <class Item>
+std::int64_t slot_bytes(const Item* items, std::int64_t count, Purpose purpose,
+                        const Limits& limits) {
+  std::int64_t chunks = 0;
+  for (std::int64_t i = 0; i < count; ++i) {
+    const Share share = share_of(items[i], purpose, limits);
+    if (share.setting.role == Role::kChunk) chunks += share.entries * share.blocks;
+  }
+  return chunks * kMaxSumBytes;
+}
+
+}  // namespace
+}  // namespace lawn::sphere::cuda
