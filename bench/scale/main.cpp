@@ -2,7 +2,7 @@
 //
 // What a step costs beyond one process, as a function of ranks, layers and parameters:
 //
-//   mpirun -n 2 scale            one line of JSON for each measurement, by rank 0
+//   mpirun -n 2 scale [--repeats N]        one line of JSON for each measurement, by rank 0
 //
 // bench/scale/scale.py runs it for several numbers of ranks and makes the tables of docs/scale.md.
 
@@ -10,6 +10,8 @@
 #include <chrono>
 #include <cstdint>
 #include <cstdio>
+#include <cstdlib>
+#include <exception>
 #include <functional>
 #include <memory>
 #include <string>
@@ -28,16 +30,15 @@ using Clock = std::chrono::steady_clock;
 /// What all ranks measure together.
 class Measurement {
  public:
-  explicit Measurement(lawn::MpiGroup& ranks) : ranks_(ranks) {}
+  Measurement(lawn::MpiGroup& ranks, int repeats) : ranks_(ranks), repeats_(repeats) {}
 
   /// Prints the median and the quartiles of `action`'s time on the slowest rank.
   /// @param facts  further members of the line
   void operator()(const std::string& what, const std::string& facts,
                   const std::function<void()>& action) {
-    constexpr int kRepeats = 41;
     for (int i = 0; i < 3; ++i) action();
-    const auto times = torch::empty({kRepeats}, torch::kDouble);
-    for (int i = 0; i < kRepeats; ++i) {
+    const auto times = torch::empty({repeats_}, torch::kDouble);
+    for (int i = 0; i < repeats_; ++i) {
       ranks_.sum_(torch::zeros({1}, torch::kDouble));  // all begin together
       const auto begin = Clock::now();
       action();
@@ -57,6 +58,7 @@ class Measurement {
 
  private:
   lawn::MpiGroup& ranks_;
+  int repeats_;
 };
 
 std::string fact(const char* name, int64_t value) {
@@ -96,12 +98,15 @@ void measure_steps(lawn::MpiGroup& ranks, Measurement& measure, int64_t count, i
 
 }  // namespace
 
-int main() {
+int main(int argc, char** argv) {
   const lawn::MpiSession session;
   try {
+    const bool given = argc == 3 && std::string(argv[1]) == "--repeats";
+    const int repeats = given ? std::atoi(argv[2]) : 41;
+    TORCH_CHECK((argc == 1 || given) && repeats > 0, "usage: scale [--repeats N], N > 0");
     torch::set_num_threads(1);
     lawn::MpiGroup ranks;
-    Measurement measure(ranks);
+    Measurement measure(ranks, repeats);
     for (const int64_t numbers : {1, 10, 100, 1'000, 10'000, 100'000, 1'000'000, 10'000'000}) {
       const auto values = torch::zeros({numbers}, torch::kFloat);
       measure("sum", fact("bytes", 4 * numbers), [&] { ranks.sum_(values); });

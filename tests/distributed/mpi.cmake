@@ -52,3 +52,9 @@ if(mpi_version MATCHES "Open MPI|OpenRTE|PRTE")
     set_tests_properties(examples_cifar10_ranks_test PROPERTIES PROCESSORS 4 TIMEOUT 600 ENVIRONMENT "${mpi_environment}")
   endif()
 endif()
+
+if(LAWN_BUILD_BENCHMARKS) # that it runs at all; its figures mean nothing here
+  add_test(NAME scale_smoke COMMAND ${MPIEXEC_EXECUTABLE} ${MPIEXEC_NUMPROC_FLAG} 2 ${MPIEXEC_PREFLAGS} $<TARGET_FILE:scale>
+                                    ${MPIEXEC_POSTFLAGS} --repeats 1)
+  set_tests_properties(scale_smoke PROPERTIES PROCESSORS 2 TIMEOUT 300 ENVIRONMENT "${mpi_environment}")
+endif()
