@@ -156,17 +156,18 @@ class ParameterShards {
     const auto memory = memories_.back().view({-1});
     int64_t offset = 0;
     for (const auto i : alike) {
-      auto& [name, whole, part, begin] = parameters_[i];
+      Parameter& parameter = parameters_[i];
+      const at::Tensor& whole = parameter.whole;
       const auto place = memory.narrow(0, offset, whole.numel());
       place.copy_(whole.view({-1}));
       whole.set_data(place.view(whole.sizes()));
       const auto within = [&](int64_t element) {
         return std::clamp(element - offset, int64_t{0}, whole.numel());
       };
-      begin = within(each * ranks_.rank());
-      part = place.narrow(0, begin, within(each * (ranks_.rank() + 1)) - begin)
-                 .detach()
-                 .requires_grad_(true);
+      parameter.begin = within(each * ranks_.rank());
+      const int64_t end = within(each * (ranks_.rank() + 1));
+      parameter.part = place.narrow(0, parameter.begin, end - parameter.begin).detach();
+      parameter.part.requires_grad_(true);
       offset += whole.numel();
     }
   }
