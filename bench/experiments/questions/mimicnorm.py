@@ -7,4 +7,4 @@ METHODS = ("batch-norm", "none", "last-norm", "centred", "mimicnorm")
 
 
 def cells(size: str) -> list[Cell]:
-    return methods("mimicnorm", METHODS, (0.01, 0.1), sizes(size, 12))
+    return methods("mimicnorm", METHODS, (0.01, 0.03, 0.1), sizes(size, 12))
