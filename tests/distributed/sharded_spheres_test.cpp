@@ -307,6 +307,31 @@ TEST_F(Sharded, ProjectsAndResetsTheStateAtTheSwitch) {
       {"reset", torch::kDouble, 1e-12, Granularity::kLayer, false, StateAtSwitch::kReset}, adam());
 }
 
+TEST_F(Sharded, ProjectsTheStateThoughRanksWithoutElementsHaveNone) {
+  const std::vector<int64_t> shape = {3, 5};
+  const bool mine = rank() == size() - 1;
+  const auto whole = torch::arange(1.0, 16.0, torch::kDouble).view(shape).requires_grad_(true);
+  const auto part =
+      (mine ? whole.detach().clone() : torch::empty({0}, torch::kDouble)).requires_grad_(true);
+  const auto make = [&](const Tensor& tensor, const std::shared_ptr<Spheres>& spheres) {
+    return LAWN(
+        sgd()({tensor}), select_of_one(tensor),
+        LAWNOptions().free_steps(2).state_at_switch(StateAtSwitch::kProject).spheres(spheres));
+  };
+  auto twin = make(whole, nullptr);
+  auto optimizer = make(
+      part, std::make_shared<ShardedSpheres>(ranks, std::vector<Shard>{{"w", part, shape, 0}}));
+  for (int64_t step = 0; step < 4; ++step) {
+    whole.mutable_grad() = gradient_of(whole, step, 0);
+    if (mine) part.mutable_grad() = whole.grad().clone();
+    twin.step();
+    optimizer.step();
+  }
+  if (mine) {
+    EXPECT_LT((part - whole).abs().max().item<double>(), 1e-12);
+  }
+}
+
 TEST_F(Sharded, TakesInitialAndGivenRadii) {
   expect_like_whole({"initial", torch::kDouble, 1e-12, Granularity::kLayer, false,
                      StateAtSwitch::kKeep, Radius::kInitial},
