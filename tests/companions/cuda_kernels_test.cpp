@@ -552,12 +552,7 @@ TEST_F(CompanionKernels, EqualATenWhereverTheBordersBetweenRolesLie) {
 TEST_F(CompanionKernels, GiveTheSameBitsInEveryOrderOfThreadsAndBlocks) {
   std::vector<torch::Tensor> first;
   for (unsigned run_index = 0; run_index < 4; ++run_index) {
-    Machine& machine = Machine::get();
-    machine.seed = run_index;
-    machine.thread_order = run_index == 0   ? Order::kForward
-                           : run_index == 1 ? Order::kBackward
-                                            : Order::kShuffled;
-    machine.block_order = machine.thread_order;
+    Machine::get().order_for_run(run_index);
     torch::manual_seed(5);
     std::vector<Layer> rows;
     std::vector<Pruned> pruned;

@@ -283,12 +283,7 @@ TEST_F(CapturableKernels, GiveTheBitsOfTheStepByValueInEveryOrderOfThreadsAndBlo
   run_step(expected, by_value(adam, memory), &limits);
   std::vector<torch::Tensor> radii;
   for (unsigned run_index = 0; run_index < 4; ++run_index) {
-    Machine& machine = Machine::get();
-    machine.seed = run_index;
-    machine.thread_order = run_index == 0   ? Order::kForward
-                           : run_index == 1 ? Order::kBackward
-                                            : Order::kShuffled;
-    machine.block_order = machine.thread_order;
+    Machine::get().order_for_run(run_index);
     const auto layers = make();
     run_on_device(layers, adam, memory, &limits);
     const auto switching = make();

@@ -111,12 +111,7 @@ TEST_F(FoldedKernels, GiveTheSameBitsInEveryOrderOfThreadsAndBlocks) {
   for (const auto* named : {&kSteps[1], &kSteps[5]}) {
     std::vector<torch::Tensor> first;
     for (unsigned run_index = 0; run_index < 4; ++run_index) {
-      Machine& machine = Machine::get();
-      machine.seed = run_index;
-      machine.thread_order = run_index == 0   ? Order::kForward
-                             : run_index == 1 ? Order::kBackward
-                                              : Order::kShuffled;
-      machine.block_order = machine.thread_order;
+      Machine::get().order_for_run(run_index);
       const auto layers = random_layers(named->step, 20, 5);
       for (int step = 0; step < 2; ++step) run_step(layers, named->step, &limits);
       std::vector<torch::Tensor> results;

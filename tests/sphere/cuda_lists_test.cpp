@@ -91,12 +91,7 @@ TEST_F(Kernels, GiveTheSameBitsInEveryOrderOfThreadsAndBlocks) {
   limits.many_spheres = 8;
   std::vector<torch::Tensor> first;
   for (unsigned run_index = 0; run_index < 5; ++run_index) {
-    Machine& machine = Machine::get();
-    machine.seed = run_index;
-    machine.thread_order = run_index == 0   ? Order::kForward
-                           : run_index == 1 ? Order::kBackward
-                                            : Order::kShuffled;
-    machine.block_order = machine.thread_order;
+    Machine::get().order_for_run(run_index);
     auto layers = random_layers(50, 5);
     std::vector<torch::Tensor> results;
     for (const Purpose purpose : {Purpose::kProjection, Purpose::kRescaling, Purpose::kNorms}) {

@@ -29,9 +29,10 @@
 namespace lawn {
 
 /// Cuts the work and the state of an optimizer into a part for each rank (ZeRO, stage 1). Every
-/// rank has the whole model and the gradient of the joint batch; its optimizer holds a flat range
-/// of each parameter, rank r of n the elements [r N / n, (r + 1) N / n), and all ranks gather the
-/// results.
+/// rank has the whole model and the gradient of the joint batch. The parameters lie one after the
+/// other in one memory; of its N elements, N rounded up to a multiple of the n ranks, the optimizer
+/// of rank r holds [r N / n, (r + 1) N / n): a range of some parameters, and nothing of the others.
+/// Then all ranks gather the results.
 ///
 ///   lawn::DataParallel parallel(*model, ranks);
 ///   lawn::ParameterShards shards(*model, ranks);
@@ -52,15 +53,15 @@ namespace lawn {
 /// @source  Rajbhandari et al. 2020, arXiv 1910.02054
 class ParameterShards {
  public:
-  /// @param model  on its device, in its dtype, the same on every rank. Those of its parameters
-  /// that
-  ///               require gradients are moved into the common memory (one for each dtype and
-  ///               device), and must be contiguous; moving the model later leaves the parts behind
+  /// @param model  on its device, in its dtype, the same on every rank. Parameters that require
+  ///               gradients are moved into the common memory (one for each dtype and device), and
+  ///               must be contiguous; moving the model later leaves the parts behind
   /// @param ranks  must outlive this
   /// @throws c10::Error on every rank, if another one's parameters differ, or one is not contiguous
   ParameterShards(const torch::nn::Module& model, ProcessGroup& ranks) : ranks_(ranks) {
+    const auto named = detail::each_once(model.named_parameters());
     detail::tell_of_errors(ranks, [&] {
-      for (const auto& [name, whole] : detail::each_once(model.named_parameters())) {
+      for (const auto& [name, whole] : named) {
         if (!whole.requires_grad()) continue;
         TORCH_CHECK(whole.layout() == at::kStrided && whole.is_contiguous(),
                     "lawn::ParameterShards: expected contiguous parameters, got ", name,
@@ -72,8 +73,7 @@ class ParameterShards {
                   "lawn::ParameterShards: expected a model with parameters that require gradients, "
                   "got none");
     });
-    check_agreement(ranks, "lawn::ParameterShards", "model",
-                    detail::describe("parameter", detail::each_once(model.named_parameters())));
+    check_agreement(ranks, "lawn::ParameterShards", "model", detail::describe("parameter", named));
     std::vector<bool> moved(parameters_.size(), false);
     for (const auto i : c10::irange(parameters_.size())) {
       if (!moved[i]) move_alike(parameters_[i].whole, moved);

@@ -60,10 +60,9 @@ class ShardedSpheres : public Spheres {
  public:
   /// @param ranks   that hold the parts; must outlive this
   /// @param shards  the same parameters in the same order on every rank
-  /// @throws c10::Error on every rank: for other parameters on one of them, for elements that are
-  /// on
-  ///         no rank or on two, and for a part that is not dense, contiguous and within its
-  ///         parameter, or comes twice
+  /// @throws c10::Error on every rank: for other parameters on one of them, for elements on no rank
+  ///         or on two, and for a part that is not dense, contiguous and within its parameter, or
+  ///         comes twice
   ShardedSpheres(Collective& ranks, std::vector<Shard> shards)
       : ranks_(ranks), shards_(std::move(shards)) {
     std::ostringstream text;
@@ -103,7 +102,7 @@ class ShardedSpheres : public Spheres {
 
   std::vector<at::Tensor> norms(c10::ArrayRef<sphere::Layer> layers) override {
     const at::NoGradGuard no_grad;
-    const Parts parts(*this, layers);
+    const Parts parts(*this, layers.vec());
     const auto sums = parts.local_sums();
     ranks_.sum_(sums[1]);
     return parts.merge(Spheres::norms(parts.whole()), [&](std::size_t i, int64_t first) {
@@ -117,7 +116,7 @@ class ShardedSpheres : public Spheres {
   /// @throws c10::Error if a rank is in another step (on CPUs)
   void project_to_tangent_(c10::ArrayRef<sphere::Layer> layers) override {
     const at::NoGradGuard no_grad;
-    const Parts parts(*this, layers);
+    const Parts parts(*this, layers.vec());
     Spheres::project_to_tangent_(parts.whole());
     // Beside the sums, in a further column, this rank's step s: s and s^2. They are the same on all
     // ranks where size * sum(s^2) = sum(s)^2; small enough for sums over thousands to be exact.
@@ -136,7 +135,7 @@ class ShardedSpheres : public Spheres {
     const at::NoGradGuard no_grad;
     auto weights = layers.vec();
     for (auto& layer : weights) layer.gradient.reset();
-    const Parts parts(*this, weights);
+    const Parts parts(*this, std::move(weights));
     Spheres::rescale_(parts.whole());
     const auto sums = parts.local_sums();
     ranks_.sum_(sums[1]);
@@ -145,7 +144,7 @@ class ShardedSpheres : public Spheres {
 
   std::vector<LayerSums> sums(c10::ArrayRef<sphere::Layer> layers) override {
     const at::NoGradGuard no_grad;
-    const Parts parts(*this, layers);
+    const Parts parts(*this, layers.vec());
     // In further columns <g, g> of each layer.
     const auto count = static_cast<int64_t>(layers.size());
     const auto sums = parts.local_sums(count);
@@ -168,8 +167,8 @@ class ShardedSpheres : public Spheres {
   /// others, with places for their sums one beside the other.
   class Parts {
    public:
-    Parts(const ShardedSpheres& spheres, c10::ArrayRef<sphere::Layer> layers)
-        : layers_(layers.vec()) {
+    Parts(const ShardedSpheres& spheres, std::vector<sphere::Layer> layers)
+        : layers_(std::move(layers)) {
       for (sphere::Layer& layer : layers_) {
         const Shard* shard = spheres.find(layer.weight);
         if (shard == nullptr) {

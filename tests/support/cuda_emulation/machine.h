@@ -62,6 +62,13 @@ class Machine {
   int launches = 0;
   std::int64_t blocks_run = 0;
 
+  /// Another order of threads and blocks for each of a test's runs: forward, backward, shuffled.
+  void order_for_run(unsigned run) {
+    seed = run;
+    thread_order = run == 0 ? Order::kForward : run == 1 ? Order::kBackward : Order::kShuffled;
+    block_order = thread_order;
+  }
+
   static Machine& get() {
     static Machine machine;
     return machine;

@@ -17,7 +17,6 @@ namespace lawn::detail {
 class PollingPause {
  public:
   void operator()() {
-    using std::chrono::microseconds;
     const auto waited = std::chrono::steady_clock::now() - begin_;
     if (waited < kEager) {
       std::this_thread::yield();
