@@ -80,7 +80,7 @@ class LAWN : public Decorator<Opt, detail::LAWNRule> {
   ///                     `angular_steps`. Nothing is changed then
   template <class O = Opt, class = std::enable_if_t<detail::kCapturable<O>>>
   void make_capturable() {
-    this->rule_.check_capturable();
+    lawn_options().check_capturable(phase() == Phase::kConstrained);
     O::make_capturable();
     this->rule_.make_capturable();
   }

@@ -97,6 +97,32 @@ struct LAWNOptions {
     }
   }
 
+  /// Refuses options whose switch cannot be captured. Nothing is changed.
+  /// @param switched  whether the constrained phase has begun
+  /// @throws c10::Error that names the option, what was expected and what came
+  void check_capturable(bool switched) const {
+    const auto refuse_unless = [](bool can, const char* what) {
+      TORCH_CHECK(can, "lawn::LAWN: make_capturable() expected ", what, "; nothing was changed");
+    };
+    refuse_unless(!spheres() || spheres()->local(),
+                  "weights that lie in this process as a whole, got shards");
+    refuse_unless(!angular_steps(),
+                  "angular_steps(false), got true: the copies of the "
+                  "weights that it takes cannot be captured");
+    if (switched) return;
+    refuse_unless(
+        state_at_switch() != StateAtSwitch::kReset && radius() != Radius::kInitial,
+        "StateAtSwitch::kKeep and Radius::kCaptured before the switch, got kReset or kInitial, "
+        "for which a captured step has no form: call it after the switch");
+    if (free_steps() == kNever) return;  // constrain() is not captured
+    refuse_unless(zero_norm() == ZeroNorm::kLeaveFree,
+                  "ZeroNorm::kLeaveFree, got kError: a captured step cannot throw; or switch by "
+                  "constrain() between replays, with free_steps(LAWNOptions::kNever)");
+    refuse_unless(radius() == Radius::kCaptured && state_at_switch() == StateAtSwitch::kKeep,
+                  "Radius::kCaptured and StateAtSwitch::kKeep, got others: switch by constrain() "
+                  "between replays, with free_steps(LAWNOptions::kNever)");
+  }
+
   /// The options that decide what a step does, a line each.
   std::string describe() const {
     return c10::str("free_steps ", free_steps(), "\ngranularity ",

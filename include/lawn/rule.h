@@ -118,31 +118,6 @@ class LAWNRule {
     if (clocks_) clocks_->set_switched();
   }
 
-  /// Refuses options whose switch cannot be captured. Nothing is changed.
-  void check_capturable() const {
-    const auto refuse_unless = [](bool can, const char* what) {
-      TORCH_CHECK(can, kName, ": make_capturable() expected ", what, "; nothing was changed");
-    };
-    refuse_unless(spheres_->local(), "weights that lie in this process as a whole, got shards");
-    refuse_unless(!options_.angular_steps(),
-                  "angular_steps(false), got true: the copies of the "
-                  "weights that it takes cannot be captured");
-    if (phase() == Phase::kConstrained) return;
-    refuse_unless(
-        options_.state_at_switch() != StateAtSwitch::kReset &&
-            options_.radius() != Radius::kInitial,
-        "StateAtSwitch::kKeep and Radius::kCaptured before the switch, got kReset or kInitial, "
-        "for which a captured step has no form: call it after the switch");
-    if (options_.free_steps() == LAWNOptions::kNever) return;  // constrain() is not captured
-    refuse_unless(options_.zero_norm() == ZeroNorm::kLeaveFree,
-                  "ZeroNorm::kLeaveFree, got kError: a captured step cannot throw; or switch by "
-                  "constrain() between replays, with free_steps(LAWNOptions::kNever)");
-    refuse_unless(options_.radius() == Radius::kCaptured &&
-                      options_.state_at_switch() == StateAtSwitch::kKeep,
-                  "Radius::kCaptured and StateAtSwitch::kKeep, got others: switch by constrain() "
-                  "between replays, with free_steps(LAWNOptions::kNever)");
-  }
-
   /// Moves the phase to the devices of the layers: it is told by the radii, 0 before the switch.
   void make_capturable() {
     if (!clocks_) move_to_devices();
