@@ -21,4 +21,5 @@
 #include <lawn/subnetwork/print.h>
 #include <lawn/subnetwork/selection.h>
 #include <lawn/subnetwork/subnetwork.h>
+#include <lawn/unique_parameters.h>
 #include <lawn/version.h>

@@ -2,39 +2,18 @@
 #pragma once
 
 #include <cstdint>
-#include <set>
 #include <sstream>
 #include <string>
-#include <utility>
 #include <vector>
 
 #include <ATen/core/Tensor.h>
 #include <ATen/core/grad_mode.h>
 #include <c10/util/Exception.h>
-#include <torch/nn/module.h>
 
 #include <lawn/distributed/collective.h>
+#include <lawn/unique_parameters.h>
 
 namespace lawn::detail {
-
-struct NamedTensor {
-  std::string name;
-  at::Tensor tensor;
-};
-
-/// The parameters or buffers of a module, each once: one that is registered under several names has
-/// the first.
-template <class Tensors>
-std::vector<NamedTensor> each_once(const Tensors& tensors) {
-  std::vector<NamedTensor> once;
-  std::set<const void*> seen;
-  for (const auto& item : tensors) {
-    if (!item.value().defined() || !seen.insert(item.value().unsafeGetTensorImpl()).second)
-      continue;
-    once.push_back({item.key(), item.value()});
-  }
-  return once;
-}
 
 /// What must be the same on every rank for the ranks' tensors to belong together, a line each.
 inline std::string describe(const char* kind, const std::vector<NamedTensor>& tensors) {

@@ -4,7 +4,6 @@
 #include <cstddef>
 #include <string>
 #include <unordered_map>
-#include <unordered_set>
 #include <utility>
 #include <vector>
 
@@ -13,6 +12,7 @@
 #include <torch/nn/modules/embedding.h>
 
 #include <lawn/subnetwork/subnetwork.h>
+#include <lawn/unique_parameters.h>
 
 namespace lawn::detail {
 
@@ -38,12 +38,12 @@ inline bool is_named_bias(const std::string& name) {
 inline std::vector<SubnetworkParameter> module_parameters(const torch::nn::Module& module) {
   std::vector<SubnetworkParameter> parameters;
   std::unordered_map<const c10::TensorImpl*, size_t> index;
-  for (const auto& item : module.named_parameters()) {
-    if (!index.emplace(item.value().unsafeGetTensorImpl(), parameters.size()).second) continue;
+  for (auto& [name, tensor] : each_once(module.named_parameters())) {
+    index.emplace(tensor.unsafeGetTensorImpl(), parameters.size());
     SubnetworkParameter parameter;
-    parameter.name = item.key();
-    parameter.tensor = item.value();
-    if (is_named_bias(item.key())) parameter.role = Role::kBias;
+    if (is_named_bias(name)) parameter.role = Role::kBias;
+    parameter.name = name;
+    parameter.tensor = tensor;
     parameters.push_back(std::move(parameter));
   }
   module.apply([&](const torch::nn::Module& owner) {
