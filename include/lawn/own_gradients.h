@@ -81,8 +81,7 @@ class GradientMemory {
               [](const Span& a, const Span& b) { return a.place() < b.place(); });
     const Span* reach = nullptr;  // of those before, the one that ends last
     for (const Span& span : spans_) {
-      const bool meet =
-          reach != nullptr && reach->device == span.device && span.begin < reach->end;
+      const bool meet = reach != nullptr && reach->device == span.device && span.begin < reach->end;
       if (meet && reach->parameter != span.parameter) {
         shared.insert(reach->parameter);
         shared.insert(span.parameter);
