@@ -111,17 +111,18 @@ inline at::Tensor gradient_norm(const std::vector<at::Tensor>& parameters, doubl
 /// `max_norm`.
 ///   g <- min(1, max_norm / (||g|| + 1e-6)) g
 /// The same numbers as `torch::nn::utils::clip_grad_norm_`, which waits for the device in every
-/// call. The norm is put together in float64, from norms of gradients that are taken in float32
-/// (float64 for float64), and neither overflows nor underflows where a float32 would.
+/// call. Norms of single gradients are taken in float32, those of float64 gradients in float64, and
+/// put together in float64: nothing overflows or underflows on the way to a norm that is neither
+/// too large nor too small for these.
 ///
 /// Of parameters that are sharded over ranks (the parts of `ParameterShards`, or those given to
 /// `ShardedSpheres`) the norm is that of the whole: each rank calls this with its own parts, also
 /// where these have no elements or no gradients, and all scale by the same factor. Other parameters
 /// in such a list are held by each rank as a whole, and count once.
 /// @param parameters  any devices and dtypes; those without a gradient are passed over, and one
-/// that
-///                    is listed twice counts once. Gradients that share memory with one another, or
-///                    with themselves (`expand`), are replaced by copies before they are scaled
+///                    that is listed twice counts once. Gradients that share memory with one
+///                    another, or with themselves (`expand`), are replaced by copies before they
+///                    are scaled
 /// @param max_norm    >= 0; infinity: nothing is changed and the norm is returned
 /// @param norm_type   order p of the norm, > 0; infinity: the largest absolute value
 /// @param error_if_nonfinite  a norm that is not finite is an error: the call then waits for the

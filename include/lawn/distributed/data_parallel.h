@@ -8,7 +8,6 @@
 #include <optional>
 #include <string>
 #include <unordered_map>
-#include <unordered_set>
 #include <vector>
 
 #include <ATen/TensorOperators.h>
@@ -16,7 +15,6 @@
 #include <ATen/core/ivalue.h>
 #include <ATen/ops/ones_like.h>
 #include <ATen/ops/zeros_like.h>
-#include <c10/core/TensorImpl.h>
 #include <c10/util/Exception.h>
 #include <c10/util/intrusive_ptr.h>
 #include <torch/csrc/autograd/autograd.h>
@@ -233,17 +231,14 @@ class DataParallel {
   /// them. With `find_unused_parameters` it does without those that no longer do.
   void check_frozen() const {
     std::string frozen, unfrozen;
-    std::unordered_set<const c10::TensorImpl*> trained;
-    for (const auto& [name, parameter] : trained_) {
-      trained.insert(parameter.unsafeGetTensorImpl());
-      if (!parameter.requires_grad() && !options_.find_unused_parameters()) {
-        frozen += (frozen.empty() ? "" : ", ") + name;
-      }
-    }
+    auto trained = trained_.begin();  // some of `parameters_`, in the same order
     for (const auto& [name, parameter] : parameters_) {
-      if (parameter.requires_grad() && trained.count(parameter.unsafeGetTensorImpl()) == 0) {
-        unfrozen += (unfrozen.empty() ? "" : ", ") + name;
-      }
+      const bool was_trained = trained != trained_.end() && trained->tensor.is_same(parameter);
+      if (was_trained) ++trained;
+      if (was_trained == parameter.requires_grad()) continue;
+      if (was_trained && options_.find_unused_parameters()) continue;
+      auto& names = was_trained ? frozen : unfrozen;
+      names += (names.empty() ? "" : ", ") + name;
     }
     TORCH_CHECK(frozen.empty() && unfrozen.empty(),
                 "lawn::DataParallel: expected the parameters to require gradients as they did when "
