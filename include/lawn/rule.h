@@ -14,6 +14,7 @@
 #include <ATen/TensorOperators.h>
 #include <ATen/core/Tensor.h>
 #include <ATen/core/ivalue.h>
+#include <ATen/ops/full.h>
 #include <ATen/ops/full_like.h>
 #include <ATen/ops/isfinite.h>
 #include <ATen/ops/where.h>
@@ -34,6 +35,7 @@
 #include <lawn/optim/folded/clocks.h>
 #include <lawn/optim/folded/folding.h>
 #include <lawn/options.h>
+#include <lawn/own_gradients.h>
 #include <lawn/report.h>
 #include <lawn/sphere/sphere.h>
 #include <lawn/sphere/spheres.h>
@@ -51,16 +53,17 @@ class LAWNRule {
       : options_(std::move(options)),
         spheres_(options_.spheres() ? options_.spheres() : std::make_shared<Spheres>()) {
     options_.validate();
+    std::vector<NamedTensor> selected;
     for (const auto& parameter : selection.all()) {
       // A bias of one element would be frozen on its sphere, which is two points.
       const bool bias = options_.biases() && parameter.inside && parameter.role == Role::kBias &&
                         whole_numel(parameter.tensor) > 1;
-      if (parameter.constrained() || bias) add(parameter);
+      if (!parameter.constrained() && !bias) continue;
+      layers_.push_back(layer_of(parameter));
+      selected.push_back({parameter.name, parameter.tensor});
     }
-    positions_ = positions_of(kName, optimizer, named_weights());
-    TORCH_CHECK(options_.radius() != Radius::kGiven || options_.radii().size() == layers_.size(),
-                kName, ": expected one of radii for each of ", layers_.size(),
-                " constrained tensors, got ", options_.radii().size());
+    weights_ = HeldWeights(kName, optimizer, selected);
+    if (options_.radius() == Radius::kGiven) check_radii();
     for (const auto& group : optimizer.param_groups()) {
       const bool known = !group.has_options() || coupled_weight_decay(group.options());
       TORCH_CHECK(
@@ -74,7 +77,20 @@ class LAWNRule {
     if (options_.radius() == Radius::kInitial) set_radii(usable_norms("when it was wrapped"));
   }
 
+  void begin_step() {
+    let_go();  // of what a step that threw has left
+  }
+
+  void check(const torch::optim::Optimizer& optimizer) {
+    weights_.check(kName, optimizer);
+    for (std::size_t i = 0; i < weights_.size(); ++i) {
+      refuse_sparse_gradient(kName, weights_.at(i), "the selection");
+    }
+  }
+
   void before_step(torch::optim::Optimizer& optimizer) {
+    for (auto& layer : layers_) layer.gradient.reset();  // of an evaluation before this one
+    own_gradients_(optimizer, weights_.tensors());
     attach_gradients(optimizer);
     if (clocks_) return before_device_step(optimizer);
     spheres_->begin_step(steps_);
@@ -92,7 +108,7 @@ class LAWNRule {
     const bool may_rescale = clocks_ || phase_ == Phase::kConstrained;
     if (may_rescale && !folds_) spheres_->rescale_(layers_);
     if (options_.angular_steps()) angles_.measure(layers_);
-    for (auto& layer : layers_) layer.gradient.reset();
+    let_go();
     if (clocks_) {
       clocks_->advance();
     } else {
@@ -102,6 +118,7 @@ class LAWNRule {
 
   void constrain(torch::optim::Optimizer& optimizer) {
     if (phase() == Phase::kConstrained) return;
+    weights_.check(kName, optimizer);
     if (options_.radius() == Radius::kCaptured) {
       set_radii(usable_norms("at the switch"));
     } else if (options_.radius() == Radius::kGiven) {
@@ -111,7 +128,9 @@ class LAWNRule {
       }
       set_radii(std::move(radii));
     }
-    if (options_.state_at_switch() == StateAtSwitch::kReset) reset_state(optimizer, weights());
+    if (options_.state_at_switch() == StateAtSwitch::kReset) {
+      forgotten_ = reset_state(optimizer, weights_.tensors());
+    }
     if (options_.state_at_switch() == StateAtSwitch::kProject) project_state(optimizer);
     if (options_.radius() != Radius::kCaptured) spheres_->rescale_(layers_);
     phase_ = Phase::kConstrained;
@@ -127,7 +146,7 @@ class LAWNRule {
     const bool has_radii = !clocks_ || phase() == Phase::kConstrained;
     archive.write("phase", c10::IValue(static_cast<int64_t>(phase())));
     archive.write("steps", c10::IValue(steps()));
-    save_weights(archive, named_weights(), positions_);
+    weights_.save(archive);
     for (std::size_t i = 0; i < layers_.size(); ++i) {
       if (layers_[i].radius.defined() && has_radii) {
         archive.write("radius/" + std::to_string(i), layers_[i].radius, /*is_buffer=*/true);
@@ -140,18 +159,19 @@ class LAWNRule {
     c10::IValue steps;
     archive.read("phase", phase);
     archive.read("steps", steps);
-    refuse_other_weights(kName, archive, named_weights(), positions_);
+    weights_.refuse_others(kName, archive);
     auto layers = layers_;
     for (std::size_t i = 0; i < layers.size(); ++i) {
       at::Tensor radius;
       const bool saved = archive.try_read("radius/" + std::to_string(i), radius, true);
       TORCH_CHECK(saved || phase.toInt() == static_cast<int64_t>(Phase::kFree), kName,
-                  ": the checkpoint of a constrained phase lacks the radius of ", names_[i]);
+                  ": the checkpoint of a constrained phase lacks the radius of ",
+                  weights_.names()[i]);
       TORCH_CHECK(!saved || radius.sizes() == spheres_->radius_shape(layers[i]), kName,
-                  ": expected the radius of ", names_[i], " to have shape ",
+                  ": expected the radius of ", weights_.names()[i], " to have shape ",
                   at::IntArrayRef(spheres_->radius_shape(layers[i])), ", got ", radius.sizes(),
                   ": the checkpoint was written with another granularity; nothing was changed");
-      layers[i].radius = saved ? radius.to(layers[i].weight.device()) : at::Tensor();
+      layers[i].radius = saved ? follow(radius, layers[i].weight) : at::Tensor();
     }
     layers_ = std::move(layers);
     phase_ = static_cast<Phase>(phase.toInt());
@@ -161,6 +181,7 @@ class LAWNRule {
   }
 
   Report report() const {
+    weights_.check_shapes(kName);
     Report result{phase(), steps(), {}};
     auto layers = layers_;
     for (auto& layer : layers) {
@@ -169,9 +190,9 @@ class LAWNRule {
     }
     const auto sums = spheres_->sums(layers);
     for (std::size_t i = 0; i < layers_.size(); ++i) {
-      result.layers.push_back(measure(names_[i], layers[i], sums[i], result.phase));
+      result.layers.push_back(measure(weights_.names()[i], layers[i], sums[i], result.phase));
       const auto& angles = angles_.angles();
-      if (!angles.empty()) result.layers.back().angular_step = angles[i].item<double>();
+      if (!angles.empty()) result.layers.back().angular_step = if_finite(angles[i].item<double>());
     }
     return result;
   }
@@ -187,7 +208,7 @@ class LAWNRule {
   }
   int64_t steps() const { return clocks_ ? clocks_->read().first : steps_; }
   const LAWNOptions& options() const { return options_; }
-  const std::vector<std::string>& names() const { return names_; }
+  const std::vector<std::string>& names() const { return weights_.names(); }
 
  private:
   void before_device_step(torch::optim::Optimizer& optimizer) {
@@ -212,6 +233,31 @@ class LAWNRule {
     }
   }
 
+  /// Refuses radii that are not numbers > 0 in the type in which they are kept, or that a sphere's
+  /// elements cannot reach in the type of the weight.
+  void check_radii() const {
+    TORCH_CHECK(options_.radii().size() == layers_.size(), kName,
+                ": expected one of radii for each of ", layers_.size(),
+                " constrained tensors, got ", options_.radii().size());
+    for (std::size_t i = 0; i < layers_.size(); ++i) {
+      const at::Tensor& weight = layers_[i].weight;
+      const int64_t spheres = c10::multiply_integers(spheres_->radius_shape(layers_[i]));
+      const double numel = static_cast<double>(whole_numel(weight)) /
+                           static_cast<double>(std::max<int64_t>(spheres, 1));
+      const double given = options_.radii()[i];
+      const auto as = [](double value, const at::TensorOptions& options) {
+        return at::full({}, value, options.device(at::kCPU)).item().toDouble();
+      };
+      const auto accumulated = weight.options().dtype(sphere::accumulation_dtype(weight));
+      const double radius = as(given, accumulated);
+      const double element = as(given / std::sqrt(std::max(numel, 1.0)), weight.options());
+      TORCH_CHECK(std::isfinite(radius) && radius > 0 && std::isfinite(element) && element > 0,
+                  kName, ": radii must be > 0 and finite in the type of the weight, got ", given,
+                  " for ", weights_.names()[i], " of type ", weight.scalar_type(), ", in which ",
+                  "it is ", radius, " and each of its ", numel, " elements ", element);
+    }
+  }
+
   int64_t whole_numel(const at::Tensor& weight) const {
     return c10::multiply_integers(spheres_->whole_shape(weight));
   }
@@ -220,21 +266,27 @@ class LAWNRule {
   std::string description() const {
     auto text = options_.describe();
     for (std::size_t i = 0; i < layers_.size(); ++i) {
-      text += c10::str("constrained ", names_[i], ' ', layers_[i].weight.scalar_type(), ' ',
-                       spheres_->whole_shape(layers_[i].weight), '\n');
+      text += c10::str("constrained ", weights_.names()[i], ' ', layers_[i].weight.scalar_type(),
+                       ' ', spheres_->whole_shape(layers_[i].weight), '\n');
     }
     return text;
   }
 
-  void add(const SubnetworkParameter& parameter) {
+  sphere::Layer layer_of(const SubnetworkParameter& parameter) const {
     sphere::Layer layer;
     layer.weight = parameter.tensor;
     if (options_.granularity() == Granularity::kOutputUnit && parameter.role != Role::kBias &&
         spheres_->whole_shape(parameter.tensor).size() > 1) {
       layer.unit_dim = parameter.unit_dim;
     }
-    layers_.push_back(std::move(layer));
-    names_.push_back(parameter.name);
+    return layer;
+  }
+
+  /// Lets go of what is held for the length of a step alone.
+  void let_go() {
+    for (auto& layer : layers_) layer.gradient.reset();
+    angles_.forget();
+    forgotten_.clear();
   }
 
   void attach_gradients(const torch::optim::Optimizer& optimizer) {
@@ -245,16 +297,16 @@ class LAWNRule {
     for (std::size_t i = 0; i < layers_.size(); ++i) {
       auto& layer = layers_[i];
       layer.gradient = layer.weight.grad();
-      TORCH_CHECK(!layer.gradient.defined() || layer.gradient.layout() == at::kStrided, kName,
-                  ": expected a dense gradient for ", names_[i], ", got one of layout ",
-                  layer.gradient.layout(),
-                  ": make its embedding with sparse(false), or leave it out ",
-                  "of the selection (parameters outside it may have sparse gradients)");
-      layer.weight_decay = decays.at(static_cast<std::size_t>(positions_[2 * i]));
-      if (layer.radius.defined() && layer.radius.device() != layer.weight.device()) {
-        layer.radius = layer.radius.to(layer.weight.device());  // the model has been moved
-      }
+      layer.weight_decay = decays[weights_.position(i).group];
+      if (layer.radius.defined()) layer.radius = follow(layer.radius, layer.weight);
     }
+  }
+
+  /// `radius` on the device and in the type of a weight that may have been moved or converted.
+  static at::Tensor follow(const at::Tensor& radius, const at::Tensor& weight) {
+    const auto dtype = sphere::accumulation_dtype(weight);
+    if (radius.device() == weight.device() && radius.scalar_type() == dtype) return radius;
+    return radius.to(weight.device(), dtype);
   }
 
   double weight_decay_of(const torch::optim::OptimizerOptions& options) const {
@@ -273,7 +325,7 @@ class LAWNRule {
       const auto host = norms[i].to(at::kCPU, at::kDouble).reshape({-1});
       for (int64_t unit = 0; unit < host.numel() && whole_numel(layers_[i].weight) > 0; ++unit) {
         const double norm = host.data_ptr<double>()[unit];
-        TORCH_CHECK(std::isfinite(norm) && norm > 0, kName, ": expected ", names_[i],
+        TORCH_CHECK(std::isfinite(norm) && norm > 0, kName, ": expected ", weights_.names()[i],
                     " to have a finite norm > 0 ", when, ", got ", norm,
                     layers_[i].unit_dim == sphere::kWholeTensor
                         ? std::string()
@@ -320,30 +372,16 @@ class LAWNRule {
     }
   }
 
-  std::vector<at::Tensor> weights() const {
-    std::vector<at::Tensor> all;
-    for (const auto& layer : layers_) all.push_back(layer.weight);
-    return all;
-  }
-
-  std::vector<NamedWeight> named_weights() const {
-    std::vector<NamedWeight> all;
-    for (std::size_t i = 0; i < layers_.size(); ++i) {
-      all.push_back({names_[i], layers_[i].weight});
-    }
-    return all;
-  }
-
   LAWNOptions options_;
   std::shared_ptr<Spheres> spheres_;
-  std::vector<std::string> names_;
-  std::vector<sphere::Layer> layers_;
-  std::vector<int64_t> positions_;  // group and index of each layer
+  HeldWeights weights_;
+  std::vector<sphere::Layer> layers_;  // of weights_
   Phase phase_ = Phase::kFree;
   int64_t steps_ = 0;
   bool folds_ = false;
   std::optional<Clocks> clocks_;  // once they are there, phase and steps are theirs
   AngularSteps angles_;
+  ForgottenState forgotten_;  // since the switch, until the step that it falls into is over
 };
 
 }  // namespace lawn::detail

@@ -19,6 +19,7 @@
 #include <torch/serialize/input-archive.h>
 #include <torch/serialize/output-archive.h>
 
+#include <lawn/held_once.h>
 #include <lawn/optim/capture.h>
 #include <lawn/optim/device_numbers.h>
 #include <lawn/optim/folded/folding.h>
@@ -36,7 +37,7 @@ namespace lawn::detail {
 ///
 /// What the function cannot take (can_fuse; sparse gradients; state in another order of memory) is
 /// stepped by `Base` itself, one parameter after the other, or refused as `Base` refuses it. A
-/// parameter may be held once only.
+/// parameter that is held twice is refused.
 ///
 /// @tparam Rule  static functions; Entry is FusedEntry<State>
 ///   const char* kName                               in messages
@@ -47,6 +48,7 @@ namespace lawn::detail {
 ///   bool keeps_state(const Options&)
 ///   bool fits(const State&, const at::Tensor& parameter, const Options&)
 ///                                                   whether its tensors lie beside the parameter
+///   const at::Tensor& moment(const State&)          one of them, undefined where there is none
 ///   std::unique_ptr<State> make_state(const at::Tensor& parameter, const Options&)
 ///   bool kCounts                                    State has a step count
 ///   void count_step(State&)
@@ -71,7 +73,7 @@ class Fused : public Base, public std::conditional_t<Rule::kFolds, Folding, NoFo
       loss = closure();
     }
     [[maybe_unused]] const Folded folded = this->take_layers();
-    if (capturable()) check_device_step();
+    check_step();
     for (std::size_t group = 0; group < this->param_groups_.size(); ++group) {
       const Options& options = options_of(group);
       std::vector<at::Tensor> refused;
@@ -89,6 +91,30 @@ class Fused : public Base, public std::conditional_t<Rule::kFolds, Folding, NoFo
       update(entries, options, group);
     }
     return loss;
+  }
+
+  /// Refuses what a step with the gradients of now would refuse; `step()` does it by itself.
+  /// @throws c10::Error  that names the parameter, for one that is held twice or whose state has
+  ///                     another shape; for a group with another optimizer's options; after
+  ///                     `make_capturable` what that names. Nothing is changed
+  void check_step() {
+    held_once_.check(Rule::kName, this->param_groups_,
+                     [this](const at::Tensor& parameter, const Position& position) {
+                       const State* state = find_state(parameter);
+                       if (state == nullptr) return;
+                       refuse_other_shape(Rule::kName, Rule::moment(*state), parameter, position);
+                     });
+    for (std::size_t group = 0; group < this->param_groups_.size(); ++group) options_of(group);
+    if (capturable()) check_device_step();
+  }
+
+  /// As `Base`'s.
+  /// @throws c10::Error  also for a parameter that is held already, with its two places; the groups
+  ///                     stay as they were
+  void add_param_group(const torch::optim::OptimizerParamGroup& group) {
+    add_checked_group(
+        *this, [&] { Base::add_param_group(group); },
+        [&] { held_once_.check(Rule::kName, this->param_groups_); });
   }
 
   /// Moves learning rates and step counts to the devices of the parameters, for good: from now on a
@@ -160,6 +186,7 @@ class Fused : public Base, public std::conditional_t<Rule::kFolds, Folding, NoFo
   void load(torch::serialize::InputArchive& archive) override {
     download_step_counts();  // of parameters that the checkpoint lacks
     Base::load(archive);
+    held_once_ = {};  // to look at the new state
     if (capturable()) numbers_->forget_counts();
   }
 
@@ -344,6 +371,7 @@ class Fused : public Base, public std::conditional_t<Rule::kFolds, Folding, NoFo
     Base::step();
   }
 
+  HeldOnce held_once_ = HeldOnce(Rule::kName, this->param_groups_);
   std::optional<DeviceNumbers> numbers_;
 };
 

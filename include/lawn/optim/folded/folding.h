@@ -102,10 +102,16 @@ class FoldedGroup {
     std::vector<Entry> others;
     for (Entry& entry : entries) {
       const sphere::Layer* layer = find(entry.parameter);
-      if (layer != nullptr && Rule::folds(options) && takes(*layer, entry)) {
+      if (layer == nullptr) {
+        others.push_back(std::move(entry));
+        continue;
+      }
+      of_parameter.erase(layer->weight.unsafeGetTensorImpl());
+      if (Rule::folds(options) && takes(*layer, entry)) {
         folded_.push_back({std::move(entry), layer});
-        of_parameter.erase(layer->weight.unsafeGetTensorImpl());
       } else {
+        apart_.push_back(*layer);
+        apart_.back().gradient = entry.gradient;  // a copy, where the orders of memory differ
         others.push_back(std::move(entry));
       }
     }
