@@ -514,25 +514,30 @@ TYPED_TEST(ConformanceOfOwn, RefusesAParameterThatIsHeldTwice) {
       [&] {
         TypeParam::make({OptimizerParamGroup({a, b, a})});
       },
-      "got parameter 2 of group 0, of shape [2, 3], also as parameter 0 of group 0");
+      "got one of shape [2, 3] as parameter 2 of group 0 that is parameter 0 of group 0, too");
   expect_refusal(
       [&] {
         TypeParam::make({OptimizerParamGroup({a}), OptimizerParamGroup({b, a})});
       },
-      "got parameter 1 of group 1, of shape [2, 3], also as parameter 0 of group 0");
+      "got one of shape [2, 3] as parameter 1 of group 1 that is parameter 0 of group 0, too");
 
   auto optimizer = TypeParam::make({OptimizerParamGroup({a})});
   expect_refusal(
       [&] {
         optimizer.add_param_group(OptimizerParamGroup({b, a}));
       },
-      "got parameter 1 of group 1");
+      "as a parameter of the new group that is parameter 0 of group 0, too");
+  expect_refusal(
+      [&] {
+        optimizer.add_param_group(OptimizerParamGroup({b, b}));
+      },
+      "as a parameter of the new group that is in the same group, too");
   EXPECT_EQ(optimizer.param_groups().size(), 1U);
 
   a.mutable_grad() = torch::ones({2, 3});
   b.mutable_grad() = torch::ones({2, 3});
   optimizer.param_groups().front().params() = {a, b, b};  // past every check but the step's
-  expect_refusal([&] { optimizer.step(); }, "got parameter 2 of group 0");
+  expect_refusal([&] { optimizer.step(); }, "as parameter 2 of group 0");
   EXPECT_TRUE(torch::equal(a.detach(), torch::ones({2, 3}))) << "nothing was changed";
   optimizer.param_groups().front().params() = {a};
   optimizer.step();

@@ -107,14 +107,11 @@ class Decorator : public Opt {
   }
 
   /// As `Opt`'s.
-  /// @throws c10::Error also for a tensor that the rule works on and that the optimizer would then
-  ///         hold twice; the groups stay as they were
+  /// @throws c10::Error also for a tensor that the optimizer would then hold twice, with its two
+  ///         places; the groups stay as they were
   void add_param_group(const torch::optim::OptimizerParamGroup& group) {
-    const auto check = [this] {
-      if constexpr (detail::kHasCheck<Rule>) rule_.check(*this);
-    };
-    detail::add_checked_group(
-        *this, [&] { Opt::add_param_group(group); }, check);
+    detail::refuse_held(Rule::kName, this->param_groups(), group);
+    Opt::add_param_group(group);
   }
 
   /// Writes what `Opt` writes, in its layout, and the rule's state beside it: a plain `Opt` can

@@ -3,12 +3,15 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <string>
 #include <unordered_map>
+#include <unordered_set>
 #include <vector>
 
 #include <ATen/core/Tensor.h>
 #include <c10/core/TensorImpl.h>
 #include <c10/util/Exception.h>
+#include <c10/util/StringUtil.h>
 #include <torch/optim/optimizer.h>
 
 /// Which parameters an optimizer holds, and where.
@@ -42,6 +45,16 @@ inline std::uint64_t fingerprint(const std::vector<torch::optim::OptimizerParamG
   return sum;
 }
 
+/// @param place, other  where it comes a second time, and where it is already
+/// @throws c10::Error, always
+[[noreturn]] inline void refuse_second_place(const char* who, const at::Tensor& parameter,
+                                             const std::string& place, const std::string& other) {
+  TORCH_CHECK(false, who, ": expected every parameter once, got one of shape ", parameter.sizes(),
+              " as ", place, " that is ", other,
+              ", too: it would be stepped twice. Give the optimizer each tensor once; "
+              "lawn::unique_parameters(*model) lists those of a model with tied weights so");
+}
+
 /// Refuses an optimizer that would step a tensor twice. Looks closely when it is asked for the
 /// first time, and again when the parameters have changed since.
 class HeldOnce {
@@ -66,11 +79,11 @@ class HeldOnce {
       for (std::size_t p = 0; p < parameters.size(); ++p) {
         const auto [held, is_new] =
             places.emplace(parameters[p].unsafeGetTensorImpl(), Position{g, p});
-        TORCH_CHECK(is_new, who, ": expected every parameter once, got parameter ", p, " of group ",
-                    g, ", of shape ", parameters[p].sizes(), ", also as parameter ",
-                    held->second.index, " of group ", held->second.group,
-                    ": it would be stepped twice. Give the optimizer each tensor once; "
-                    "lawn::unique_parameters(*model) lists those of a model with tied weights so");
+        if (!is_new) {
+          refuse_second_place(
+              who, parameters[p], c10::str("parameter ", p, " of group ", g),
+              c10::str("parameter ", held->second.index, " of group ", held->second.group));
+        }
         more(parameters[p], Position{g, p});
       }
     }
@@ -84,15 +97,23 @@ class HeldOnce {
   std::uint64_t checked_ = 0;
 };
 
-/// Adds a group by `add()`, and takes it out again if `check()` then throws.
-template <class Add, class Check>
-void add_checked_group(torch::optim::Optimizer& optimizer, const Add& add, const Check& check) {
-  add();
-  try {
-    check();
-  } catch (...) {
-    optimizer.param_groups().pop_back();
-    throw;
+/// Refuses a new group of which a parameter is in `groups` already, or comes twice.
+/// @throws c10::Error that names its two places
+inline void refuse_held(const char* who,
+                        const std::vector<torch::optim::OptimizerParamGroup>& groups,
+                        const torch::optim::OptimizerParamGroup& added) {
+  std::unordered_set<const c10::TensorImpl*> of_added;
+  for (const auto& parameter : added.params()) {
+    if (of_added.insert(parameter.unsafeGetTensorImpl()).second) continue;
+    refuse_second_place(who, parameter, "a parameter of the new group", "in the same group");
+  }
+  for (std::size_t g = 0; g < groups.size(); ++g) {
+    for (std::size_t p = 0; p < groups[g].params().size(); ++p) {
+      const at::Tensor& parameter = groups[g].params()[p];
+      if (of_added.count(parameter.unsafeGetTensorImpl()) == 0) continue;
+      refuse_second_place(who, parameter, "a parameter of the new group",
+                          c10::str("parameter ", p, " of group ", g));
+    }
   }
 }
 

@@ -112,9 +112,8 @@ class Fused : public Base, public std::conditional_t<Rule::kFolds, Folding, NoFo
   /// @throws c10::Error  also for a parameter that is held already, with its two places; the groups
   ///                     stay as they were
   void add_param_group(const torch::optim::OptimizerParamGroup& group) {
-    add_checked_group(
-        *this, [&] { Base::add_param_group(group); },
-        [&] { held_once_.check(Rule::kName, this->param_groups_); });
+    refuse_held(Rule::kName, this->param_groups_, group);
+    Base::add_param_group(group);
   }
 
   /// Moves learning rates and step counts to the devices of the parameters, for good: from now on a

@@ -81,9 +81,8 @@ class LAMB : public torch::optim::Optimizer {
   /// As LibTorch's, and checks the options of the group.
   void add_param_group(const torch::optim::OptimizerParamGroup& group) {
     detail::check_group_options<LAMBOptions>(kName, group);
-    detail::add_checked_group(
-        *this, [&] { Optimizer::add_param_group(group); },
-        [&] { held_once_.check(kName, param_groups_); });
+    detail::refuse_held(kName, param_groups_, group);
+    Optimizer::add_param_group(group);
     detail::keep_group_options(group, param_groups_.back());
   }
 

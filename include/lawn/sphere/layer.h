@@ -5,6 +5,7 @@
 #include <vector>
 
 #include <ATen/core/Tensor.h>
+#include <c10/core/DeviceType.h>
 #include <c10/core/ScalarType.h>
 
 namespace lawn::sphere {
@@ -33,6 +34,12 @@ struct Layer {
 /// float32.
 inline at::ScalarType accumulation_dtype(const at::Tensor& tensor) {
   return tensor.scalar_type() == at::kDouble ? at::kDouble : at::kFloat;
+}
+
+/// The dtype in which ATen takes sums of products of numbers in `accumulation_dtype`: float64, out
+/// of whose range no product of float32 numbers falls, except on devices that have none.
+inline at::ScalarType product_dtype(const at::Tensor& tensor) {
+  return tensor.device().type() == c10::DeviceType::MPS ? at::kFloat : at::kDouble;
 }
 
 /// The shape of a layer's norms and radii: `[]`, or `[units]`.
