@@ -14,14 +14,15 @@
 #include <ATen/TensorOperators.h>
 #include <ATen/core/Tensor.h>
 #include <ATen/core/ivalue.h>
-#include <ATen/ops/full.h>
 #include <ATen/ops/full_like.h>
 #include <ATen/ops/isfinite.h>
 #include <ATen/ops/where.h>
 #include <ATen/ops/zeros.h>
 #include <c10/core/TensorOptions.h>
 #include <c10/util/ArrayRef.h>
+#include <c10/util/BFloat16.h>
 #include <c10/util/Exception.h>
+#include <c10/util/Half.h>
 #include <c10/util/StringUtil.h>
 #include <c10/util/accumulate.h>
 #include <torch/optim/optimizer.h>
@@ -233,6 +234,20 @@ class LAWNRule {
     }
   }
 
+  static double rounded_to(at::ScalarType dtype, double value) {
+    const auto narrow = static_cast<float>(value);
+    switch (dtype) {
+      case at::kDouble:
+        return value;
+      case at::kHalf:
+        return static_cast<float>(c10::Half(narrow));
+      case at::kBFloat16:
+        return static_cast<float>(c10::BFloat16(narrow));
+      default:
+        return narrow;
+    }
+  }
+
   /// Refuses radii that are not numbers > 0 in the type in which they are kept, or that a sphere's
   /// elements cannot reach in the type of the weight.
   void check_radii() const {
@@ -245,12 +260,9 @@ class LAWNRule {
       const double numel = static_cast<double>(whole_numel(weight)) /
                            static_cast<double>(std::max<int64_t>(spheres, 1));
       const double given = options_.radii()[i];
-      const auto as = [](double value, const at::TensorOptions& options) {
-        return at::full({}, value, options.device(at::kCPU)).item().toDouble();
-      };
-      const auto accumulated = weight.options().dtype(sphere::accumulation_dtype(weight));
-      const double radius = as(given, accumulated);
-      const double element = as(given / std::sqrt(std::max(numel, 1.0)), weight.options());
+      const double radius = rounded_to(sphere::accumulation_dtype(weight), given);
+      const double element =
+          rounded_to(weight.scalar_type(), given / std::sqrt(std::max(numel, 1.0)));
       TORCH_CHECK(std::isfinite(radius) && radius > 0 && std::isfinite(element) && element > 0,
                   kName, ": radii must be > 0 and finite in the type of the weight, got ", given,
                   " for ", weights_.names()[i], " of type ", weight.scalar_type(), ", in which ",

@@ -3,10 +3,10 @@
 
 #include <cmath>
 #include <cstdint>
-#include <limits>
 #include <type_traits>
 
 #include <lawn/sphere/cpu/instruction_set.h>
+#include <lawn/sphere/flat.h>
 
 // A compiler without OpenMP's SIMD pragmas may say so; the loops are right without them.
 #if defined(__GNUC__)
@@ -115,17 +115,13 @@ struct WideInnerProducts {
   }
 };
 
-/// Whether a sum over `numel` products of type T may have lost something to the limits of its
-/// range: products that have overflowed, or so small a sum that what vanished of its products, at
-/// most the least number of full precision each, may be seen in it. Not so NaN, which no other
-/// arithmetic mends.
+/// Whether a sum over `numel` products of type T may have left its range; see `kLeastFloatSum`.
 template <class T>
 bool out_of_range(double sum, std::int64_t numel) {
   if (!std::is_same_v<T, float>) return false;
-  constexpr double kVisible = 1.0 / (1 << 26);
-  constexpr double kLost = std::numeric_limits<float>::min() / kVisible;
-  return std::abs(sum) < kLost * static_cast<double>(numel) ||
-         std::abs(sum) > std::numeric_limits<float>::max();
+  const double size = std::abs(sum);
+  return !(size >= double{kLeastFloatSum} * static_cast<double>(numel) &&
+           size <= double{kMostFloatSum});  // or NaN
 }
 
 /// `InnerProducts`, right over the whole range of floats: where their products leave it, the sums
