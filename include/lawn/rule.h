@@ -20,9 +20,7 @@
 #include <ATen/ops/zeros.h>
 #include <c10/core/TensorOptions.h>
 #include <c10/util/ArrayRef.h>
-#include <c10/util/BFloat16.h>
 #include <c10/util/Exception.h>
-#include <c10/util/Half.h>
 #include <c10/util/StringUtil.h>
 #include <c10/util/accumulate.h>
 #include <torch/optim/optimizer.h>
@@ -37,6 +35,7 @@
 #include <lawn/optim/folded/folding.h>
 #include <lawn/options.h>
 #include <lawn/own_gradients.h>
+#include <lawn/radii.h>
 #include <lawn/report.h>
 #include <lawn/sphere/sphere.h>
 #include <lawn/sphere/spheres.h>
@@ -64,7 +63,9 @@ class LAWNRule {
       selected.push_back({parameter.name, parameter.tensor});
     }
     weights_ = HeldWeights(kName, optimizer, selected);
-    if (options_.radius() == Radius::kGiven) check_radii();
+    if (options_.radius() == Radius::kGiven) {
+      check_given_radii(kName, options_.radii(), weights_.names(), layers_, *spheres_);
+    }
     for (const auto& group : optimizer.param_groups()) {
       const bool known = !group.has_options() || coupled_weight_decay(group.options());
       TORCH_CHECK(
@@ -172,7 +173,7 @@ class LAWNRule {
                   ": expected the radius of ", weights_.names()[i], " to have shape ",
                   at::IntArrayRef(spheres_->radius_shape(layers[i])), ", got ", radius.sizes(),
                   ": the checkpoint was written with another granularity; nothing was changed");
-      layers[i].radius = saved ? follow(radius, layers[i].weight) : at::Tensor();
+      layers[i].radius = sphere::beside_sums(layers[i].weight, radius);
     }
     layers_ = std::move(layers);
     phase_ = static_cast<Phase>(phase.toInt());
@@ -234,42 +235,6 @@ class LAWNRule {
     }
   }
 
-  static double rounded_to(at::ScalarType dtype, double value) {
-    const auto narrow = static_cast<float>(value);
-    switch (dtype) {
-      case at::kDouble:
-        return value;
-      case at::kHalf:
-        return static_cast<float>(c10::Half(narrow));
-      case at::kBFloat16:
-        return static_cast<float>(c10::BFloat16(narrow));
-      default:
-        return narrow;
-    }
-  }
-
-  /// Refuses radii that are not numbers > 0 in the type in which they are kept, or that a sphere's
-  /// elements cannot reach in the type of the weight.
-  void check_radii() const {
-    TORCH_CHECK(options_.radii().size() == layers_.size(), kName,
-                ": expected one of radii for each of ", layers_.size(),
-                " constrained tensors, got ", options_.radii().size());
-    for (std::size_t i = 0; i < layers_.size(); ++i) {
-      const at::Tensor& weight = layers_[i].weight;
-      const int64_t spheres = c10::multiply_integers(spheres_->radius_shape(layers_[i]));
-      const double numel = static_cast<double>(whole_numel(weight)) /
-                           static_cast<double>(std::max<int64_t>(spheres, 1));
-      const double given = options_.radii()[i];
-      const double radius = rounded_to(sphere::accumulation_dtype(weight), given);
-      const double element =
-          rounded_to(weight.scalar_type(), given / std::sqrt(std::max(numel, 1.0)));
-      TORCH_CHECK(std::isfinite(radius) && radius > 0 && std::isfinite(element) && element > 0,
-                  kName, ": radii must be > 0 and finite in the type of the weight, got ", given,
-                  " for ", weights_.names()[i], " of type ", weight.scalar_type(), ", in which ",
-                  "it is ", radius, " and each of its ", numel, " elements ", element);
-    }
-  }
-
   int64_t whole_numel(const at::Tensor& weight) const {
     return c10::multiply_integers(spheres_->whole_shape(weight));
   }
@@ -310,15 +275,8 @@ class LAWNRule {
       auto& layer = layers_[i];
       layer.gradient = layer.weight.grad();
       layer.weight_decay = decays[weights_.position(i).group];
-      if (layer.radius.defined()) layer.radius = follow(layer.radius, layer.weight);
+      layer.radius = sphere::beside_sums(layer.weight, layer.radius);
     }
-  }
-
-  /// `radius` on the device and in the type of a weight that may have been moved or converted.
-  static at::Tensor follow(const at::Tensor& radius, const at::Tensor& weight) {
-    const auto dtype = sphere::accumulation_dtype(weight);
-    if (radius.device() == weight.device() && radius.scalar_type() == dtype) return radius;
-    return radius.to(weight.device(), dtype);
   }
 
   double weight_decay_of(const torch::optim::OptimizerOptions& options) const {
@@ -334,16 +292,8 @@ class LAWNRule {
         norms[i] = at::where(at::isfinite(norms[i]), norms[i], 0.0);
         continue;
       }
-      const auto host = norms[i].to(at::kCPU, at::kDouble).reshape({-1});
-      for (int64_t unit = 0; unit < host.numel() && whole_numel(layers_[i].weight) > 0; ++unit) {
-        const double norm = host.data_ptr<double>()[unit];
-        TORCH_CHECK(std::isfinite(norm) && norm > 0, kName, ": expected ", weights_.names()[i],
-                    " to have a finite norm > 0 ", when, ", got ", norm,
-                    layers_[i].unit_dim == sphere::kWholeTensor
-                        ? std::string()
-                        : " in output unit " + std::to_string(unit),
-                    "; initialise it otherwise, leave it out of the selection, or use ",
-                    "LAWNOptions().zero_norm(ZeroNorm::kLeaveFree)");
+      if (whole_numel(layers_[i].weight) > 0) {
+        check_norms(kName, norms[i], weights_.names()[i], when);
       }
     }
     return norms;

@@ -213,18 +213,14 @@ class AdmmRule {
   void follow_weights() {
     for (std::size_t i = 0; i < weights_.size(); ++i) {
       const at::Tensor& weight = weights_.tensors()[i];
-      const auto follow = [&](at::Tensor& tensor, at::ScalarType dtype) {
-        if (!tensor.defined()) return;
-        if (tensor.device() == weight.device() && tensor.scalar_type() == dtype) return;
-        tensor = tensor.to(weight.device(), dtype);
-      };
       if (finalized_) {
-        follow(structures_[i].chosen, at::kBool);
-        follow(structures_[i].signs, at::kChar);
-        follow(structures_[i].pruned, at::kBool);
+        for (at::Tensor* tensor :
+             {&structures_[i].chosen, &structures_[i].signs, &structures_[i].pruned}) {
+          if (tensor->defined()) *tensor = tensor->to(weight.device());
+        }
       } else {
-        follow(targets_[i], sphere::accumulation_dtype(weight));
-        follow(duals_[i], sphere::accumulation_dtype(weight));
+        targets_[i] = sphere::beside_sums(weight, targets_[i]);
+        duals_[i] = sphere::beside_sums(weight, duals_[i]);
       }
     }
   }

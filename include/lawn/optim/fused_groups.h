@@ -14,7 +14,6 @@
 #include <ATen/core/grad_mode.h>
 #include <c10/util/ArrayRef.h>
 #include <c10/util/Exception.h>
-#include <c10/util/ScopeExit.h>
 #include <torch/optim/optimizer.h>
 #include <torch/serialize/input-archive.h>
 #include <torch/serialize/output-archive.h>
@@ -233,25 +232,20 @@ class Fused : public Base, public std::conditional_t<Rule::kFolds, Folding, NoFo
 
   /// Moves the parameters: one call of the fused function for each list. Reorders `entries`.
   void update(std::vector<Entry>& entries, const Options& options, std::size_t group) const {
-    auto begin = entries.begin();
-    while (begin != entries.end()) {
-      const auto device = begin->parameter.device();
-      const auto dtype = begin->parameter.scalar_type();
-      const bool first = begin->first;
-      const auto end = std::stable_partition(begin, entries.end(), [&](const Entry& entry) {
-        return entry.parameter.device() == device && entry.parameter.scalar_type() == dtype &&
-               entry.first == first;
-      });
+    const auto alike = [](const Entry& a, const Entry& b) {
+      return a.parameter.device() == b.parameter.device() &&
+             a.parameter.scalar_type() == b.parameter.scalar_type() && a.first == b.first;
+    };
+    for_each_run(entries, alike, [&](auto begin, auto end) {
       const c10::ArrayRef<Entry> list(&*begin, static_cast<std::size_t>(end - begin));
-      if (const DeviceRate* rate = find_rate(group, device)) {
+      if (const DeviceRate* rate = find_rate(group, begin->parameter.device())) {
         Rule::update(list, options, rate->narrow);
       } else {
         Rule::update(list, options, options.lr());
       }
       // The fused functions do not, so that autograd would not notice a stale graph.
       std::for_each(begin, end, [](const Entry& entry) { sphere::bump_version(entry.parameter); });
-      begin = end;
-    }
+    });
   }
 
  private:
@@ -272,14 +266,7 @@ class Fused : public Base, public std::conditional_t<Rule::kFolds, Folding, NoFo
     return capturable() ? numbers_->find_rate(group, device) : nullptr;
   }
 
-  /// Whether a parameter lies on a device that is capturing.
-  bool captures() const {
-    const auto& groups = this->param_groups_;
-    return std::any_of(groups.begin(), groups.end(), [](const auto& group) {
-      const auto devices = devices_of(group.params());
-      return std::any_of(devices.begin(), devices.end(), is_capturing);
-    });
-  }
+  bool captures() const { return any_captures(this->param_groups_); }
 
   void upload_rates() {
     for (std::size_t group = 0; group < this->param_groups_.size(); ++group) {
@@ -360,13 +347,7 @@ class Fused : public Base, public std::conditional_t<Rule::kFolds, Folding, NoFo
         if (find_state(parameter) == nullptr) make_state(parameter, options_of(group));
       }
     }
-    std::vector<std::vector<at::Tensor>> held(this->param_groups_.size());
-    held[group] = std::move(parameters);
-    const auto swap_held = [&] {
-      for (std::size_t i = 0; i < held.size(); ++i) held[i].swap(this->param_groups_[i].params());
-    };
-    swap_held();
-    const auto restore = c10::make_scope_exit(swap_held);
+    const HoldAlone only(this->param_groups_, group, std::move(parameters));
     Base::step();
   }
 

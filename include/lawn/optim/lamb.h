@@ -153,8 +153,8 @@ class LAMB : public torch::optim::Optimizer {
       state = std::move(fresh);
     }
     auto& found = static_cast<LAMBParamState&>(*state);
-    found.exp_avg(detail::beside_wide(weight, found.exp_avg()));
-    found.exp_avg_sq(detail::beside_wide(weight, found.exp_avg_sq()));
+    found.exp_avg(sphere::beside_sums(weight, found.exp_avg()));
+    found.exp_avg_sq(sphere::beside_sums(weight, found.exp_avg_sq()));
     return found;
   }
 

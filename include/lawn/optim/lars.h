@@ -161,7 +161,7 @@ class LARS : public torch::optim::Optimizer {
       state = std::move(fresh);
     }
     auto& found = static_cast<LARSParamState&>(*state);
-    found.momentum_buffer(detail::beside_wide(weight, found.momentum_buffer()));
+    found.momentum_buffer(sphere::beside_sums(weight, found.momentum_buffer()));
     return found.momentum_buffer();
   }
 

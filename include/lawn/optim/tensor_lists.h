@@ -75,15 +75,6 @@ void check_gradients(const char* who,
   }
 }
 
-/// A tensor of the state of `weight`, on its device and in the dtype in which sums over it are
-/// taken: the model may have been moved or converted since the state was made.
-inline at::Tensor beside_wide(const at::Tensor& weight, const at::Tensor& of_state) {
-  const auto dtype = sphere::accumulation_dtype(weight);
-  if (!of_state.defined()) return of_state;
-  if (of_state.device() == weight.device() && of_state.scalar_type() == dtype) return of_state;
-  return of_state.to(weight.device(), dtype);
-}
-
 /// All parameters that have a gradient, in batches.
 /// @param groups  that `check_gradients` takes
 template <class Options>
