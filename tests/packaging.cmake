@@ -137,3 +137,14 @@ add_test(NAME compile_time COMMAND "${Python3_EXECUTABLE}" "${scripts}/compile_t
 set_tests_properties(compile_time PROPERTIES PROCESSORS 2)
 
 add_test(NAME formatting COMMAND "${scripts}/format.sh")
+
+# --- Where LibTorch is found ------------------------------------------------------------------------------------------
+
+set(find_torch "${CMAKE_CURRENT_SOURCE_DIR}/find_torch/find_torch_test.py")
+set_property(DIRECTORY APPEND PROPERTY CMAKE_CONFIGURE_DEPENDS "${find_torch}")
+file(STRINGS "${find_torch}" cases REGEX "def test_")
+foreach(case IN LISTS cases)
+  string(REGEX REPLACE ".*def (test_[a-z_]+).*" "\\1" case "${case}")
+  string(REGEX REPLACE "^test_" "find_torch_" name "${case}")
+  add_test(NAME ${name} COMMAND "${Python3_EXECUTABLE}" -B "${find_torch}" "${CMAKE_COMMAND}" FindTorch.${case})
+endforeach()
