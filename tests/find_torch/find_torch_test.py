@@ -111,7 +111,8 @@ class FindTorch(unittest.TestCase):
 
     def test_takes_a_prefix_as_torch_dir_of_the_environment_as_find_package_does(self):
         torch = self.libtorch("a")
-        self.expect(self.as_find_package(Torch_DIR=torch), torch, "the environment's Torch_DIR")
+        for name in (torch, f"{torch}/", f"{torch.parent}/x/../{torch.name}"):
+            self.expect(self.as_find_package("--fresh", Torch_DIR=name), torch, "the environment's Torch_DIR")
 
     def test_takes_the_torch_in_a_folder_of_python_packages(self):
         torch = self.libtorch("packages/torch")
