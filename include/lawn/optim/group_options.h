@@ -6,6 +6,8 @@
 #include <c10/util/Exception.h>
 #include <torch/optim/optimizer.h>
 
+#include <lawn/finite_math.h>
+
 /// Options of parameter groups and states of parameters, for lawn's own optimizers.
 namespace lawn::detail {
 

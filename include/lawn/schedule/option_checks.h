@@ -12,6 +12,8 @@
 
 #include <c10/util/Exception.h>
 
+#include <lawn/finite_math.h>
+
 namespace lawn::detail {
 
 /// Shortest decimal that reads back as the same double, whatever the locale: what a checkpoint

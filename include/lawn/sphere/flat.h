@@ -3,6 +3,8 @@
 
 #include <cstdint>
 
+#include <lawn/finite_math.h>
+
 /// Free of torch, so that device code can include it.
 namespace lawn::sphere {
 
