@@ -77,6 +77,11 @@ class FindTorch(unittest.TestCase):
         prefix = self.libtorch("b")
         self.expect(self.as_find_package(f"-DTorch_ROOT={torch}", f"-DCMAKE_PREFIX_PATH={prefix}"), torch, "Torch_ROOT")
 
+    def test_takes_torch_root_in_a_project_of_older_policies(self):
+        torch = self.libtorch("a")
+        self.libtorch(self.cache)
+        self.expect(self.configure("-DOLD_POLICIES=ON", f"-DTorch_ROOT={torch}"), torch, "Torch_ROOT")
+
     def test_takes_the_torch_root_of_the_environment_before_the_prefix_path(self):
         torch = self.libtorch("a")
         prefix = self.libtorch("b")
