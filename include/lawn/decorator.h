@@ -13,6 +13,7 @@
 #include <torch/serialize/output-archive.h>
 
 #include <lawn/checkpoint.h>
+#include <lawn/finite_math.h>
 #include <lawn/held_once.h>
 
 namespace lawn {

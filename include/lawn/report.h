@@ -10,6 +10,7 @@
 #include <vector>
 
 #include <lawn/columns.h>
+#include <lawn/finite_math.h>
 
 namespace lawn {
 

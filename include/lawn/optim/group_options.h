@@ -6,6 +6,7 @@
 #include <c10/util/Exception.h>
 #include <torch/optim/optimizer.h>
 
+#include <lawn/finite_math.h>
 #include <lawn/held_once.h>
 
 /// Options of parameter groups and states of parameters, for lawn's own optimizers.

@@ -4,6 +4,8 @@
 #include <cstdint>
 #include <limits>
 
+#include <lawn/finite_math.h>
+
 /// Free of torch, so that device code can include it.
 namespace lawn::sphere {
 

@@ -8,6 +8,8 @@
 #include <c10/core/DeviceType.h>
 #include <c10/core/ScalarType.h>
 
+#include <lawn/finite_math.h>
+
 namespace lawn::sphere {
 
 /// `Layer::unit_dim` of a tensor that lies on one sphere as a whole.
