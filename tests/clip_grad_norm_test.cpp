@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 
+#include <algorithm>
 #include <cmath>
 #include <cstddef>
+#include <cstdint>
 #include <limits>
 #include <string>
 #include <vector>
@@ -134,6 +136,114 @@ TEST(ClipGradNorm, ScalesByANormThatIsNotFiniteUnlessItIsAnError) {
   }
   auto good = with_gradient(torch::ones({4}));
   EXPECT_FLOAT_EQ(lawn::clip_grad_norm_(good, 1, 2, true).item<float>(), 2);
+}
+
+TEST(ClipGradNorm, ChangesNothingWithoutALimit) {
+  for (const double bad : {kInfinity, kNaN, 1e30}) {
+    auto good = with_gradient(torch::ones({2}));
+    auto broken = with_gradient(torch::tensor({1.0, bad}, torch::kFloat));
+    const auto before = broken.grad().clone();
+    const auto total = lawn::clip_grad_norm_({good, broken}, kInfinity, 1).item<double>();
+    EXPECT_TRUE(std::isnan(bad) ? std::isnan(total) : total >= bad * (1 - 1e-7)) << total;
+    EXPECT_TRUE(torch::equal(good.grad(), torch::ones({2})));
+    EXPECT_TRUE(torch::allclose(broken.grad(), before, 0, 0, /*equal_nan=*/true)) << broken.grad();
+  }
+  const auto gradient = torch::ones({1}).expand({3});  // not even copied
+  auto expanded = torch::zeros({3}).set_requires_grad(true);
+  expanded.mutable_grad() = gradient;
+  EXPECT_FLOAT_EQ(lawn::clip_grad_norm_(expanded, kInfinity).item<float>(), std::sqrt(3.F));
+  EXPECT_TRUE(expanded.grad().is_same(gradient));
+}
+
+/// The norm in float128's stead: of numbers divided by the largest, in float64.
+double plain_norm(const std::vector<torch::Tensor>& parameters, double p) {
+  double largest = 0;
+  for (const auto& parameter : parameters) {
+    largest = std::max(largest, parameter.grad().to(torch::kDouble).abs().max().item<double>());
+  }
+  if (std::isinf(p)) return largest;
+  double sum = 0;
+  for (const auto& parameter : parameters) {
+    const auto gradient = parameter.grad().to(torch::kDouble).contiguous();
+    for (int64_t i = 0; i < gradient.numel(); ++i) {
+      sum += std::pow(std::abs(gradient.data_ptr<double>()[i]) / largest, p);
+    }
+  }
+  return largest * std::pow(sum, 1 / p);
+}
+
+class ClipGradNormOfOrder : public ::testing::TestWithParam<double> {};
+
+TEST_P(ClipGradNormOfOrder, NeitherOverflowsNorUnderflowsOnTheWay) {
+  // One gradient of two numbers, and two gradients of one; the norm of each is a float32.
+  for (const double size : {1e20, 1e-25, 1e37, 1e-37, 1.0}) {
+    for (const auto dtype : {torch::kFloat, torch::kDouble, torch::kBFloat16}) {
+      for (const bool apart : {false, true}) {
+        // The Euclidean norm of one gradient is that of sphere::norms.
+        const auto numbers = torch::tensor({3 * size, 4 * size}, torch::kDouble).to(dtype);
+        std::vector<torch::Tensor> parameters = {with_gradient(numbers)};
+        if (apart) {
+          parameters = {with_gradient(numbers.narrow(0, 0, 1)),
+                        with_gradient(numbers.narrow(0, 1, 1))};
+        }
+        const double p = GetParam();
+        const double expected = plain_norm(parameters, p);
+        std::vector<torch::Tensor> before;
+        for (const auto& parameter : parameters) {
+          before.push_back(parameter.grad().to(torch::kDouble).clone());
+        }
+        const auto total = lawn::clip_grad_norm_(parameters, 1, p);
+        const double tolerance = lawn::testing::tolerance(dtype).step;
+        EXPECT_NEAR(total.item<double>() / expected, 1, 1e-6) << size << ' ' << dtype << ' ' << p;
+        for (std::size_t i = 0; i < parameters.size(); ++i) {
+          const auto wanted = before[i] * std::min(1.0, 1 / (expected + 1e-6));
+          const auto got = parameters[i].grad().to(torch::kDouble);
+          EXPECT_TRUE(torch::allclose(got, wanted, tolerance, 0))
+              << size << ' ' << dtype << ' ' << p << ": " << got << " for " << wanted;
+        }
+      }
+    }
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Orders, ClipGradNormOfOrder,
+                         ::testing::Values(1.0, 2.0, 3.0, 0.5, 20.0, kInfinity));
+
+TEST(ClipGradNorm, ClipsHugeGradientsToTheLimit) {
+  auto w = with_gradient(torch::tensor({3e20F, 4e20F}));
+  EXPECT_FLOAT_EQ(lawn::clip_grad_norm_(w, 1).item<float>(), 5e20F);
+  EXPECT_TRUE(torch::allclose(w.grad(), torch::tensor({0.6F, 0.8F}))) << w.grad();
+}
+
+TEST(ClipGradNorm, CountsAndScalesAGradientThatSharesMemoryOnce) {
+  const auto expect_scaled = [](const std::vector<torch::Tensor>& listed, double norm) {
+    std::vector<torch::Tensor> before;
+    for (const auto& w : listed) before.push_back(w.grad().to_dense().clone());
+    EXPECT_NEAR(lawn::clip_grad_norm_(listed, 1).item<double>(), norm, 1e-5 * norm);
+    for (std::size_t i = 0; i < listed.size(); ++i) {
+      EXPECT_TRUE(torch::allclose(listed[i].grad().to_dense(), before[i] / norm)) << i;
+    }
+  };
+  const auto w = torch::zeros({4}).set_requires_grad(true);
+  const auto v = torch::zeros({4}).set_requires_grad(true);
+  w.mutable_grad() = torch::full({4}, 3.0F);
+  expect_scaled({w, w}, 6);  // listed twice
+  w.mutable_grad() = torch::full({4}, 3.0F);
+  v.mutable_grad() = w.grad();  // one tensor: each parameter has a gradient of norm 6
+  expect_scaled({w, v}, 6 * std::sqrt(2.0));
+  const auto storage = torch::full({6}, 3.0F);  // overlapping views
+  w.mutable_grad() = storage.narrow(0, 0, 4);
+  v.mutable_grad() = storage.narrow(0, 2, 4);
+  expect_scaled({w, v}, 6 * std::sqrt(2.0));
+  w.mutable_grad() = torch::full({1}, 3.0F).expand({4});  // one number
+  expect_scaled({w}, 6);
+  w.mutable_grad() = torch::full({1}, 3.0F).expand({4});
+  expect_scaled({w, w, v}, std::sqrt(36 + v.grad().square().sum().item<double>()));
+  const auto indices = torch::arange(4).view({1, 4});
+  const auto values = torch::full({4}, 3.0F);
+  w.mutable_grad() = torch::sparse_coo_tensor(indices, values, {4});
+  v.mutable_grad() = torch::sparse_coo_tensor(indices, values, {4});
+  expect_scaled({w, v}, 6 * std::sqrt(2.0));
 }
 
 TEST(ClipGradNorm, NeverReadsWhatTheDeviceHolds) {

@@ -3,6 +3,7 @@
 
 #include <cmath>
 #include <cstddef>
+#include <limits>
 #include <vector>
 
 #include <ATen/TensorOperators.h>
@@ -10,31 +11,98 @@
 #include <ATen/core/grad_mode.h>
 #include <ATen/ops/_foreach_mul.h>
 #include <ATen/ops/_foreach_norm.h>
+#include <ATen/ops/cat.h>
 #include <ATen/ops/linalg_vector_norm.h>
 #include <ATen/ops/stack.h>
 #include <ATen/ops/zeros.h>
+#include <c10/core/Device.h>
 #include <c10/util/Exception.h>
 
+#include <lawn/distributed/shard_ranks.h>
+#include <lawn/gradient_values.h>
 #include <lawn/optim/tensor_lists.h>
+#include <lawn/own_gradients.h>
 #include <lawn/sphere/layer.h>
 
 namespace lawn {
 
 namespace detail {
 
-/// The norm of order `norm_type` of each of `values`: one 0-dim tensor each, in the dtype in which
-/// sums over it are taken.
-inline std::vector<at::Tensor> norms_of_order(const std::vector<at::Tensor>& values,
-                                              double norm_type) {
-  if (norm_type == 2) return norms(values);
-  std::vector<at::Tensor> result(values.size());
+/// In what norms are put together: float64, where the device has it.
+inline at::ScalarType total_dtype(at::Device device) {
+  return device.is_mps() ? at::kFloat : at::kDouble;
+}
+
+/// The norm of order p of `values`, without an overflow or underflow on the way to it.
+///   m (sum_i |x_i / m|^p)^(1/p),   m = max_i |x_i|
+/// @param values  of any shape, with at least one element, in the dtype of the result
+/// @return 0-dim; an infinity or NaN among the values stays one
+inline at::Tensor scaled_norm(const at::Tensor& values, double norm_type) {
+  const bool wide = values.scalar_type() == at::kDouble;
+  const double least =
+      wide ? std::numeric_limits<double>::min() : std::numeric_limits<float>::min();
+  const double most = wide ? std::numeric_limits<double>::max() : std::numeric_limits<float>::max();
+  const auto largest = at::linalg_vector_norm(values, std::numeric_limits<double>::infinity());
+  const auto scale = largest.clamp(least, most);  // of zeros, and with an infinity among them
+  return at::linalg_vector_norm(values / scale, norm_type) * scale;
+}
+
+/// The norm of order `norm_type` of each of `values`, none of them empty.
+/// @return `[values.size()]` on `device`, in `total_dtype(device)`, in no particular order
+inline at::Tensor norms_of_order(const std::vector<at::Tensor>& values, double norm_type,
+                                 at::Device device) {
+  std::vector<at::Tensor> all;
   for (const auto& list : by_device_and_dtype(values)) {
     const auto chosen = pick(values, list);
-    const auto of_list =
-        at::_foreach_norm(chosen, norm_type, sphere::accumulation_dtype(chosen.front()));
-    for (std::size_t i = 0; i < list.size(); ++i) result[list[i]] = of_list[i];
+    const auto wide = total_dtype(chosen.front().device());
+    std::vector<at::Tensor> of_list;
+    if (norm_type == 2) {
+      of_list = norms(chosen);
+    } else if (norm_type == 1 || std::isinf(norm_type)) {
+      of_list = at::_foreach_norm(chosen, norm_type, wide);
+    } else {
+      for (const auto& value : chosen) of_list.push_back(scaled_norm(value.to(wide), norm_type));
+    }
+    all.push_back(to_device(at::stack(of_list), device, total_dtype(device)));
   }
-  return result;
+  if (all.empty()) return at::zeros({0}, at::TensorOptions(device).dtype(total_dtype(device)));
+  return at::cat(all);
+}
+
+/// What the norm of a gradient is taken of. Entries of one index of a sparse gradient add up, so
+/// that the norm needs their sums, and scaling does not.
+inline at::Tensor summed_values(const at::Tensor& gradient) {
+  return gradient.is_sparse() ? gradient.coalesce()._values() : gradient;
+}
+
+/// The norm over the gradients of all `parameters`, seen as one vector.
+/// @param ranks  over which some parameters are sharded, or null
+/// @return 0-dim on `device`, in `total_dtype(device)`; the same bits on every rank
+inline at::Tensor gradient_norm(const std::vector<at::Tensor>& parameters, double norm_type,
+                                Collective* ranks, at::Device device) {
+  at::Tensor numbers;
+  at::Tensor mine;  // of what this rank holds of sharded parameters
+  tell_ranks_of_errors(ranks, [&] {
+    std::vector<at::Tensor> wholes;
+    std::vector<at::Tensor> parts;
+    at::Device on_ranks = device;
+    for (const at::Tensor& parameter : parameters) {
+      const bool sharded = ShardMark::of(parameter) != nullptr;
+      if (sharded) on_ranks = parameter.device();
+      if (!parameter.grad().defined()) continue;
+      const auto values = summed_values(parameter.grad());
+      if (values.numel() != 0) (sharded ? parts : wholes).push_back(values);
+    }
+    numbers = norms_of_order(wholes, norm_type, device);
+    if (ranks == nullptr) return;
+    mine = norms_of_order(parts, norm_type, on_ranks);
+    mine = mine.numel() == 0 ? at::zeros({}, mine.options()) : scaled_norm(mine, norm_type);
+  });
+  if (ranks != nullptr) {
+    const auto of_ranks = gather_numbers(*ranks, mine);
+    numbers = at::cat({numbers, to_device(of_ranks, device, numbers.scalar_type())});
+  }
+  return numbers.numel() == 0 ? at::zeros({}, numbers.options()) : scaled_norm(numbers, norm_type);
 }
 
 }  // namespace detail
@@ -43,61 +111,79 @@ inline std::vector<at::Tensor> norms_of_order(const std::vector<at::Tensor>& val
 /// `max_norm`.
 ///   g <- min(1, max_norm / (||g|| + 1e-6)) g
 /// The same numbers as `torch::nn::utils::clip_grad_norm_`, which waits for the device in every
-/// call. Norms of gradients in bfloat16 and half are taken in float32.
-/// @param parameters  any devices and dtypes; those without a gradient are passed over
-/// @param max_norm    >= 0; infinity: nothing is changed but the norm is returned
+/// call. The norm is put together in float64, from norms of gradients that are taken in float32
+/// (float64 for float64), and neither overflows nor underflows where a float32 would.
+///
+/// Of parameters that are sharded over ranks (the parts of `ParameterShards`, or those given to
+/// `ShardedSpheres`) the norm is that of the whole: each rank calls this with its own parts, also
+/// where these have no elements or no gradients, and all scale by the same factor. Other parameters
+/// in such a list are held by each rank as a whole, and count once.
+/// @param parameters  any devices and dtypes; those without a gradient are passed over, and one
+/// that
+///                    is listed twice counts once. Gradients that share memory with one another, or
+///                    with themselves (`expand`), are replaced by copies before they are scaled
+/// @param max_norm    >= 0; infinity: nothing is changed and the norm is returned
 /// @param norm_type   order p of the norm, > 0; infinity: the largest absolute value
 /// @param error_if_nonfinite  a norm that is not finite is an error: the call then waits for the
 ///                    device, and throws before anything is changed. Otherwise an infinite norm
 ///                    makes gradients zero, or NaN where they are not finite, and NaN makes all NaN
 /// @return the norm before the clipping, 0-dim, on the device of the first gradient; in float64 if
-///         one of the gradients is, else in float32. Zero where there is none
-/// @note   does not wait for the device, but for `error_if_nonfinite` and for sparse gradients that
-///         are not coalesced
+///         one of the gradients is (of shards: one of the parameters), else in float32. Zero where
+///         there is none
+/// @throws c10::Error for numbers out of range, and over shards as their ranks' collective does, if
+///         a rank does not call: nothing is changed then
+/// @note   does not wait for the device, with three exceptions: `error_if_nonfinite`, sparse
+///         gradients that are not coalesced, and gradients on several devices one of which is the
+///         host. Over shards it has one sum over the ranks, of a number for each rank
 /// @source Pascanu et al. 2013, arXiv 1211.5063, algorithm 1
 inline at::Tensor clip_grad_norm_(const std::vector<at::Tensor>& parameters, double max_norm,
                                   double norm_type = 2.0, bool error_if_nonfinite = false) {
-  TORCH_CHECK(max_norm >= 0, "lawn::clip_grad_norm_: max_norm must be >= 0, got ", max_norm);
-  TORCH_CHECK(norm_type > 0, "lawn::clip_grad_norm_: norm_type must be > 0, got ", norm_type);
+  constexpr const char* kWho = "lawn::clip_grad_norm_";
+  TORCH_CHECK(max_norm >= 0, kWho, ": max_norm must be >= 0, got ", max_norm);
+  TORCH_CHECK(norm_type > 0, kWho, ": norm_type must be > 0, got ", norm_type);
   const at::NoGradGuard no_grad;
-  std::vector<at::Tensor> scaled;    // what is multiplied
-  std::vector<at::Tensor> measured;  // what the norm is taken of
-  for (const at::Tensor& parameter : parameters) {
+  const auto once = detail::distinct(parameters);
+  Collective* const ranks = detail::ranks_of(kWho, once);
+  at::Device device = once.empty() ? at::Device(at::kCPU) : once.front().device();
+  auto dtype = at::kFloat;
+  bool some = false;
+  for (const at::Tensor& parameter : once) {
     const at::Tensor& gradient = parameter.grad();
-    if (!gradient.defined() || gradient.numel() == 0) continue;
-    const bool sparse = gradient.is_sparse();
-    // Entries of one index add up, so that the norm needs their sums, and scaling does not.
-    const auto values = sparse ? gradient.coalesce()._values() : gradient;
-    if (values.numel() == 0) continue;
-    measured.push_back(values);
-    scaled.push_back(sparse ? gradient._values() : gradient);
+    const bool sharded = detail::ShardMark::of(parameter) != nullptr;
+    const auto& decides = sharded || !gradient.defined() ? parameter : gradient;
+    const bool has = gradient.defined() && gradient.numel() != 0;
+    if (has && !some) device = gradient.device();
+    some = some || has;
+    if ((has || sharded) && decides.scalar_type() == at::kDouble) dtype = at::kDouble;
   }
-  if (measured.empty()) {
-    const auto device = parameters.empty() ? at::kCPU : parameters.front().device();
-    return at::zeros({}, at::TensorOptions().dtype(at::kFloat).device(device));
+  if (!some && ranks == nullptr) {
+    return at::zeros({}, at::TensorOptions().dtype(dtype).device(device));
   }
 
-  auto norms = detail::norms_of_order(measured, norm_type);
-  const auto device = norms.front().device();
-  auto dtype = norms.front().scalar_type();
-  for (const at::Tensor& norm : norms) {
-    if (norm.scalar_type() == at::kDouble) dtype = at::kDouble;
-  }
-  for (at::Tensor& norm : norms) norm = norm.to(device, dtype, /*non_blocking=*/true);
-  auto total = at::linalg_vector_norm(at::stack(norms), norm_type);
+  const auto total = detail::gradient_norm(once, norm_type, ranks, device);
   if (error_if_nonfinite) {
     const double value = total.item<double>();
-    TORCH_CHECK(std::isfinite(value), "lawn::clip_grad_norm_: expected a finite norm of order ",
-                norm_type, " of the gradients, got ", value,
+    TORCH_CHECK(std::isfinite(value), kWho, ": expected a finite norm of order ", norm_type,
+                " of the gradients, got ", value,
                 "; nothing was changed. Without error_if_nonfinite they are scaled anyway");
   }
+  if (std::isinf(max_norm)) return total.to(dtype);
 
   const auto factor = (max_norm / (total + 1e-6)).clamp_max(1.0);
+  detail::own_gradients_(once);
+  std::vector<at::Tensor> scaled;
+  for (const at::Tensor& parameter : once) {
+    if (!parameter.grad().defined() || parameter.grad().numel() == 0) continue;
+    const auto values = detail::values_of(parameter.grad());
+    if (values.numel() != 0) scaled.push_back(values);
+  }
   for (const auto& list : detail::by_device_and_dtype(scaled)) {
     const auto chosen = detail::pick(scaled, list);
-    at::_foreach_mul_(chosen, factor.to(chosen.front().device(), /*non_blocking=*/true));
+    const auto& first = chosen.front();
+    at::_foreach_mul_(chosen,
+                      detail::to_device(factor, first.device(), sphere::accumulation_dtype(first)));
   }
-  return total;
+  return total.to(dtype);
 }
 
 /// The same for one parameter.

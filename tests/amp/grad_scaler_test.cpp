@@ -20,6 +20,7 @@
 #include "tests/optim/device_reads.h"
 #include "tests/support/refusal.h"
 #include "tests/support/rows.h"
+#include "tests/support/saved.h"
 
 namespace {
 
@@ -30,7 +31,9 @@ using lawn::LAWNOptions;
 using lawn::testing::device_reads;
 using lawn::testing::expect_equal;
 using lawn::testing::expect_refusal;
+using lawn::testing::load;
 using lawn::testing::Problem;
+using lawn::testing::saved;
 
 static_assert(!std::is_copy_constructible_v<GradScaler> &&
                   std::is_nothrow_move_constructible_v<GradScaler>,
@@ -294,12 +297,245 @@ TEST(GradScaler, RefusesOptionsOutOfRange) {
   const auto refuse = [](const GradScalerOptions& options, const std::string& message) {
     expect_refusal([&] { GradScaler scaler(options); }, message);
   };
-  refuse(GradScalerOptions().init_scale(0), "init_scale must be finite and > 0, got 0");
-  refuse(GradScalerOptions().growth_factor(1), "growth_factor must be finite and > 1, got 1");
-  refuse(GradScalerOptions().backoff_factor(1), "backoff_factor must be in (0, 1), got 1");
-  refuse(GradScalerOptions().growth_interval(0), "growth_interval must be >= 1, got 0");
+  for (const double scale : {0.0, -1.0, 1e-50, 1e-40, 1e39, double{kInfinity}, double{kNaN}}) {
+    refuse(GradScalerOptions().init_scale(scale),
+           "init_scale must be finite and > 0 as a normal float32 (1.2e-38 to 3.4e38), got " +
+               c10::str(scale));
+  }
+  for (const double factor : {1.0, 0.5, 1 + 1e-9, 1e39, double{kInfinity}, double{kNaN}}) {
+    refuse(GradScalerOptions().growth_factor(factor),
+           "growth_factor must be finite and > 1 as a float32");
+  }
+  for (const double factor : {1.0, 0.0, -0.5, 1 - 1e-9, 1e-50, double{kNaN}}) {
+    refuse(GradScalerOptions().backoff_factor(factor),
+           "backoff_factor must be in (0, 1) as a float32, got " + c10::str(factor));
+  }
+  for (const int64_t interval : {int64_t{0}, int64_t{1} << 31, int64_t{1} << 40}) {
+    refuse(GradScalerOptions().growth_interval(interval),
+           "growth_interval must be in [1, 2147483647], got " + std::to_string(interval));
+  }
+  Single net;
+  GradScaler scaler(quick());
+  net.backward(scaler);
+  for (const double scale : {-1.0, 0.0, 1e-50, 1e39, double{kNaN}}) {
+    expect_refusal([&] { scaler.update(scale); },
+                   "update needs a scale that is finite and > 0 as a normal float32 (1.2e-38 to "
+                   "3.4e38), got " +
+                       c10::str(scale));
+    EXPECT_EQ(scaler.get_scale(), 8);
+  }
+}
+
+TEST(GradScaler, TakesTheSmallestAndTheLargestScale) {
+  for (const float scale : {std::numeric_limits<float>::min(), std::numeric_limits<float>::max()}) {
+    Single net;
+    GradScaler scaler(GradScalerOptions()
+                          .init_scale(scale)
+                          .growth_factor(1 + 2e-7)
+                          .backoff_factor(1 - 1e-7)
+                          .growth_interval(std::numeric_limits<int32_t>::max()));
+    scaler.scale(torch::ones({}));
+    net.w.mutable_grad() = torch::full({3}, scale);
+    EXPECT_TRUE(scaler.step(net.sgd));
+    EXPECT_TRUE(torch::allclose(net.w, torch::full({3}, 0.9F)));
+    scaler.update();
+    EXPECT_EQ(scaler.get_scale(), scale);
+  }
+}
+
+TEST(GradScaler, NeverBacksOffToAScaleThatDividesToInfinity) {
+  Single net;
   GradScaler scaler;
-  expect_refusal([&] { scaler.update(-1); }, "update needs a scale that is finite and > 0, got -1");
+  for (int t = 0; t < 200; ++t) {  // after 166 the scale would be 0
+    net.backward(scaler, kInfinity);
+    EXPECT_FALSE(scaler.step(net.sgd));
+    scaler.update();
+  }
+  EXPECT_EQ(scaler.get_scale(), std::numeric_limits<float>::min());
+  std::stringstream file;
+  torch::save(scaler, file);
+  GradScaler loaded;
+  torch::load(loaded, file);
+  EXPECT_EQ(loaded.get_scale(), scaler.get_scale());
+  for (GradScaler* good : {&scaler, &loaded}) {
+    Single fresh;
+    fresh.backward(*good, 3);
+    EXPECT_TRUE(good->step(fresh.sgd));
+    EXPECT_TRUE(torch::allclose(fresh.w, torch::full({3}, 0.7F))) << fresh.w;
+    good->update();
+  }
+}
+
+TEST(GradScaler, RefusesACheckpointOfNumbersOutOfRangeBeforeItChangesAnything) {
+  struct Numbers {
+    double scale = 4, growth = 3, backoff = 0.25;
+    int64_t interval = 5, tracker = 2;
+  };
+  const auto file_of = [](const Numbers& numbers) {
+    torch::serialize::OutputArchive archive;
+    archive.write("enabled", c10::IValue(true));
+    archive.write("scale", c10::IValue(numbers.scale));
+    archive.write("growth_factor", c10::IValue(numbers.growth));
+    archive.write("backoff_factor", c10::IValue(numbers.backoff));
+    archive.write("growth_interval", c10::IValue(numbers.interval));
+    archive.write("growth_tracker", c10::IValue(numbers.tracker));
+    std::ostringstream file;
+    archive.save_to(file);
+    return file.str();
+  };
+  GradScaler scaler(quick());
+  const auto before = saved(scaler);
+  const auto refuse = [&](const Numbers& numbers, const std::string& message) {
+    expect_refusal([&] { load(scaler, file_of(numbers)); }, message);
+    EXPECT_EQ(saved(scaler), before) << message;
+  };
+  const std::string scale = "expected a checkpoint whose scale is finite and > 0 as a normal float";
+  Numbers numbers;
+  numbers.scale = 0;
+  refuse(numbers, scale);
+  numbers.scale = 1e-50;
+  refuse(numbers, scale);
+  numbers.scale = 1e39;
+  refuse(numbers, scale);
+  numbers = Numbers();
+  numbers.growth = 1 + 1e-9;
+  refuse(numbers, "growth_factor must be finite and > 1 as a float32");
+  numbers = Numbers();
+  numbers.backoff = 1e-50;
+  refuse(numbers, "backoff_factor must be in (0, 1) as a float32");
+  numbers = Numbers();
+  numbers.interval = int64_t{1} << 31;
+  refuse(numbers, "growth_interval must be in [1, 2147483647]");
+  for (const int64_t tracker : {int64_t{-1}, int64_t{5}, int64_t{1} << 40}) {
+    numbers = Numbers();
+    numbers.tracker = tracker;  // of which the scale would never grow
+    refuse(numbers, "expected a checkpoint whose growth_tracker is in [0, 5), its growth_interval");
+  }
+  load(scaler, file_of(Numbers()));
+  EXPECT_EQ(scaler.get_scale(), 4);
+}
+
+/// loss = 3 w, whose gradient is 3 however the optimizer holds w and autograd hands the gradient
+/// out.
+void expect_unscaled_once(torch::optim::Optimizer& optimizer,
+                          const std::vector<torch::Tensor>& weights, const torch::Tensor& loss) {
+  GradScaler scaler(GradScalerOptions().init_scale(1024));
+  scaler.scale(loss).backward();
+  scaler.unscale_(optimizer);
+  for (const auto& w : weights) {
+    EXPECT_TRUE(torch::equal(w.grad(), torch::full(w.sizes(), 3.F))) << w.grad();
+  }
+  EXPECT_TRUE(scaler.step(optimizer));
+  scaler.update();
+}
+
+TEST(GradScaler, UnscalesAParameterThatIsListedTwiceOnce) {
+  const torch::optim::SGDOptions options(0.1);
+  const auto w = torch::ones({4}, torch::requires_grad());
+  torch::optim::SGD twice({w, w}, options);
+  expect_unscaled_once(twice, {w}, (3 * w).sum());
+  const auto v = torch::ones({4}, torch::requires_grad());
+  using Group = torch::optim::OptimizerParamGroup;
+  torch::optim::SGD groups(std::vector{Group({v}), Group({v})}, options);
+  expect_unscaled_once(groups, {v}, (3 * v).sum());
+}
+
+TEST(GradScaler, UnscalesGradientsThatShareMemoryOnce) {
+  const auto weights = [] {
+    return std::vector<torch::Tensor>{torch::ones({4}, torch::requires_grad()),
+                                      torch::ones({4}, torch::requires_grad())};
+  };
+  {  // the two weights of a sum get one gradient tensor
+    const auto pair = weights();
+    torch::optim::SGD sgd(pair, 0.1);
+    expect_unscaled_once(sgd, pair, (3 * (pair[0] + pair[1])).sum());
+  }
+  GradScaler scaler(GradScalerOptions().init_scale(1024));
+  scaler.scale(torch::ones({}));
+  const auto expect_threes = [&](const std::vector<torch::Tensor>& all) {
+    torch::optim::SGD sgd(all, 0.1);
+    scaler.unscale_(sgd);
+    scaler.update(1024);
+    for (const auto& w : all) {
+      EXPECT_TRUE(torch::equal(w.grad(), torch::full(w.sizes(), 3.F))) << w.grad();
+    }
+  };
+  {  // one tensor, held by hand
+    const auto pair = weights();
+    pair[0].mutable_grad() = torch::full({4}, 3 * 1024.F);
+    pair[1].mutable_grad() = pair[0].grad();
+    expect_threes(pair);
+  }
+  {  // overlapping views of one storage
+    const auto pair = weights();
+    const auto storage = torch::full({6}, 3 * 1024.F);
+    pair[0].mutable_grad() = storage.narrow(0, 0, 4);
+    pair[1].mutable_grad() = storage.narrow(0, 2, 4);
+    expect_threes(pair);
+  }
+  {  // views side by side, which share nothing
+    const auto pair = weights();
+    const auto storage = torch::full({8}, 3 * 1024.F);
+    pair[0].mutable_grad() = storage.narrow(0, 0, 4);
+    pair[1].mutable_grad() = storage.narrow(0, 4, 4);
+    expect_threes(pair);
+    EXPECT_TRUE(torch::equal(storage, torch::full({8}, 3.F))) << "nothing was copied";
+  }
+  {  // one number, expanded
+    const auto pair = weights();
+    pair[0].mutable_grad() = torch::full({1}, 3 * 1024.F).expand({4});
+    pair[1].mutable_grad() = torch::full({4}, 3 * 1024.F);
+    expect_threes(pair);
+  }
+  {  // the values of two sparse gradients
+    const auto pair = weights();
+    const auto values = torch::full({4}, 3 * 1024.F);
+    const auto indices = torch::arange(4).view({1, 4});
+    for (const auto& w : pair) {
+      w.mutable_grad() = torch::sparse_coo_tensor(indices, values, {4});
+    }
+    torch::optim::SGD sgd(pair, 0.1);
+    scaler.unscale_(sgd);
+    for (const auto& w : pair) {
+      EXPECT_TRUE(torch::equal(w.grad().to_dense(), torch::full({4}, 3.F))) << w.grad();
+    }
+  }
+}
+
+TEST(GradScaler, TakesTheGradientsThatTheDeviceCanDivide) {
+  using lawn::detail::can_unscale;
+  for (const auto device : {torch::kCPU, torch::kCUDA}) {
+    EXPECT_TRUE(can_unscale(device, torch::kFloat));
+    EXPECT_TRUE(can_unscale(device, torch::kDouble));
+    EXPECT_FALSE(can_unscale(device, torch::kHalf));
+    EXPECT_FALSE(can_unscale(device, torch::kComplexFloat));
+  }
+  EXPECT_TRUE(can_unscale(torch::kCPU, torch::kBFloat16));
+  EXPECT_FALSE(can_unscale(torch::kCUDA, torch::kBFloat16)) << "LibTorch has no kernel for it";
+}
+
+TEST(GradScaler, RefusesGradientsThatItCannotDivideBeforeItChangesAnything) {
+  Single net;
+  GradScaler scaler(quick());
+  net.backward(scaler);
+  auto complex = torch::ones({2}, torch::dtype(torch::kComplexFloat).requires_grad(true));
+  complex.mutable_grad() = torch::ones({2}, torch::kComplexFloat);
+  torch::optim::SGD mixed({net.w, complex}, torch::optim::SGDOptions(0.1));
+  expect_refusal([&] { scaler.step(mixed); },
+                 "lawn::GradScaler: expected gradients that LibTorch can unscale (float32 or "
+                 "float64, on a CPU also bfloat16), got ComplexFloat on cpu for a parameter of "
+                 "shape [2]; keep the parameter in float32");
+  auto rows = torch::ones({2, 2}, torch::requires_grad());
+  rows.mutable_grad() = torch::ones({2, 2}).to_sparse_csr();
+  torch::optim::SGD csr({net.w, rows}, torch::optim::SGDOptions(0.1));
+  expect_refusal([&] { scaler.step(csr); },
+                 "expected gradients that are strided or sparse COO, got layout SparseCsr");
+  EXPECT_TRUE(torch::equal(net.w.grad(), torch::full({3}, 8.F)));
+}
+
+TEST(GradScaler, WaitsForCopiesToTheHostAlone) {
+  EXPECT_FALSE(lawn::detail::may_return_early(torch::kCPU)) << "the host reads at once";
+  EXPECT_TRUE(lawn::detail::may_return_early(torch::kCUDA));
 }
 
 TEST(GradScaler, TakesAScaleOfTheUsersOwn) {

@@ -346,5 +346,41 @@ TEST_F(ParallelTraining, SaysWhichParametersHaveNoGradient) {
   EXPECT_NE(message.find("got none for second.weight, second.bias"), std::string::npos) << message;
 }
 
+TEST_F(ParallelTraining, SaysThatItIsToBeConstructedAnewAfterFreezingOrUnfreezing) {
+  const auto parallel_backward = [&](DataParallel& parallel, torch::nn::Sequential& model) {
+    const Batch batch(0, 8);
+    parallel.backward(loss_of(model, batch.x, batch.y), 8);
+  };
+  MpiGroup first(options()), second(options());
+  {
+    auto model = make_model(0);
+    DataParallel parallel(*model, first);
+    parallel_backward(parallel, model);
+    model->parameters()[0].requires_grad_(false);
+    model->parameters()[1].requires_grad_(false);
+    const auto message = refusal([&] { parallel_backward(parallel, model); });
+    EXPECT_NE(message.find("got 0.weight, 0.bias frozen since; construct it anew"),
+              std::string::npos)
+        << message;
+  }
+  {
+    auto model = make_model(0);
+    model->parameters()[2].requires_grad_(false);
+    DataParallel parallel(*model, second);
+    parallel_backward(parallel, model);
+    model->parameters()[2].requires_grad_(true);
+    model->parameters()[5].requires_grad_(false);
+    const auto message = refusal([&] { parallel_backward(parallel, model); });
+    EXPECT_NE(message.find("got 4.bias frozen since, 2.weight unfrozen since; construct it anew"),
+              std::string::npos)
+        << message;
+  }
+  auto model = make_model(0);
+  DataParallel parallel(*model, ranks, small_buckets().find_unused_parameters(true));
+  model->parameters()[0].requires_grad_(false);
+  parallel_backward(parallel, model);  // where parameters may be without a gradient, also this one
+  expect_same_everywhere(model->parameters()[2].grad(), "2.weight");
+}
+
 }  // namespace
 }  // namespace lawn

@@ -25,6 +25,8 @@ int main(int argc, char** argv) {
     listeners.Append(new Failures);
   }
   const int failed = RUN_ALL_TESTS();
-  MPI_Finalize();
+  int finalized = 0;  // by a test of what comes then
+  MPI_Finalized(&finalized);
+  if (finalized == 0) MPI_Finalize();
   return testing::UnitTest::GetInstance()->test_to_run_count() == 0 ? 1 : failed;
 }

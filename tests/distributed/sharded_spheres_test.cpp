@@ -13,6 +13,7 @@
 
 #include <lawn/lawn.h>
 
+#include "tests/distributed/counting.h"
 #include "tests/distributed/ranks.h"
 #include "tests/support/refusal.h"
 #include "tests/support/saved.h"
@@ -20,32 +21,9 @@
 namespace lawn {
 namespace {
 
+using testing::Counting;
 using testing::refusal;
 using torch::Tensor;
-
-/// A collective that counts what goes through another.
-class Counting : public Collective {
- public:
-  explicit Counting(Collective& inner) : inner_(inner) {}
-  int rank() const override { return inner_.rank(); }
-  int size() const override { return inner_.size(); }
-  void sum_(const Tensor& tensor) override {
-    sums.push_back(tensor.numel());
-    inner_.sum_(tensor);
-  }
-  void broadcast_(const Tensor& tensor, int root) override { inner_.broadcast_(tensor, root); }
-  std::vector<std::string> gather(const std::string& text) override {
-    ++gathers;
-    return inner_.gather(text);
-  }
-  void fail(const std::string& reason) noexcept override { inner_.fail(reason); }
-
-  std::vector<int64_t> sums;  ///< numbers in each
-  int gathers = 0;
-
- private:
-  Collective& inner_;
-};
 
 /// A parameter of a made-up network, and the elements at which its parts begin.
 struct Whole {

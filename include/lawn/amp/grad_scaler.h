@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-#include <cmath>
 #include <cstdint>
+#include <limits>
 #include <map>
 #include <string>
 #include <vector>
@@ -11,47 +11,22 @@
 #include <ATen/core/Tensor.h>
 #include <ATen/core/grad_mode.h>
 #include <ATen/core/ivalue.h>
-#include <ATen/ops/_amp_foreach_non_finite_check_and_unscale.h>
 #include <ATen/ops/_amp_update_scale.h>
 #include <ATen/ops/full.h>
-#include <ATen/ops/zeros.h>
+#include <c10/core/Device.h>
 #include <c10/util/ArrayRef.h>
 #include <c10/util/Exception.h>
-#include <torch/arg.h>
 #include <torch/optim/optimizer.h>
 #include <torch/serialize/input-archive.h>
 #include <torch/serialize/output-archive.h>
 
-#include <lawn/optim/tensor_lists.h>
+#include <lawn/amp/grad_scaler_options.h>
+#include <lawn/amp/unscale.h>
+#include <lawn/distributed/collective.h>
+#include <lawn/distributed/shard_ranks.h>
+#include <lawn/gradient_values.h>
 
 namespace lawn {
-
-/// Options of `GradScaler`. Checked when the scaler is constructed.
-struct GradScalerOptions {
-  /// The first scale, > 0.
-  TORCH_ARG(double, init_scale) = 65536;
-  /// What the scale is multiplied by after `growth_interval` good steps in a row, > 1.
-  TORCH_ARG(double, growth_factor) = 2;
-  /// What the scale is multiplied by after a skipped step, in (0, 1).
-  TORCH_ARG(double, backoff_factor) = 0.5;
-  /// In steps, >= 1.
-  TORCH_ARG(int64_t, growth_interval) = 2000;
-  /// Without it the scaler does nothing, and `step` is the optimizer's own.
-  TORCH_ARG(bool, enabled) = true;
-
- public:
-  /// @throws c10::Error that names the option, what was expected and what came
-  void validate() const {
-    TORCH_CHECK(std::isfinite(init_scale()) && init_scale() > 0,
-                "lawn::GradScaler: init_scale must be finite and > 0, got ", init_scale());
-    TORCH_CHECK(std::isfinite(growth_factor()) && growth_factor() > 1,
-                "lawn::GradScaler: growth_factor must be finite and > 1, got ", growth_factor());
-    TORCH_CHECK(backoff_factor() > 0 && backoff_factor() < 1,
-                "lawn::GradScaler: backoff_factor must be in (0, 1), got ", backoff_factor());
-    TORCH_CHECK(growth_interval() >= 1, "lawn::GradScaler: growth_interval must be >= 1, got ",
-                growth_interval());
-  }
-};
 
 /// Scales losses up, so that small gradients do not vanish in half precision, and gradients down
 /// again; skips steps whose gradients overflowed, and adapts the scale.
@@ -59,14 +34,26 @@ struct GradScalerOptions {
 ///   scaler.scale(loss).backward();
 ///   scaler.unscale_(optimizer);                        // only to see or clip the gradients
 ///   lawn::clip_grad_norm_(model->parameters(), 1.0);
-///   scaler.step(optimizer);                            // steps, or skips the step
+///   if (scaler.step(optimizer)) schedule.step();       // false: the step was skipped
 ///   scaler.update();                                   // once for all optimizers
 ///
 /// A skipped step calls nothing on the optimizer, so that under `LAWN` no weight, no moment and no
 /// step count moves. The rules are those of `torch.amp.GradScaler`; any optimizer will do. The
-/// scale lives on the device of the first loss.
+/// scale lives on the device of the first loss. Unlike PyTorch's, it never falls below the smallest
+/// normal float32 (about 1.2e-38): PyTorch's becomes 0 there, and all later gradients NaN.
+///
+/// The gradients of one optimizer may share memory, and a parameter may be listed twice: each
+/// gradient is divided once.
+///
+/// Where the optimizer's parameters are sharded over ranks (the parts of `ParameterShards`, or
+/// those given to `ShardedSpheres`) all ranks step or skip together, and their scales stay the
+/// same: a gradient that is not finite is known to all. Every rank makes the same calls, also one
+/// whose parts have no elements or no gradients. A rank that has no samples in the first step has
+/// its scaler scale a zero, `scaler.scale(torch::zeros({}, device))`.
 /// @note   `step` waits for the device once, as PyTorch's does; `get_scale` and `save` wait too.
-///         Nothing else does
+///         Nothing else does, except for what is copied from a GPU to a scale on the host. Over
+///         shards, `unscale_` (or the `step` that does it) has one sum over the ranks, of two
+///         numbers
 /// @source Micikevicius et al. 2018, arXiv 1710.03740, section 3.2
 class GradScaler {
  public:
@@ -84,7 +71,7 @@ class GradScaler {
   at::Tensor scale(const at::Tensor& loss) {
     if (!options_.enabled()) return loss;
     if (!scale_.defined()) place(loss.device());
-    return loss * scale_.to(loss.device(), /*non_blocking=*/true);
+    return loss * detail::to_device(scale_, loss.device());
   }
 
   /// The same for several losses, on any devices.
@@ -97,42 +84,19 @@ class GradScaler {
 
   /// Divides the gradients of `optimizer` by the scale and notes whether one of them is not finite:
   /// for whoever reads or clips gradients between `backward` and `step`, which does it otherwise.
-  /// @throws c10::Error if no loss was scaled, after `step` or a second time before `update`, and
-  ///         for gradients in half, which have lost already what scaling is to keep: nothing is
-  ///         changed then
+  /// @throws c10::Error if no loss was scaled, after `step` or a second time before `update`, for
+  ///         gradients in half, which have lost already what scaling is to keep, for others that
+  ///         LibTorch cannot divide in place (bfloat16 on CUDA), and over shards as their ranks'
+  ///         collective does, if a rank does not call. Except for the last, nothing is changed then
   void unscale_(torch::optim::Optimizer& optimizer) {
-    if (!options_.enabled()) return;
-    check_scaled("unscale_");
-    const auto known = progress_.find(&optimizer);
-    if (known != progress_.end()) {
-      TORCH_CHECK(!known->second.stepped,
-                  "lawn::GradScaler: expected unscale_ before step, got it after step of the same "
-                  "optimizer; call update() once in each iteration");
-      TORCH_CHECK(false,
-                  "lawn::GradScaler: expected unscale_ once for each optimizer, got it a second "
-                  "time since the last update()");
-    }
-    const auto gradients = gradients_of(optimizer);
-    const at::NoGradGuard no_grad;
-    const auto inverse = scale_.to(at::kDouble).reciprocal().to(at::kFloat);
-    Progress progress;
-    for (const auto& list : detail::by_device_and_dtype(gradients)) {
-      const auto chosen = detail::pick(gradients, list);
-      const auto device = chosen.front().device();
-      auto found = at::zeros({}, inverse.options().device(device));
-      at::_amp_foreach_non_finite_check_and_unscale_(chosen, found,
-                                                     inverse.to(device, /*non_blocking=*/true));
-      found = found.to(scale_.device(), /*non_blocking=*/true);
-      progress.found_inf = progress.found_inf.defined() ? progress.found_inf + found : found;
-    }
-    progress_[&optimizer] = progress;
+    if (options_.enabled()) unscale(optimizer, "unscale_");
   }
 
   /// Unscales the gradients if that is still to be done, and steps unless one is not finite.
   /// @param closure  for a disabled scaler alone: its gradients would come too late to be looked at
   /// @return whether the optimizer stepped
   /// @throws c10::Error as `unscale_` does, for a second call before `update`, for an optimizer
-  ///         without any gradient and for a closure
+  ///         without any gradient (over shards: on any rank) and for a closure
   bool step(torch::optim::Optimizer& optimizer,
             const torch::optim::Optimizer::LossClosure& closure = nullptr) {
     if (!options_.enabled()) {
@@ -142,19 +106,18 @@ class GradScaler {
     TORCH_CHECK(!closure,
                 "lawn::GradScaler: expected step without a closure, got one; scale the loss, call "
                 "backward(), then step, or disable the scaler");
-    check_scaled("step");
-    if (progress_.find(&optimizer) == progress_.end()) unscale_(optimizer);
+    if (progress_.find(&optimizer) == progress_.end()) unscale(optimizer, "step");
     Progress& progress = progress_.at(&optimizer);
     TORCH_CHECK(!progress.stepped,
                 "lawn::GradScaler: expected step once for each optimizer, got it a second time "
                 "since the last update()");
-    TORCH_CHECK(progress.found_inf.defined(),
+    const auto found = progress.found.read();
+    TORCH_CHECK(found.gradients,
                 "lawn::GradScaler: expected gradients, got an optimizer whose parameters have "
                 "none; call scale(loss).backward() first");
-    const bool finite = progress.found_inf.item<float>() == 0;
-    if (finite) optimizer.step();
+    if (found.finite) optimizer.step();
     progress.stepped = true;
-    return finite;
+    return found.finite;
   }
 
   /// Ends an iteration. Backs the scale off if a gradient of any optimizer was not finite, and lets
@@ -165,8 +128,9 @@ class GradScaler {
     check_scaled("update");
     at::Tensor found_inf;
     for (const auto& [optimizer, progress] : progress_) {
-      if (!progress.found_inf.defined()) continue;
-      found_inf = found_inf.defined() ? found_inf + progress.found_inf : progress.found_inf;
+      const at::Tensor& found = progress.found.not_finite;
+      if (!found.defined()) continue;
+      found_inf = found_inf.defined() ? found_inf + found : found;
     }
     TORCH_CHECK(found_inf.defined(),
                 "lawn::GradScaler: expected step or unscale_ before update, got neither since the "
@@ -174,13 +138,17 @@ class GradScaler {
     const at::NoGradGuard no_grad;
     at::_amp_update_scale_(scale_, growth_tracker_, found_inf, options_.growth_factor(),
                            options_.backoff_factor(), options_.growth_interval());
+    scale_.clamp_min_(std::numeric_limits<float>::min());
     progress_.clear();
   }
 
-  /// Ends an iteration with a scale of your own, finite and > 0; the count of good steps stays.
+  /// Ends an iteration with a scale of your own, within the limits of `init_scale`; the count of
+  /// good steps stays.
   void update(double new_scale) {
-    TORCH_CHECK(std::isfinite(new_scale) && new_scale > 0,
-                "lawn::GradScaler: update needs a scale that is finite and > 0, got ", new_scale);
+    TORCH_CHECK(detail::can_be_scale(new_scale),
+                "lawn::GradScaler: update needs a scale that is finite and > 0 as a normal float32 "
+                "(1.2e-38 to 3.4e38), got ",
+                new_scale);
     if (!options_.enabled()) return;
     check_scaled("update");
     scale_.fill_(new_scale);
@@ -227,13 +195,22 @@ class GradScaler {
     TORCH_CHECK(read("enabled").toBool(),
                 "lawn::GradScaler: expected the checkpoint of an enabled scaler, got that of a "
                 "disabled one; nothing was changed");
+    const double scale = read("scale").toDouble();
+    TORCH_CHECK(detail::can_be_scale(scale),
+                "lawn::GradScaler: expected a checkpoint whose scale is finite and > 0 as a normal "
+                "float32 (1.2e-38 to 3.4e38), got ",
+                scale, "; nothing was changed");
     auto loaded = GradScalerOptions()
-                      .init_scale(read("scale").toDouble())
+                      .init_scale(scale)
                       .growth_factor(read("growth_factor").toDouble())
                       .backoff_factor(read("backoff_factor").toDouble())
                       .growth_interval(read("growth_interval").toInt());
     const int64_t good_steps = read("growth_tracker").toInt();
     loaded.validate();
+    TORCH_CHECK(good_steps >= 0 && good_steps < loaded.growth_interval(),
+                "lawn::GradScaler: expected a checkpoint whose growth_tracker is in [0, ",
+                loaded.growth_interval(), "), its growth_interval, got ", good_steps,
+                "; nothing was changed");
     options_ = loaded;
     good_steps_ = good_steps;
     progress_.clear();
@@ -255,9 +232,22 @@ class GradScaler {
   /// What was done to an optimizer in this iteration. It is in the map once it was unscaled.
   struct Progress {
     bool stepped = false;
-    /// How many lists of gradients had one that is not finite, 0-dim; undefined without gradients.
-    at::Tensor found_inf;
+    detail::Unscaled found;
   };
+
+  /// @param what  was called, in messages
+  void unscale(const torch::optim::Optimizer& optimizer, const char* what) {
+    const auto parameters = detail::parameters_of(optimizer);
+    Collective* const ranks = detail::ranks_of("lawn::GradScaler", parameters);
+    Progress progress;
+    detail::tell_ranks_of_errors(ranks, [&] {
+      check_scaled(what);
+      check_order(optimizer);
+      progress.found = detail::unscale_(parameters, scale_, ranks != nullptr);
+    });
+    if (ranks != nullptr) detail::share(*ranks, progress.found, scale_.device());
+    progress_[&optimizer] = progress;
+  }
 
   void place(at::Device device) {
     const auto options = at::TensorOptions().device(device);
@@ -270,22 +260,16 @@ class GradScaler {
                 ", got no loss to scale yet");
   }
 
-  /// What is to be divided: of a sparse gradient, its values.
-  static std::vector<at::Tensor> gradients_of(torch::optim::Optimizer& optimizer) {
-    std::vector<at::Tensor> gradients;
-    for (const auto& group : optimizer.param_groups()) {
-      for (const at::Tensor& parameter : group.params()) {
-        const at::Tensor& gradient = parameter.grad();
-        if (!gradient.defined()) continue;
-        TORCH_CHECK(gradient.scalar_type() != at::kHalf,
-                    "lawn::GradScaler: attempting to unscale FP16 gradients: expected gradients in "
-                    "float32, as autocast leaves those of float32 parameters, got Half for a "
-                    "parameter of shape ",
-                    parameter.sizes());
-        gradients.push_back(gradient.is_sparse() ? gradient._values() : gradient);
-      }
-    }
-    return gradients;
+  /// That `optimizer` may be unscaled now.
+  void check_order(const torch::optim::Optimizer& optimizer) const {
+    const auto known = progress_.find(&optimizer);
+    if (known == progress_.end()) return;
+    TORCH_CHECK(!known->second.stepped,
+                "lawn::GradScaler: expected unscale_ before step, got it after step of the same "
+                "optimizer; call update() once in each iteration");
+    TORCH_CHECK(false,
+                "lawn::GradScaler: expected unscale_ once for each optimizer, got it a second "
+                "time since the last update()");
   }
 
   GradScalerOptions options_;

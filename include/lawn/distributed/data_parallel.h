@@ -8,6 +8,7 @@
 #include <optional>
 #include <string>
 #include <unordered_map>
+#include <unordered_set>
 #include <vector>
 
 #include <ATen/TensorOperators.h>
@@ -15,6 +16,7 @@
 #include <ATen/core/ivalue.h>
 #include <ATen/ops/ones_like.h>
 #include <ATen/ops/zeros_like.h>
+#include <c10/core/TensorImpl.h>
 #include <c10/util/Exception.h>
 #include <c10/util/intrusive_ptr.h>
 #include <torch/csrc/autograd/autograd.h>
@@ -87,6 +89,9 @@ class WeightedSumHook : public c10d::CppCommHookInterface<std::shared_ptr<Parall
 ///     parallel.backward(loss(model->forward(batch.x), batch.y), batch.x.size(0));
 ///     optimizer.step();
 ///   }
+///
+/// Which parameters are trained is settled at construction: after freezing or unfreezing one,
+/// construct it anew.
 ///
 /// Buckets, and their overlap with the backward pass, are those of c10d's `Reducer`. Every rank
 /// calls `backward` equally often; one that has no samples left calls `backward_without_batch`.
@@ -206,6 +211,7 @@ class DataParallel {
 
   void reduce(const std::vector<at::Tensor>& roots, const std::vector<at::Tensor>& seeds,
               std::optional<int64_t> step) {
+    check_frozen();
     reducer_->prepare_for_forward();
     reducer_->rebuild_buckets();
     const auto every = options_.compare_weights_every();
@@ -223,6 +229,31 @@ class DataParallel {
     ++steps_;
   }
 
+  /// That the same parameters require gradients as at construction, when the reducer was made for
+  /// them. With `find_unused_parameters` it does without those that no longer do.
+  void check_frozen() const {
+    std::string frozen, unfrozen;
+    std::unordered_set<const c10::TensorImpl*> trained;
+    for (const auto& [name, parameter] : trained_) {
+      trained.insert(parameter.unsafeGetTensorImpl());
+      if (!parameter.requires_grad() && !options_.find_unused_parameters()) {
+        frozen += (frozen.empty() ? "" : ", ") + name;
+      }
+    }
+    for (const auto& [name, parameter] : parameters_) {
+      if (parameter.requires_grad() && trained.count(parameter.unsafeGetTensorImpl()) == 0) {
+        unfrozen += (unfrozen.empty() ? "" : ", ") + name;
+      }
+    }
+    TORCH_CHECK(frozen.empty() && unfrozen.empty(),
+                "lawn::DataParallel: expected the parameters to require gradients as they did when "
+                "it was constructed, got ",
+                frozen, frozen.empty() ? "" : " frozen since",
+                frozen.empty() || unfrozen.empty() ? "" : ", ", unfrozen,
+                unfrozen.empty() ? "" : " unfrozen since",
+                "; construct it anew, on every rank, after requires_grad_ was called");
+  }
+
   void check_reduced() {
     try {
       reducer_->check_finalized();
@@ -234,8 +265,8 @@ class DataParallel {
       TORCH_CHECK(false,
                   "lawn::DataParallel: expected a gradient for every parameter, got none for",
                   without.empty() ? " some" : without,
-                  "; freeze what the loss does not use (requires_grad_(false)), or set "
-                  "find_unused_parameters");
+                  "; freeze what the loss does not use (requires_grad_(false)) before constructing "
+                  "it, or set find_unused_parameters");
     }
   }
 

@@ -7,6 +7,7 @@
 #include <thread>
 
 #include <c10/core/Device.h>
+#include <c10/util/Exception.h>
 #include <c10/util/intrusive_ptr.h>
 #include <mpi.h>
 
@@ -35,8 +36,12 @@ namespace lawn {
 /// returning from `main` ends the program, and mpirun all that is left of it.
 class MpiSession {
  public:
-  /// @throws c10::Error if MPI cannot be initialized for several threads
+  /// @throws c10::Error if MPI cannot be initialized for several threads, or is over already
   MpiSession() {
+    TORCH_CHECK(!detail::mpi_finalized(),
+                "lawn::MpiSession: expected an MPI that is not finalized, got one after "
+                "MPI_Finalize, which cannot be initialized a second time; have one session, in "
+                "main");
     int initialized = 0;
     MPI_Initialized(&initialized);
     if (initialized != 0) return;
@@ -49,7 +54,7 @@ class MpiSession {
   MpiSession& operator=(const MpiSession&) = delete;
 
   ~MpiSession() {
-    if (!owner_) return;
+    if (!owner_ || detail::mpi_finalized()) return;
     if (detail::MpiEngine::failed()) {
       // mpirun kills the others when one ends badly: they are to print their errors first.
       std::this_thread::sleep_for(std::chrono::seconds(1));
@@ -82,7 +87,9 @@ class MpiGroup : public ProcessGroup {
   /// @param options  checked
   /// @param comm     duplicated: the group's messages do not mix with those of the program
   /// @param device   of `DataParallel`'s weights
-  /// @throws c10::Error for options out of range, without MPI, and if not every rank comes in time
+  /// @throws c10::Error for options out of range, without MPI or after MPI_Finalize, and if not
+  /// every
+  ///         rank comes in time. After MPI_Finalize every later call throws, too
   explicit MpiGroup(const MpiOptions& options = {}, MPI_Comm comm = MPI_COMM_WORLD,
                     c10::Device device = c10::Device(c10::kCPU))
       : MpiGroup(c10::make_intrusive<detail::MpiBackend>(

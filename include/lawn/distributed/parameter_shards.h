@@ -47,6 +47,9 @@ namespace lawn {
 ///     shards.gather();
 ///   }
 ///
+/// `GradScaler` and `clip_grad_norm_(shards.parameters(), ...)`, called between `take_gradients`
+/// and `step`, decide for all ranks together as long as this lives (see `ShardedSpheres`).
+///
 /// A step costs one all-gather of the parameters, in place, and LAWN's two sums. The state (two
 /// tensors as large as the weights for Adam) takes an n-th of the memory, and the step an n-th of
 /// the time.

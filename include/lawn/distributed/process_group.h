@@ -27,18 +27,33 @@
 
 namespace lawn {
 
+namespace detail {
+
+/// `tensor` where a group's backends take it: itself on a kind of device that they serve, else a
+/// copy on `device`, which they do.
+inline at::Tensor on_served_device(const at::Tensor& tensor, const std::vector<c10::Device>& served,
+                                   c10::Device device) {
+  const auto same = [&](c10::Device other) { return other.type() == tensor.device().type(); };
+  return std::any_of(served.begin(), served.end(), same) ? tensor : tensor.to(device);
+}
+
+}  // namespace detail
+
 /// A c10d process group as a `Collective`: NCCL, Gloo, or MPI through lawn/distributed/mpi.h.
 ///
 ///   auto store = c10::make_intrusive<c10d::TCPStore>(...);
 ///   lawn::ProcessGroup ranks(c10::make_intrusive<c10d::ProcessGroupNCCL>(store, rank, size),
 ///                            c10::Device(c10::kCUDA, local_rank));
 ///
-/// Time limits, and what an error says, are the backend's own: NCCL names no rank.
+/// Tensors on a device for which the group has no backend go through `device`: a number on the host
+/// where there is NCCL alone. Time limits, and what an error says, are the backend's own: NCCL
+/// names no rank.
 /// @note with NCCL, nothing here has run on several GPUs
 class ProcessGroup : public Collective {
  public:
   /// @param backend  one that sums and copies tensors on `device`
-  /// @param device   where the texts of `gather` are laid, and what `DataParallel`'s weights are on
+  /// @param device   where the texts of `gather` are laid, and tensors of devices that the backend
+  ///                 does not serve; what `DataParallel`'s weights are on
   template <class Backend, std::enable_if_t<std::is_base_of_v<c10d::Backend, Backend>, int> = 0>
   ProcessGroup(const c10::intrusive_ptr<Backend>& backend, c10::Device device) : device_(device) {
     TORCH_CHECK(backend, "lawn::ProcessGroup: expected a backend, got none; construct one first");
@@ -135,14 +150,16 @@ class ProcessGroup : public Collective {
   }
 
  private:
-  /// Backends take contiguous tensors alone, and nothing that autograd would follow.
+  /// Backends take contiguous tensors of their device alone, and nothing that autograd would
+  /// follow.
   template <class Action>
-  static void in_place(const at::Tensor& tensor, const Action& action) {
+  void in_place(const at::Tensor& tensor, const Action& action) const {
     TORCH_CHECK(tensor.layout() == at::kStrided,
                 "lawn::ProcessGroup: expected a strided tensor, got layout ", tensor.layout(),
                 "; call to_dense() first");
     const auto values = tensor.detach();
-    std::vector<at::Tensor> flat{values.contiguous()};
+    const auto served = detail::on_served_device(values, group_->getDeviceTypes(), device_);
+    std::vector<at::Tensor> flat{served.contiguous()};
     action(flat);
     if (!flat[0].is_same(values)) values.copy_(flat[0]);
   }

@@ -25,6 +25,7 @@
 #include <lawn/distributed/agreement.h>
 #include <lawn/distributed/collective.h>
 #include <lawn/distributed/shard.h>
+#include <lawn/distributed/shard_ranks.h>
 #include <lawn/sphere/layer.h>
 #include <lawn/sphere/parts.h>
 #include <lawn/sphere/spheres.h>
@@ -51,6 +52,11 @@ namespace lawn {
 /// steps and `angular_steps` are for weights in one process. A checkpoint of the optimizer holds
 /// this rank's parts, and is for as many ranks.
 ///
+/// As long as this lives, the parts know that they are parts: `GradScaler` and `clip_grad_norm_`
+/// decide for all ranks together, and refuse parts that have outlived it.
+/// `torch::nn::utils::clip_grad_norm_` takes each part for a whole, and scales by another factor on
+/// each rank.
+///
 /// Every rank makes the same calls: `LAWN`'s constructor, `step`, `constrain` and `report`. One
 /// that does not come is named as the collective does it; on CPUs, one that goes on from the
 /// checkpoint of another step is named at the next projection.
@@ -64,7 +70,7 @@ class ShardedSpheres : public Spheres {
   ///         or on two, and for a part that is not dense, contiguous and within its parameter, or
   ///         comes twice
   ShardedSpheres(Collective& ranks, std::vector<Shard> shards)
-      : ranks_(ranks), shards_(std::move(shards)) {
+      : ranks_(ranks), shards_(std::move(shards)), marks_(ranks) {
     std::ostringstream text;
     detail::tell_of_errors(ranks_, [&] {
       for (const auto i : c10::irange(shards_.size())) {
@@ -79,6 +85,7 @@ class ShardedSpheres : public Spheres {
     });
     lawn::check_agreement(ranks_, "lawn::ShardedSpheres", "shards", text.str());
     detail::check_cover(ranks_, shards_);
+    for (const Shard& shard : shards_) marks_.add(shard.part);
   }
 
   bool local() const override { return false; }
@@ -256,6 +263,7 @@ class ShardedSpheres : public Spheres {
   Collective& ranks_;
   std::vector<Shard> shards_;
   std::unordered_map<const c10::TensorImpl*, std::size_t> index_;
+  detail::ShardMarks marks_;
   int64_t step_ = 0;
 };
 

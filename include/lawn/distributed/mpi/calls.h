@@ -24,6 +24,14 @@ inline void check_mpi(int code, const char* what) {
   TORCH_CHECK(code == MPI_SUCCESS, "lawn::MpiGroup: ", what, " failed: ", mpi_error(code));
 }
 
+/// Whether MPI is over: any call except a few then ends the whole job, with a word that names no
+/// one.
+inline bool mpi_finalized() {
+  int finalized = 0;
+  MPI_Finalized(&finalized);
+  return finalized != 0;
+}
+
 /// The dtype in which tensors of `dtype` are added: MPI knows no half precision, and no sum of
 /// bools.
 inline at::ScalarType mpi_sum_dtype(at::ScalarType dtype) {

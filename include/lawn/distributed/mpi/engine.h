@@ -60,6 +60,7 @@ class MpiEngine {
     options_.validate();
     int provided = 0, initialized = 0;
     MPI_Initialized(&initialized);
+    check_not_finalized();
     TORCH_CHECK(initialized != 0,
                 "lawn::MpiGroup: expected an initialized MPI, got none; have a lawn::MpiSession in "
                 "main, before the group");
@@ -79,7 +80,9 @@ class MpiEngine {
   /// Waits until every rank has come to its end; a rank that comes there by an exception tells the
   /// others, and waits for no one.
   ~MpiEngine() {
-    if (std::uncaught_exceptions() > 0) {
+    if (mpi_finalized()) {
+      warn(finalized_error());
+    } else if (std::uncaught_exceptions() > 0) {
       fail("it ended by an exception, of which its own output tells");
     } else if (!over()) {
       run({MpiKind::kBarrier, "the end of the work", 1, 0,
@@ -97,7 +100,7 @@ class MpiEngine {
     if (error_) {
       failed() = true;
       (void)state_.release();  // MPI may still hold pointers into it
-    } else {
+    } else if (!mpi_finalized()) {
       for (MPI_Comm& comm : state_->comms) MPI_Comm_free(&comm);
       MPI_Comm_free(&state_->fault_comm);
     }
@@ -109,8 +112,8 @@ class MpiEngine {
   /// Appends a collective; `done` is called when it is over, at once if the engine has failed.
   void run(MpiTask task) {
     std::unique_lock<std::mutex> lock(mutex_);
-    if (error_) {
-      const auto error = error_;
+    if (error_ || mpi_finalized()) {
+      const auto error = error_ ? error_ : finalized_error();
       lock.unlock();
       return task.done(error);
     }
@@ -123,7 +126,7 @@ class MpiEngine {
   void fail(const std::string& reason) noexcept {
     try {
       const std::lock_guard<std::mutex> lock(mutex_);
-      if (error_ || !reason_.empty()) return;
+      if (error_ || !reason_.empty() || mpi_finalized()) return;
       reason_ = reason;
     } catch (const std::exception&) {  // without memory the others run into their time limit
       return;
@@ -265,6 +268,20 @@ class MpiEngine {
     } catch (const c10::Error&) {
       return std::current_exception();
     }
+  }
+
+  static void check_not_finalized() {
+    TORCH_CHECK(!mpi_finalized(),
+                "lawn::MpiGroup: expected an MPI that is not finalized, got a call after "
+                "MPI_Finalize; construct the group, and let it end, before MPI_Finalize");
+  }
+  static std::exception_ptr finalized_error() {
+    try {
+      check_not_finalized();
+    } catch (const c10::Error&) {
+      return std::current_exception();
+    }
+    return nullptr;
   }
 
   void end(const std::exception_ptr& error) {
