@@ -118,8 +118,7 @@ inline at::Tensor gradient_norm(const std::vector<at::Tensor>& parameters, doubl
 /// `ShardedSpheres`) the norm is that of the whole: each rank calls this with its own parts, also
 /// where these have no elements or no gradients, and all scale by the same factor. Other parameters
 /// in such a list are held by each rank as a whole, and count once.
-/// @param parameters  any devices and dtypes; those without a gradient are passed over, and one
-/// that
+/// @param parameters  any devices and dtypes; those without a gradient are passed over, and one that
 ///                    is listed twice counts once. Gradients that share memory with one another, or
 ///                    with themselves (`expand`), are replaced by copies before they are scaled
 /// @param max_norm    >= 0; infinity: nothing is changed and the norm is returned

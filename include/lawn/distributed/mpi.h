@@ -87,8 +87,7 @@ class MpiGroup : public ProcessGroup {
   /// @param options  checked
   /// @param comm     duplicated: the group's messages do not mix with those of the program
   /// @param device   of `DataParallel`'s weights
-  /// @throws c10::Error for options out of range, without MPI or after MPI_Finalize, and if not
-  /// every
+  /// @throws c10::Error for options out of range, without MPI or after MPI_Finalize, and if not every
   ///         rank comes in time. After MPI_Finalize every later call throws, too
   explicit MpiGroup(const MpiOptions& options = {}, MPI_Comm comm = MPI_COMM_WORLD,
                     c10::Device device = c10::Device(c10::kCPU))
