@@ -15,6 +15,9 @@ endif()
 add_library(lawn::cuda INTERFACE IMPORTED GLOBAL)
 get_target_property(LAWN_INCLUDE_DIR lawn::lawn HEADER_DIRS)
 set(LAWN_KERNELS "${LAWN_INCLUDE_DIR}/lawn/sphere/cuda/launchers.cu")
+# What the project around asks of its own code is not asked of this object: neither warnings as errors (below) nor, in
+# CMAKE_CUDA_FLAGS, --use_fast_math, or -Ofast for the host's half. The architectures are compiled side by side.
+set(LAWN_CUDA_OPTIONS --threads=4 --ftz=false --prec-div=true --prec-sqrt=true -Xcompiler=-fno-finite-math-only)
 
 if(NOT LAWN_TORCH_HAS_CUDA)
   message(STATUS "lawn: no CUDA kernels, since LibTorch is built without CUDA")
@@ -30,9 +33,8 @@ else()
                CUDA_STANDARD 17 # also where the programs are in C++20, which CMake 3.25 does not know of nvcc
                CUDA_ARCHITECTURES OFF # LibTorch has put them into CMAKE_CUDA_FLAGS
                CUDA_SEPARABLE_COMPILATION OFF # the linker of a program in C++ knows nothing of it
-               # What the project around asks of its own code, warnings as errors perhaps, is not asked of this one. The
-               # architectures are compiled side by side.
-               COMPILE_OPTIONS "$<$<COMPILE_LANG_AND_ID:CUDA,NVIDIA>:--threads=4>" COMPILE_WARNING_AS_ERROR OFF)
+               COMPILE_OPTIONS "$<$<COMPILE_LANG_AND_ID:CUDA,NVIDIA>:${LAWN_CUDA_OPTIONS}>"
+               COMPILE_WARNING_AS_ERROR OFF)
   # The runtime that LibTorch uses, so that there is one in a program.
   target_link_libraries(lawn::cuda INTERFACE "$<TARGET_OBJECTS:lawn_cuda>" CUDA::cudart)
 endif()

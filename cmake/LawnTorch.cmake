@@ -1,60 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 #
 # Finds LibTorch and makes the target lawn::torch of it. Included by lawn's own build and by the installed lawnConfig.cmake.
-# LibTorch is looked for in
-#   1. Torch_DIR, Torch_ROOT and CMAKE_PREFIX_PATH;
-#   2. the Python on the path (a `pip install torch` there is a LibTorch too);
-#   3. the per-user cache, which only lawn's own top-level build fills (InstallLibTorch.cmake).
 # A file, not a function: a CUDA build of LibTorch enables the CUDA language, which CMake allows at file scope only.
 
 if(TARGET lawn::torch)
   return()
 endif()
 
-# --- Where LibTorch is: sets Torch_DIR --------------------------------------------------------------------------------
-
-if(NOT Torch_DIR)
-  find_path(
-    LAWN_TORCH_CONFIG TorchConfig.cmake
-    PATHS ${Torch_ROOT} $ENV{Torch_ROOT} ${CMAKE_PREFIX_PATH} $ENV{CMAKE_PREFIX_PATH} /usr/local /usr
-    PATH_SUFFIXES share/cmake/Torch torch/share/cmake/Torch Torch
-    NO_DEFAULT_PATH NO_CACHE)
-  if(LAWN_TORCH_CONFIG)
-    set(Torch_DIR "${LAWN_TORCH_CONFIG}" CACHE PATH "Folder of TorchConfig.cmake")
-  endif()
-endif()
-
-if(NOT Torch_DIR)
-  execute_process(
-    COMMAND python3 -c "import torch; print(torch.utils.cmake_prefix_path)"
-    OUTPUT_VARIABLE LAWN_TORCH_CONFIG OUTPUT_STRIP_TRAILING_WHITESPACE ERROR_QUIET)
-  if(EXISTS "${LAWN_TORCH_CONFIG}/Torch/TorchConfig.cmake")
-    set(Torch_DIR "${LAWN_TORCH_CONFIG}/Torch" CACHE PATH "Folder of TorchConfig.cmake" FORCE)
-  endif()
-endif()
-
-if(NOT Torch_DIR)
-  if(NOT LAWN_LIBTORCH_VERSION)
-    set(LAWN_LIBTORCH_VERSION 2.11.0)
-  endif()
-  set(LAWN_TORCH_CACHE "$ENV{XDG_CACHE_HOME}")
-  if(LAWN_TORCH_CACHE STREQUAL "")
-    set(LAWN_TORCH_CACHE "$ENV{HOME}/.cache")
-  endif()
-  set(LAWN_TORCH_CACHE "${LAWN_TORCH_CACHE}/lawn/libtorch-${LAWN_LIBTORCH_VERSION}")
-  set(LAWN_TORCH_CONFIG "${LAWN_TORCH_CACHE}/torch/share/cmake/Torch")
-  if(LAWN_INSTALL_LIBTORCH AND NOT EXISTS "${LAWN_TORCH_CONFIG}/TorchConfig.cmake")
-    lawn_install_libtorch("${LAWN_TORCH_CACHE}" ${LAWN_LIBTORCH_VERSION})
-  endif()
-  if(NOT EXISTS "${LAWN_TORCH_CONFIG}/TorchConfig.cmake")
-    message(
-      FATAL_ERROR
-        "lawn: LibTorch was not found in Torch_DIR, CMAKE_PREFIX_PATH, python3's torch or ${LAWN_TORCH_CACHE}. "
-        "Install it (python3 -m pip install torch==${LAWN_LIBTORCH_VERSION}) or unpack it from pytorch.org, and pass "
-        "-DCMAKE_PREFIX_PATH=/path/to/libtorch")
-  endif()
-  set(Torch_DIR "${LAWN_TORCH_CONFIG}" CACHE PATH "Folder of TorchConfig.cmake" FORCE)
-endif()
+include("${CMAKE_CURRENT_LIST_DIR}/LawnFindTorch.cmake")
+lawn_find_torch()
 
 # --- What it needs: sets LAWN_TORCH_LIBRARIES -------------------------------------------------------------------------
 
@@ -96,7 +50,7 @@ else()
   set(LAWN_TORCH_LIBRARIES ${TORCH_LIBRARIES})
   list(FILTER LAWN_TORCH_LIBRARIES EXCLUDE REGEX "NOTFOUND") # kineto
 endif()
-message(STATUS "lawn: LibTorch ${Torch_VERSION} in ${LAWN_TORCH_ROOT}")
+message(STATUS "lawn: LibTorch ${Torch_VERSION} in ${LAWN_TORCH_ROOT}, from ${LAWN_TORCH_REASON}")
 
 # --- lawn::torch ------------------------------------------------------------------------------------------------------
 

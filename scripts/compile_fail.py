@@ -5,11 +5,13 @@
 usage: compile_fail.py BUILD SOURCE PROGRAM
   BUILD, SOURCE  a build folder and a source in it whose flags are used
   PROGRAM        begins with `// expect: <regular expression>`, to be found in one of the compiler's errors, or with
-                 `// compiles`: the control, which shows that the others are not refused for another reason
+                 `// compiles`: the control, which shows that the others are not refused for another reason; a second
+                 line `// flags: -O2 ...` adds flags to those of SOURCE
 """
 
 import pathlib
 import re
+import shlex
 import subprocess
 import sys
 
@@ -18,8 +20,9 @@ from compile_command import compile_command
 
 def main():
     build, source, program = sys.argv[1:]
-    first_line = pathlib.Path(program).read_text().splitlines()[0]
-    command = compile_command(build, source) + ["-fsyntax-only", program]
+    first_line, second_line = pathlib.Path(program).read_text().splitlines()[:2]
+    flags = re.fullmatch(r"// flags: (.+)", second_line)
+    command = compile_command(build, source) + (shlex.split(flags.group(1)) if flags else []) + ["-fsyntax-only", program]
     run = subprocess.run(command, capture_output=True, text=True)
     errors = "\n".join(line for line in run.stderr.splitlines() if "error:" in line)
     if first_line == "// compiles":

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 #include <optional>
+#include <utility>
 #include <vector>
 
 #include <gtest/gtest.h>
@@ -80,6 +81,55 @@ TEST(BaseOptimizer, ResetsTheStateOfTheChosenParametersAlone) {
   EXPECT_TRUE(torch::equal(sum(chosen), torch::full({2}, 0.5)));
   EXPECT_TRUE(torch::equal(sum(other), torch::full({2}, 1.5)));
   adagrad.step();  // and it goes on
+}
+
+TEST(BaseOptimizer, KeepsForgottenStateAliveForAStepThatRefersToIt) {
+  auto w = torch::ones({2}, torch::requires_grad());
+  w.mutable_grad() = torch::ones({2});
+  optim::Adam adam({w}, optim::AdamOptions(0.1));
+  adam.step();
+  const auto& state =
+      static_cast<const optim::AdamParamState&>(*adam.state().at(w.unsafeGetTensorImpl()));
+  const auto forgotten = lawn::detail::reset_state(adam, {w});
+  EXPECT_TRUE(adam.state().empty());
+  ASSERT_EQ(forgotten.size(), 1U);
+  EXPECT_EQ(state.step(), 1);
+}
+
+/// Three steps of L-BFGS, whose state is made anew in evaluation `when` of the second; counts them.
+template <class Reset>
+std::pair<torch::Tensor, int> search(int when, const Reset& reset) {
+  auto w = torch::tensor({3.0, -2.0, 0.5}).set_requires_grad(true);
+  optim::LBFGS lbfgs({w}, optim::LBFGSOptions(0.3).max_iter(4).history_size(3));
+  int evaluations = 0;
+  for (int step = 0; step < 3; ++step) {
+    int of_step = 0;
+    lbfgs.step([&] {
+      if (step == 1 && of_step++ == when) reset(lbfgs, w);
+      lbfgs.zero_grad();
+      auto loss = (w * w * torch::tensor({1.0, 3.0, 9.0})).sum() + w.pow(4).sum();
+      loss.backward();
+      ++evaluations;
+      return loss;
+    });
+  }
+  return {w.detach(), evaluations};
+}
+
+TEST(BaseOptimizer, LBFGSSearchesAnewFromTheEvaluationInWhichItsStateIsReset) {
+  const auto through_lawn = [](optim::LBFGS& lbfgs, const torch::Tensor& w) {
+    lawn::detail::reset_state(lbfgs, {w});
+  };
+  const auto by_hand = [](optim::LBFGS& lbfgs, const torch::Tensor& w) {
+    auto& state = static_cast<optim::LBFGSParamState&>(*lbfgs.state().at(w.unsafeGetTensorImpl()));
+    state.n_iter(0);  // its next direction is that of the gradient, and its history empty
+  };
+  const auto never = search(-1, through_lawn);
+  for (const int when : {0, 1, 2, 3}) {
+    const auto reset = search(when, through_lawn);
+    EXPECT_TRUE(torch::equal(reset.first, search(when, by_hand).first)) << when;
+    EXPECT_FALSE(torch::equal(reset.first, never.first)) << when;
+  }
 }
 
 }  // namespace

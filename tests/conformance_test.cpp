@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 #include <cmath>
+#include <functional>
 #include <sstream>
 #include <string>
 #include <type_traits>
@@ -365,7 +366,10 @@ TYPED_TEST(Conformance, StateAtTheSwitchIsKeptResetOrProjected) {
           EXPECT_EQ(state.step(), 0);
           EXPECT_EQ(state.sum().abs().max().template item<double>(), 0);
         } else {
-          EXPECT_EQ(found, lawn.state().end());
+          if (found == lawn.state().end()) continue;
+          const auto* lbfgs = dynamic_cast<torch::optim::LBFGSParamState*>(found->second.get());
+          ASSERT_NE(lbfgs, nullptr);
+          EXPECT_TRUE(*lbfgs == torch::optim::LBFGSParamState());
         }
       } else if (found != lawn.state().end()) {
         auto moments = TypeParam::lawn().first_moments()
@@ -380,6 +384,206 @@ TYPED_TEST(Conformance, StateAtTheSwitchIsKeptResetOrProjected) {
     this->train(lawn, problem, 4, 6);
     EXPECT_LE(lawn.report().layers.front().norm_error.value(), 1e-6);
   }
+}
+
+TYPED_TEST(Conformance, ResetWithinTheStepEqualsTheSwitchByHandBitForBit) {
+  for (const int64_t free_steps : {0, 2}) {
+    Problem within;
+    Problem by_hand;
+    auto switching = this->wrap(
+        within, this->free_steps(free_steps).state_at_switch(lawn::StateAtSwitch::kReset));
+    auto waiting = this->wrap(
+        by_hand,
+        this->free_steps(LAWNOptions::kNever).state_at_switch(lawn::StateAtSwitch::kReset));
+    this->train(switching, within, 0, 5);
+    this->train(waiting, by_hand, 0, free_steps);
+    waiting.constrain();
+    this->train(waiting, by_hand, free_steps, 5);
+    expect_equal(within.values(), by_hand.values(), std::to_string(free_steps) + " free steps");
+  }
+}
+
+TYPED_TEST(Conformance, ConstrainInAClosureEqualsTheSwitchBeforeTheStep) {
+  Problem within;
+  Problem before;
+  const auto options = [] {
+    return TestFixture::free_steps(LAWNOptions::kNever)
+        .state_at_switch(lawn::StateAtSwitch::kReset);
+  };
+  auto one = this->wrap(within, options());
+  auto other = this->wrap(before, options());
+  this->train(one, within, 0, 2);
+  this->train(other, before, 0, 2);
+  other.constrain();
+  for (int64_t t = 2; t < 5; ++t) {
+    one.step([&] {
+      one.constrain();
+      return within.backward(t);
+    });
+  }
+  this->train(other, before, 2, 5);
+  expect_equal(within.values(), before.values(), "after 5 steps");
+}
+
+TYPED_TEST(Conformance, FirstStepAfterOneThatThrewIsAsIfThatHadNotBeen) {
+  Problem problem;
+  Problem twin;
+  const auto options = [] { return TestFixture::free_steps(1).angular_steps(true); };
+  auto lawn = this->wrap(problem, options());
+  auto other = this->wrap(twin, options());
+  this->train(lawn, problem, 0, 3);
+  this->train(other, twin, 0, 3);
+  const auto weight = problem.weights().parameters().front();
+  EXPECT_ANY_THROW(lawn.step([&]() -> torch::Tensor {
+    problem.backward(3);
+    weight.mutable_grad() = weight.detach().to_sparse();
+    return torch::tensor(1.0f);
+  }));
+  this->train(lawn, problem, 3, 5);
+  this->train(other, twin, 3, 5);
+  expect_equal(problem.values(), twin.values(), "after 5 steps");
+  EXPECT_EQ(lawn.report().layers.front().angular_step, other.report().layers.front().angular_step);
+}
+
+/// Two weights of the given values under LAWN around a row's optimizer.
+template <class Row>
+void expect_as_with_own_gradients(const std::function<void(std::vector<torch::Tensor>&)>& give) {
+  const auto weights = [] {
+    torch::manual_seed(2);
+    std::vector<torch::Tensor> all{torch::randn({4, 4}), torch::randn({4, 4})};
+    for (auto& w : all) w.requires_grad_(true);
+    return all;
+  };
+  auto one = weights();
+  auto other = weights();
+  const auto wrap = [](const std::vector<torch::Tensor>& all) {
+    return LAWN<typename Row::Opt>(Row::make({torch::optim::OptimizerParamGroup(all)}),
+                                   lawn::select(all), Row::lawn().free_steps(2));
+  };
+  auto optimizer = wrap(one);
+  auto twin = wrap(other);
+  for (int64_t t = 0; t < 5; ++t) {
+    optimizer.step([&] {
+      give(one);
+      return torch::tensor(1.0f);
+    });
+    twin.step([&] {
+      give(other);
+      for (auto& w : other) w.mutable_grad() = w.grad().clone().contiguous();
+      return torch::tensor(1.0f);
+    });
+  }
+  expect_equal(one, other, "after 5 steps");
+}
+
+TYPED_TEST(Conformance, StepsASharedGradientAsIfEachWeightHadItsOwn) {
+  expect_as_with_own_gradients<TypeParam>([](std::vector<torch::Tensor>& weights) {
+    const auto shared = torch::arange(16, torch::kFloat).view({4, 4}).sin();
+    for (auto& w : weights) w.mutable_grad() = shared;
+  });
+}
+
+TYPED_TEST(Conformance, StepsAnExpandedGradientAsOneOfItsOwnMemory) {
+  expect_as_with_own_gradients<TypeParam>([](std::vector<torch::Tensor>& weights) {
+    for (auto& w : weights) w.mutable_grad() = torch::tensor(0.5f).expand({4, 4});
+  });
+}
+
+TYPED_TEST(Conformance, TakesNoWeightTwice) {
+  auto w = torch::ones({2, 2}, torch::requires_grad());
+  auto other = torch::ones({2, 2}, torch::requires_grad());
+  const auto make = [&](const std::vector<torch::Tensor>& held) {
+    LAWN<typename TypeParam::Opt>(TypeParam::make({torch::optim::OptimizerParamGroup(held)}),
+                                  lawn::select({w}), TypeParam::lawn());
+  };
+  lawn::testing::expect_refusal([&] { make({w, other, w}); }, "lawn::unique_parameters(*model)");
+  make({w, other});
+}
+
+template <class Row>
+class ConformanceOfOwn : public Conformance<Row> {};
+
+TYPED_TEST_SUITE(ConformanceOfOwn, lawn::testing::OwnRows);
+
+TYPED_TEST(ConformanceOfOwn, RefusesAParameterThatIsHeldTwice) {
+  using lawn::testing::expect_refusal;
+  using torch::optim::OptimizerParamGroup;
+  auto a = torch::ones({2, 3}, torch::requires_grad());
+  auto b = torch::ones({2, 3}, torch::requires_grad());
+  expect_refusal(
+      [&] {
+        TypeParam::make({OptimizerParamGroup({a, b, a})});
+      },
+      "got one of shape [2, 3] as parameter 2 of group 0 that is parameter 0 of group 0, too");
+  expect_refusal(
+      [&] {
+        TypeParam::make({OptimizerParamGroup({a}), OptimizerParamGroup({b, a})});
+      },
+      "got one of shape [2, 3] as parameter 1 of group 1 that is parameter 0 of group 0, too");
+
+  auto optimizer = TypeParam::make({OptimizerParamGroup({a})});
+  expect_refusal(
+      [&] {
+        optimizer.add_param_group(OptimizerParamGroup({b, a}));
+      },
+      "as a parameter of the new group that is parameter 0 of group 0, too");
+  expect_refusal(
+      [&] {
+        optimizer.add_param_group(OptimizerParamGroup({b, b}));
+      },
+      "as a parameter of the new group that is in the same group, too");
+  EXPECT_EQ(optimizer.param_groups().size(), 1U);
+
+  a.mutable_grad() = torch::ones({2, 3});
+  b.mutable_grad() = torch::ones({2, 3});
+  optimizer.param_groups().front().params() = {a, b, b};  // past every check but the step's
+  expect_refusal([&] { optimizer.step(); }, "as parameter 2 of group 0");
+  EXPECT_TRUE(torch::equal(a.detach(), torch::ones({2, 3}))) << "nothing was changed";
+  optimizer.param_groups().front().params() = {a};
+  optimizer.step();
+  EXPECT_FALSE(torch::equal(a.detach(), torch::ones({2, 3})));
+}
+
+TYPED_TEST(ConformanceOfOwn, RefusesAParameterWhoseShapeIsNotThatOfItsState) {
+  using torch::optim::OptimizerParamGroup;
+  for (const auto& shape : std::vector<std::vector<int64_t>>{{6}, {3, 2}, {4, 3}, {1, 3}}) {
+    auto a = torch::ones({5}, torch::requires_grad());
+    auto b = torch::ones({2, 3}, torch::requires_grad());
+    auto optimizer = TypeParam::make({OptimizerParamGroup({a, b})});
+    const auto give = [&] {
+      a.mutable_grad() = torch::ones_like(a);
+      b.mutable_grad() = torch::ones_like(b);
+    };
+    give();
+    optimizer.step();
+    b.set_data(torch::ones(shape));
+    give();
+    const auto before = a.detach().clone();
+    if (optimizer.state().count(b.unsafeGetTensorImpl()) == 0) {  // none is kept without momentum
+      optimizer.step();
+      continue;
+    }
+    lawn::testing::expect_refusal([&] { optimizer.step(); },
+                                  "expected parameter 1 of group 0 to keep the shape [2, 3]");
+    EXPECT_TRUE(torch::equal(a.detach(), before)) << "nothing was changed";
+  }
+}
+
+TYPED_TEST(ConformanceOfOwn, StateFollowsAConvertedParameter) {
+  auto a = torch::ones({2, 3}, torch::requires_grad());
+  auto b = torch::ones({2, 3}, torch::kDouble).requires_grad_(true);
+  auto optimizer = TypeParam::make({torch::optim::OptimizerParamGroup({a})});
+  auto twin = TypeParam::make({torch::optim::OptimizerParamGroup({b})});
+  for (int64_t t = 0; t < 6; ++t) {
+    if (t == 3) a.set_data(a.detach().to(torch::kDouble));
+    const auto gradient = torch::arange(6, torch::kDouble).view({2, 3}).add(t).sin();
+    a.mutable_grad() = gradient.to(a.scalar_type());
+    b.mutable_grad() = gradient.clone();
+    optimizer.step();
+    twin.step();
+  }
+  EXPECT_EQ(a.scalar_type(), torch::kDouble);
+  EXPECT_TRUE(torch::allclose(a, b, 1e-5, 1e-6)) << a << b;
 }
 
 }  // namespace

@@ -137,3 +137,28 @@ add_test(NAME compile_time COMMAND "${Python3_EXECUTABLE}" "${scripts}/compile_t
 set_tests_properties(compile_time PROPERTIES PROCESSORS 2)
 
 add_test(NAME formatting COMMAND "${scripts}/format.sh")
+
+# --- Flags that drop checks for NaN -----------------------------------------------------------------------------------
+
+add_test(NAME finite_math COMMAND "${Python3_EXECUTABLE}" "${scripts}/finite_math.py")
+
+# Without the tests' precompiled header, which is compiled with other flags.
+add_executable(fast_math_test fast_math.cpp)
+target_link_libraries(fast_math_test PRIVATE lawn_test_main)
+target_compile_options(fast_math_test PRIVATE -Ofast -fno-finite-math-only)
+add_test(NAME fast_math_test COMMAND fast_math_test)
+
+add_test(NAME cuda_fast_math COMMAND "${Python3_EXECUTABLE}" "${CMAKE_CURRENT_SOURCE_DIR}/support/cuda_fast_math.py"
+                                     "${LAWN_KERNELS}" "${LAWN_NVCC}" ${LAWN_CUDA_OPTIONS})
+set_tests_properties(cuda_fast_math PROPERTIES SKIP_RETURN_CODE 77)
+
+# --- Where LibTorch is found ------------------------------------------------------------------------------------------
+
+set(find_torch "${CMAKE_CURRENT_SOURCE_DIR}/find_torch/find_torch_test.py")
+set_property(DIRECTORY APPEND PROPERTY CMAKE_CONFIGURE_DEPENDS "${find_torch}")
+file(STRINGS "${find_torch}" cases REGEX "def test_")
+foreach(case IN LISTS cases)
+  string(REGEX REPLACE ".*def (test_[a-z_]+).*" "\\1" case "${case}")
+  string(REGEX REPLACE "^test_" "find_torch_" name "${case}")
+  add_test(NAME ${name} COMMAND "${Python3_EXECUTABLE}" -B "${find_torch}" "${CMAKE_COMMAND}" FindTorch.${case})
+endforeach()

@@ -78,6 +78,52 @@ TEST(Report, CosineVanishesAfterAProjection) {
   EXPECT_NEAR(optimizer.report().layers.front().cosine.value(), 0, 1e-6);
 }
 
+/// The report of LAWN around SGD on `value`, after a step with `gradient` if that is defined.
+lawn::LayerReport report_of(const torch::Tensor& value, const torch::Tensor& gradient) {
+  auto w = value.clone().set_requires_grad(true);
+  LAWN optimizer(SGD({w}, SGDOptions(0.1)), lawn::select({w}),
+                 LAWNOptions().zero_norm(lawn::ZeroNorm::kLeaveFree).angular_steps(true));
+  w.mutable_grad() = gradient;
+  optimizer.step();
+  const auto report = optimizer.report();
+  std::ostringstream text;
+  text << report;
+  EXPECT_EQ(text.str().find("nan"), std::string::npos) << text.str();
+  return report.layers.front();
+}
+
+TEST(Report, HasNoNaNForZerosNorForNothing) {
+  const auto some = torch::tensor({3.0f, 4.0f});
+  const auto none = torch::zeros({2});
+  const auto zero_gradient = report_of(some, none);
+  EXPECT_FALSE(zero_gradient.cosine.has_value());
+  EXPECT_EQ(zero_gradient.note, "gradient is zero");
+  const auto zero_weight = report_of(none, none);
+  EXPECT_FALSE(zero_weight.cosine.has_value());
+  EXPECT_FALSE(zero_weight.angular_step.has_value());
+  EXPECT_EQ(zero_weight.note, "weight is zero, gradient is zero, left free");
+  const auto moved = report_of(none, some);
+  EXPECT_GT(moved.norm, 0);
+  EXPECT_EQ(moved.note, "left free");
+  EXPECT_EQ(report_of(torch::zeros({0, 3}), torch::zeros({0, 3})).note.substr(0, 11),
+            "no elements");
+}
+
+TEST(Report, SaysThatAWeightIsOffItsSphere) {
+  for (const auto dtype : {torch::kDouble, torch::kFloat, torch::kBFloat16, torch::kHalf}) {
+    auto w = torch::tensor({3.0f, 4.0f}).to(dtype).set_requires_grad(true);
+    w.mutable_grad() = torch::tensor({1.0f, 1.0f}).to(dtype);
+    LAWN optimizer(SGD({w}, SGDOptions(0.1)), lawn::select({w}));
+    optimizer.step();
+    EXPECT_EQ(optimizer.report().layers.front().note, "") << dtype;
+    {
+      const torch::NoGradGuard no_grad;
+      w.mul_(1.05);
+    }
+    EXPECT_EQ(optimizer.report().layers.front().note, "off its sphere") << dtype;
+  }
+}
+
 TEST(Report, PrintsATableInAlignedColumns) {
   lawn::Report report;
   report.phase = lawn::Phase::kConstrained;

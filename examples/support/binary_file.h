@@ -19,23 +19,10 @@
 
 namespace examples {
 
-/// The whole of a file.
-/// @throws c10::Error that names the file, if it is missing or cannot be read
-inline std::vector<uint8_t> read_file(const std::filesystem::path& path) {
-  std::error_code error;
-  const auto size = std::filesystem::file_size(path, error);
-  TORCH_CHECK(!error, path.string(), ": cannot be read: ", error.message());
-  std::vector<uint8_t> bytes(size);
-  std::ifstream file(path, std::ios::binary);
-  file.read(reinterpret_cast<char*>(bytes.data()), static_cast<std::streamsize>(size));
-  TORCH_CHECK(file, path.string(), ": cannot be read: ", std::strerror(errno));
-  return bytes;
-}
-
-/// The whole of a gzipped file, unpacked.
-/// @throws c10::Error if the file is missing, cut off or not in gzip format; without zlib always,
-///         saying how to unpack it
-inline std::vector<uint8_t> read_gzip_file(const std::filesystem::path& path) {
+/// Unpacks a file that begins as gzip's do.
+/// @throws c10::Error if the file is cut off or damaged; without zlib always, saying how to unpack
+///         the file
+inline std::vector<uint8_t> unpack_file(const std::filesystem::path& path) {
 #ifdef LAWN_EXAMPLES_ZLIB
   gzFile file = gzopen(path.c_str(), "rb");
   TORCH_CHECK(file, path.string(), ": cannot be read: ", std::strerror(errno));
@@ -55,11 +42,31 @@ inline std::vector<uint8_t> read_gzip_file(const std::filesystem::path& path) {
               ": cannot be unpacked: ", message.empty() ? "the file is cut off" : message);
   return bytes;
 #else
-  TORCH_CHECK(false, path.string(),
-              ": this program was built without zlib; unpack the file with\n  ", "gunzip --keep ",
-              path.string());
+  const std::string name = path.string();
+  TORCH_CHECK(
+      false, name,
+      ": the file is gzipped, and this program was built without zlib; build it where CMake "
+      "finds zlib, or unpack the file with\n  ",
+      path.extension() == ".gz" ? "gunzip --keep " + name
+                                : "mv " + name + " " + name + ".gz && gunzip " + name + ".gz");
   return {};  // not reached; gcc does not see that without optimisation
 #endif
+}
+
+/// The whole of a file; what is gzipped comes unpacked. The first two bytes tell, not the name: a
+/// file in gzip's format may lack .gz in its name, and one that something has unpacked may have it.
+/// No format that is read here begins with these two bytes.
+/// @throws c10::Error that names the file, if it is missing, cannot be read or not be unpacked
+inline std::vector<uint8_t> read_file(const std::filesystem::path& path) {
+  std::error_code error;
+  const auto size = std::filesystem::file_size(path, error);
+  TORCH_CHECK(!error, path.string(), ": cannot be read: ", error.message());
+  std::vector<uint8_t> bytes(size);
+  std::ifstream file(path, std::ios::binary);
+  file.read(reinterpret_cast<char*>(bytes.data()), static_cast<std::streamsize>(size));
+  TORCH_CHECK(file, path.string(), ": cannot be read: ", std::strerror(errno));
+  const bool gzipped = bytes.size() >= 2 && bytes[0] == 0x1F && bytes[1] == 0x8B;
+  return gzipped ? unpack_file(path) : bytes;
 }
 
 /// Copies bytes into a uint8 tensor of the given shape, which must hold just as many.

@@ -12,16 +12,15 @@
 
 namespace examples {
 
-/// Reads an array of bytes in IDX format, plain or, if the name ends in .gz, gzipped: two zero
-/// bytes, the element type (8 is unsigned byte), the number of dimensions, each extent as
-/// big-endian 32-bit number, then the elements in row-major order.
+/// Reads an array of bytes in IDX format, plain or gzipped: two zero bytes, the element type (8 is
+/// unsigned byte), the number of dimensions, each extent as big-endian 32-bit number, then the
+/// elements in row-major order.
 /// @param dimensions  how many the array must have: 3 for images, 1 for labels
 /// @throws c10::Error that names the file if it is missing, of another type or number of
 ///         dimensions, too short or too long
 /// @source LeCun, Cortes and Burges, "The MNIST database"
 inline at::Tensor read_idx(const std::filesystem::path& path, int64_t dimensions) {
-  const std::vector<uint8_t> bytes =
-      path.extension() == ".gz" ? read_gzip_file(path) : read_file(path);
+  const std::vector<uint8_t> bytes = read_file(path);
   TORCH_CHECK(bytes.size() >= 4, path.string(), ": too short for an IDX file: ", bytes.size(),
               " bytes");
   TORCH_CHECK(bytes[0] == 0 && bytes[1] == 0, path.string(),
@@ -51,23 +50,33 @@ inline at::Tensor read_idx(const std::filesystem::path& path, int64_t dimensions
   return byte_tensor(bytes.data() + header, shape);
 }
 
-/// `root`/`name`, or `root`/`name`.gz where only that is there.
-/// @throws c10::Error if neither exists
-inline std::filesystem::path find_idx(const std::filesystem::path& root, const std::string& name) {
-  const std::filesystem::path plain = root / name;
-  const std::filesystem::path zipped = root / (name + ".gz");
-  if (std::filesystem::exists(plain)) return plain;
-  TORCH_CHECK(std::filesystem::exists(zipped), "neither ", plain.string(), " nor ", zipped.string(),
-              " exists; --root names the folder that holds the four IDX files");
-  return zipped;
+/// The first file in `root` of those that an array of MNIST's goes by: with - or . before "idx",
+/// with or without .gz.
+/// @param begin  "train-images"
+/// @param end    "idx3-ubyte"
+/// @throws c10::Error that lists the names if there is none
+inline std::filesystem::path find_idx(const std::filesystem::path& root, const std::string& begin,
+                                      const std::string& end) {
+  std::string names;
+  for (const char* zipped : {"", ".gz"}) {
+    for (const char* joint : {"-", "."}) {
+      const std::string name = begin + joint + end + zipped;
+      // Some archives unpack into a folder of this name, beside the file of the other.
+      if (std::filesystem::is_regular_file(root / name)) return root / name;
+      names += (names.empty() ? "" : ", ") + name;
+    }
+  }
+  TORCH_CHECK(false, "none of ", names, " is in ", root.string(),
+              "; --root names the folder that holds the four IDX files");
+  return {};  // not reached; gcc does not see that without optimisation
 }
 
 /// Images and labels of one half of MNIST's layout.
 /// @param prefix  "train" or "t10k"
 inline Dataset load_idx_half(const std::filesystem::path& root, const std::string& prefix,
                              const std::string& name) {
-  const auto images_path = find_idx(root, prefix + "-images-idx3-ubyte");
-  const auto labels_path = find_idx(root, prefix + "-labels-idx1-ubyte");
+  const auto images_path = find_idx(root, prefix + "-images", "idx3-ubyte");
+  const auto labels_path = find_idx(root, prefix + "-labels", "idx1-ubyte");
   Dataset data{images_path.string(), read_idx(images_path, 3).unsqueeze(1),
                read_idx(labels_path, 1).to(at::kLong)};
   check_dataset(data);

@@ -4,6 +4,7 @@
 #include <ATen/Functions.h>
 #include <c10/util/Exception.h>
 
+#include <algorithm>
 #include <charconv>
 #include <cstdint>
 #include <filesystem>
@@ -25,19 +26,18 @@ class RatingLines {
   RatingLines(std::filesystem::path path, std::string separator)
       : path_(std::move(path)), separator_(std::move(separator)), bytes_(read_file(path_)) {}
 
-  /// Calls take(user, item, time) for each line `user item rating time`.
-  /// @throws c10::Error that names file and line if a field is missing, too many or no number, or
-  ///         if there is no line at all
+  /// Calls take(user, item, time) for each line `user item rating time`. Lines end as on Unix or as
+  /// on Windows. A byte-order mark before the first line and blank lines after the last are passed
+  /// over.
+  /// @throws c10::Error that names file and line if a field is missing, too many or no number, if a
+  ///         blank line has others after it, or if there is no line at all
   template <class Take>
   void each(const Take& take) {
-    const char* next = reinterpret_cast<const char*>(bytes_.data());
-    const char* const end = next + bytes_.size();
-    TORCH_CHECK(next != end, path_.string(), ": the file is empty; expected lines of ", layout());
-    for (line_ = 1; next != end; ++line_) {
-      const std::string_view rest(next, static_cast<size_t>(end - next));
-      const size_t length = std::min(rest.find('\n'), rest.size());
-      std::string_view text = rest.substr(0, length);
-      next += std::min(length + 1, rest.size());
+    std::string_view rest = lines();
+    TORCH_CHECK(!rest.empty(), path_.string(), ": the file is empty; expected lines of ", layout());
+    for (line_ = 1; !rest.empty(); ++line_) {
+      std::string_view text = rest.substr(0, rest.find('\n'));
+      rest.remove_prefix(std::min(text.size() + 1, rest.size()));
       if (!text.empty() && text.back() == '\r') text.remove_suffix(1);
       const std::vector<std::string_view> fields = cut(text);
       number<double>(fields[2], "rating");  // any rating counts as one interaction
@@ -47,6 +47,18 @@ class RatingLines {
   }
 
  private:
+  /// The text from the first line to the last that is not blank.
+  std::string_view lines() const {
+    std::string_view text(reinterpret_cast<const char*>(bytes_.data()), bytes_.size());
+    constexpr std::string_view kByteOrderMark = "\xEF\xBB\xBF";
+    if (text.substr(0, kByteOrderMark.size()) == kByteOrderMark) {
+      text.remove_prefix(kByteOrderMark.size());
+    }
+    const size_t last = text.find_last_not_of(" \t\r\n");
+    if (last == std::string_view::npos) return {};
+    return text.substr(0, text.find('\n', last));
+  }
+
   std::string layout() const {
     const std::string shown = separator_ == "\t" ? "<tab>" : separator_;
     return "user" + shown + "item" + shown + "rating" + shown + "time";

@@ -16,8 +16,8 @@ namespace lawn::detail {
 ///   theta = 2 asin(||a/||a|| - b/||b|||| / 2)
 class AngularSteps {
  public:
-  /// Copies the weights. Another call before `measure`, at a later evaluation of the same step,
-  /// does nothing.
+  /// Copies the weights. Another call before `measure` or `forget`, at a later evaluation of the
+  /// same step, does nothing.
   void remember(const std::vector<sphere::Layer>& layers) {
     if (!before_.empty()) return;
     const at::NoGradGuard no_grad;
@@ -38,6 +38,9 @@ class AngularSteps {
     }
     before_.clear();
   }
+
+  /// Lets the copies of a step that was not finished go.
+  void forget() { before_.clear(); }
 
   /// Of each layer, 0-dim, in radians; empty before the first measurement.
   const std::vector<at::Tensor>& angles() const { return angles_; }

@@ -4,6 +4,7 @@
 #include <memory>
 #include <optional>
 #include <unordered_set>
+#include <utility>
 #include <vector>
 
 #include <ATen/core/Tensor.h>
@@ -89,9 +90,18 @@ inline bool elementwise(const torch::optim::OptimizerOptions& options) {
          dynamic_cast<const optim::AdagradOptions*>(&options) != nullptr;
 }
 
-/// Forgets the state of `parameters`, so that the optimizer starts on them anew.
-inline void reset_state(torch::optim::Optimizer& optimizer,
-                        const std::vector<at::Tensor>& parameters) {
+/// State that an optimizer no longer has, though its step, if it is in one, may still refer to it.
+using ForgottenState = std::vector<std::shared_ptr<torch::optim::OptimizerParamState>>;
+
+/// Forgets the state of `parameters`, so that the optimizer starts on them anew. State that is made
+/// before a step begins (Adagrad's), and L-BFGS's, which its step refers to from its first
+/// evaluation on, is put back to how it begins in place: the search then begins anew at the next
+/// direction that L-BFGS takes.
+/// @return what was taken away; to be kept until a step that is under way is over
+inline ForgottenState reset_state(torch::optim::Optimizer& optimizer,
+                                  const std::vector<at::Tensor>& parameters) {
+  namespace optim = torch::optim;
+  ForgottenState forgotten;
   std::unordered_set<const c10::TensorImpl*> chosen;
   for (const auto& parameter : parameters) chosen.insert(parameter.unsafeGetTensorImpl());
   for (const auto& group : optimizer.param_groups()) {
@@ -99,20 +109,23 @@ inline void reset_state(torch::optim::Optimizer& optimizer,
       c10::TensorImpl* key = parameter.unsafeGetTensorImpl();
       const auto found = optimizer.state().find(key);
       if (found == optimizer.state().end()) continue;
-      // L-BFGS keeps one state for all parameters, under the first one's key.
-      const bool shared =
-          dynamic_cast<torch::optim::LBFGSParamState*>(found->second.get()) != nullptr;
-      if (!shared && chosen.count(key) == 0) continue;
-      auto* adagrad = dynamic_cast<torch::optim::AdagradParamState*>(found->second.get());
-      if (adagrad != nullptr) {  // made by its constructor and not made again by its step
-        const auto& options = dynamic_cast<const torch::optim::AdagradOptions&>(group.options());
+      // One state for all parameters, under the first one's key.
+      if (auto* lbfgs = dynamic_cast<optim::LBFGSParamState*>(found->second.get())) {
+        *lbfgs = optim::LBFGSParamState();
+        continue;
+      }
+      if (chosen.count(key) == 0) continue;
+      if (auto* adagrad = dynamic_cast<optim::AdagradParamState*>(found->second.get())) {
+        const auto& options = dynamic_cast<const optim::AdagradOptions&>(group.options());
         adagrad->step(0);
         adagrad->sum(at::full_like(parameter, options.initial_accumulator_value()).detach());
-      } else {
-        optimizer.state().erase(found);
+        continue;
       }
+      forgotten.emplace_back(std::move(found->second));
+      optimizer.state().erase(found);
     }
   }
+  return forgotten;
 }
 
 }  // namespace lawn::detail

@@ -13,6 +13,8 @@
 #include <torch/serialize/output-archive.h>
 
 #include <lawn/checkpoint.h>
+#include <lawn/finite_math.h>
+#include <lawn/held_once.h>
 
 namespace lawn {
 
@@ -22,26 +24,51 @@ struct DecoratorDepth : std::integral_constant<int, 0> {};
 template <class Opt>
 struct DecoratorDepth<Opt, std::void_t<decltype(Opt::kDecorators)>>
     : std::integral_constant<int, Opt::kDecorators> {};
+
+/// Whether an optimizer can say beforehand what its step would refuse.
+template <class Opt, class = void>
+constexpr bool kChecksSteps = false;
+template <class Opt>
+constexpr bool kChecksSteps<Opt, std::void_t<decltype(std::declval<Opt&>().check_step())>> = true;
+
+/// Which of the functions that a rule need not have it has.
+template <class Rule, class = void>
+constexpr bool kHasCheck = false;
+template <class Rule>
+constexpr bool kHasCheck<Rule, std::void_t<decltype(std::declval<Rule&>().check(
+                                   std::declval<const torch::optim::Optimizer&>()))>> = true;
+template <class Rule, class = void>
+constexpr bool kHasBeginStep = false;
+template <class Rule>
+constexpr bool kHasBeginStep<Rule, std::void_t<decltype(std::declval<Rule&>().begin_step())>> =
+    true;
 }  // namespace detail
 
 /// An optimizer that is-a `Opt` and lets `Rule` act around each of its steps.
 ///
-///   with a closure:    evaluation: closure(), rule.before_step(optimizer)    as often as Opt asks
-///   without:           rule.before_step(optimizer)
+///   with a closure:    evaluation: closure(), check_step(), rule.before_step(optimizer)
+///                      as often as Opt asks
+///   without:           check_step(), rule.before_step(optimizer)
 ///   then:              Opt's update, rule.after_step(optimizer)
 ///
 /// `before_step` finds gradients that are there and weights that have not moved since they were
 /// computed; `after_step` finds the weights moved. Decorators nest: the outer rule sees the
-/// gradients first and the weights last.
+/// gradients first and the weights last. What any of them refuses, `check_step` refuses before the
+/// first of them changes something.
 ///
-/// @tparam Opt   any class derived from torch::optim::Optimizer that can be moved
+/// @tparam Opt   any class derived from torch::optim::Optimizer that can be moved. One with a
+///               function `check_step()` that throws what its step would refuse is asked beforehand
 /// @tparam Rule  copyable, with
 ///   static constexpr const char* kName                    in messages and checkpoints
-///   void before_step(torch::optim::Optimizer&)            may throw, before it changes anything
+///   void before_step(torch::optim::Optimizer&)
 ///   void after_step(torch::optim::Optimizer&)
 ///   void save(torch::serialize::OutputArchive&) const
 ///   void load(torch::serialize::InputArchive&, const torch::optim::Optimizer&)
 ///                                                         replaces tensors, never writes into them
+///   and, if it needs them,
+///   void begin_step()                                     once, before the first evaluation
+///   void check(const torch::optim::Optimizer&)            throws what before_step cannot do; of
+///                                                         weights by `HeldWeights::check`
 template <class Opt, class Rule>
 class Decorator : public Opt {
   static_assert(std::is_base_of_v<torch::optim::Optimizer, Opt>,
@@ -54,19 +81,38 @@ class Decorator : public Opt {
   /// One step of the base optimizer, with the rule around it.
   /// @return what the base optimizer returns: the loss of the closure, or an undefined tensor
   at::Tensor step(torch::optim::Optimizer::LossClosure closure = nullptr) override {
+    if constexpr (detail::kHasBeginStep<Rule>) rule_.begin_step();
     at::Tensor loss;
     if (closure) {
       loss = Opt::step([this, &closure] {
         auto evaluated = closure();
+        check_step();
         rule_.before_step(*this);
         return evaluated;
       });
     } else {
+      check_step();
       rule_.before_step(*this);
       loss = Opt::step(nullptr);
     }
     rule_.after_step(*this);
     return loss;
+  }
+
+  /// Refuses what the rules, and an `Opt` that can say so, would refuse in a step with the
+  /// gradients of now. `step()` does it by itself.
+  /// @throws c10::Error; nothing is changed
+  void check_step() {
+    if constexpr (detail::kHasCheck<Rule>) rule_.check(*this);
+    if constexpr (detail::kChecksSteps<Opt>) Opt::check_step();
+  }
+
+  /// As `Opt`'s.
+  /// @throws c10::Error also for a tensor that the optimizer would then hold twice, with its two
+  ///         places; the groups stay as they were
+  void add_param_group(const torch::optim::OptimizerParamGroup& group) {
+    detail::refuse_held(Rule::kName, this->param_groups(), group);
+    Opt::add_param_group(group);
   }
 
   /// Writes what `Opt` writes, in its layout, and the rule's state beside it: a plain `Opt` can

@@ -2,7 +2,7 @@
 #pragma once
 
 #include <cmath>
-#include <limits>
+#include <optional>
 #include <string>
 
 #include <ATen/TensorOperators.h>
@@ -10,6 +10,7 @@
 #include <ATen/core/grad_mode.h>
 #include <ATen/ops/isfinite.h>
 #include <ATen/ops/where.h>
+#include <c10/core/ScalarType.h>
 
 #include <lawn/report.h>
 #include <lawn/sphere/layer.h>
@@ -23,19 +24,49 @@ inline bool has_dense_gradient(const at::Tensor& weight) {
   return weight.grad().defined() && weight.grad().layout() == at::kStrided;
 }
 
+/// None where a quotient is not a number: that of a zero, say.
+inline std::optional<double> if_finite(double value) {
+  return std::isfinite(value) ? std::optional<double>(value) : std::nullopt;
+}
+
+/// | ||w|| / R - 1 | above which a weight is off its sphere: more than what elements of this type
+/// can be rounded by.
+inline double worst_norm_error(at::ScalarType dtype) {
+  switch (dtype) {
+    case at::kBFloat16:
+      return 1.0 / 128;
+    case at::kHalf:
+      return 1.0 / 512;
+    default:
+      return 1e-4;
+  }
+}
+
 /// What is unusual about a layer, in words.
-inline std::string remark(const sphere::Layer& layer, const LayerSums& sums, Phase phase) {
+inline std::string remark(const sphere::Layer& layer, const LayerSums& sums, Phase phase,
+                          const std::optional<double>& norm_error) {
   std::string note;
   const auto add = [&note](const char* text) {
     note += (note.empty() ? "" : ", ") + std::string(text);
   };
-  if (!all_finite(sums.norms)) add("weight is not finite");
+  if (sums.norms.numel() == 0) {
+    add("no elements");
+  } else if (!all_finite(sums.norms)) {
+    add("weight is not finite");
+  } else if ((sums.norms == 0).all().item<bool>()) {
+    add("weight is zero");
+  }
   if (!layer.weight.grad().defined()) {
     add("no gradient");
   } else if (!has_dense_gradient(layer.weight)) {
     add("gradient is not dense");
   } else if (!std::isfinite(sums.gg)) {
     add("gradient is not finite");
+  } else if (sums.gg == 0 && layer.gradient.defined()) {
+    add("gradient is zero");
+  }
+  if (norm_error && *norm_error > worst_norm_error(layer.weight.scalar_type())) {
+    add("off its sphere");
   }
   if (phase == Phase::kConstrained && (layer.radius == 0).any().item<bool>()) {
     add(layer.unit_dim == sphere::kWholeTensor ? "left free" : "some units left free");
@@ -60,8 +91,10 @@ inline LayerReport measure(const std::string& name, const sphere::Layer& layer,
       result.norm_error = error.abs().max().item<double>();
     }
   }
-  if (layer.gradient.defined()) result.cosine = sums.gw / (result.norm * std::sqrt(sums.gg));
-  result.note = remark(layer, sums, phase);
+  if (layer.gradient.defined()) {
+    result.cosine = if_finite(sums.gw / (result.norm * std::sqrt(sums.gg)));
+  }
+  result.note = remark(layer, sums, phase, result.norm_error);
   return result;
 }
 

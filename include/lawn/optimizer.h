@@ -34,12 +34,17 @@ namespace lawn {
 /// adds to the gradient is subtracted beforehand, and what a decoupled decay takes off the norm is
 /// restored by the rescaling. The options of the optimizer are never changed.
 ///
-/// The gradients of the constrained tensors are changed in place by `step()`, but by that of
-/// `LAWN<FusedSGD>`, `LAWN<FusedAdam>` and `LAWN<FusedAdamW>`: these have projection and rescaling
-/// folded into their own pass over memory, and leave them alone. Gradients may be missing, but not
-/// sparse. A gradient that is not finite affects its own layer alone (with L-BFGS, whose
-/// direction mixes all layers, also the others). `step()` does not wait for the device, but for the
-/// one that switches with `ZeroNorm::kError`.
+/// `step()` projects the gradients of constrained tensors in place. `LAWN<FusedSGD>`,
+/// `LAWN<FusedAdam>` and `LAWN<FusedAdamW>` leave them unchanged: there projection and rescaling
+/// are part of the optimizer's own pass over memory. Gradients may be missing, but not sparse. A
+/// gradient that shares memory with another one, or with itself (`expand`), is replaced by a copy.
+/// A gradient that is not finite affects its own layer alone (with L-BFGS, whose direction mixes
+/// all layers, also the others). `step()` never waits for the device, with one exception: the step
+/// that switches under `ZeroNorm::kError` reads the norms.
+///
+/// A step is refused, with nothing changed, when a constrained tensor has another shape than when
+/// the optimizer was wrapped, was taken out of the groups, or is held twice. A model that was moved
+/// or converted to another type is followed. Norms are right over the whole range of float32.
 ///
 /// Where the weights are sharded over ranks, `LAWNOptions::spheres` has the norms taken over all.
 ///
@@ -51,7 +56,8 @@ class LAWN : public Decorator<Opt, detail::LAWNRule> {
  public:
   /// @param optimizer  moved in, with its groups, options and state
   /// @param selection  of `final_homogeneous_subnetwork`, or by hand; every constrained tensor must
-  ///                   be held by `optimizer`, once, and be floating point
+  ///                   be held by `optimizer`, once, and be floating point (`unique_parameters`
+  ///                   lists those of a model with tied weights so)
   /// @throws c10::Error  that names the option or the parameter; with `Radius::kInitial` the
   ///                   constructor waits for the device
   LAWN(Opt&& optimizer, const Subnetwork& selection, LAWNOptions options = {})

@@ -95,10 +95,21 @@ class GradientMemory {
   std::vector<Changed> changed_;
 };
 
+/// Whether nothing but `parameter` can refer to the memory of its gradient, nor the gradient twice
+/// to a part of it: the usual case, which is quick to tell.
+inline bool has_gradient_of_its_own(const at::Tensor& parameter) {
+  const at::Tensor& gradient = parameter.grad();
+  if (!gradient.defined()) return true;
+  return gradient.layout() == at::kStrided && gradient.use_count() == 1 &&
+         gradient.is_non_overlapping_and_dense() && gradient.has_storage() &&
+         gradient.storage().use_count() == 1;
+}
+
 /// Makes the gradients of `parameters` safe to change in place, one after the other.
 /// @param parameters  those whose gradients share memory, or overlap themselves, get copies
 /// @note  does not wait for the device
 inline void own_gradients_(const std::vector<at::Tensor>& parameters) {
+  if (std::all_of(parameters.begin(), parameters.end(), has_gradient_of_its_own)) return;
   GradientMemory memory;
   for (const auto& parameter : parameters) memory.add(parameter, /*changes=*/true);
   memory.separate();
@@ -108,6 +119,7 @@ inline void own_gradients_(const std::vector<at::Tensor>& parameters) {
 /// they are.
 inline void own_gradients_(const torch::optim::Optimizer& optimizer,
                            const std::vector<at::Tensor>& some) {
+  if (std::all_of(some.begin(), some.end(), has_gradient_of_its_own)) return;
   GradientMemory memory;
   for (const auto& parameter : some) memory.add(parameter, /*changes=*/true);
   for (const auto& group : optimizer.param_groups()) {

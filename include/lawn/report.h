@@ -10,6 +10,7 @@
 #include <vector>
 
 #include <lawn/columns.h>
+#include <lawn/finite_math.h>
 
 namespace lawn {
 
@@ -31,13 +32,14 @@ struct LayerReport {
   double norm = 0;
   /// max | ||w|| / R - 1 | over the spheres that are constrained; none in the free phase.
   std::optional<double> norm_error;
-  /// <w,g> / (||w|| ||g||) of the gradient as it now is: the base gradient between `backward()` and
+  /// <w,g> / (||w|| ||g||), none where one of the norms is zero or not finite, of the gradient as
+  /// it now is: the base gradient between `backward()` and
   /// `step()`, what the projection left of it (nearly 0) after a constrained step.
   std::optional<double> cosine;
   /// Angle in radians by which the last step turned the weight; with
-  /// `LAWNOptions::angular_steps(true)`.
+  /// `LAWNOptions::angular_steps(true)`, none for a zero weight.
   std::optional<double> angular_step;
-  /// What is wrong or unusual ("gradient is not finite"), empty if nothing is.
+  /// What is wrong or unusual ("gradient is not finite", "off its sphere"), empty if nothing is.
   std::string note;
 };
 

@@ -34,6 +34,8 @@
 #include <lawn/optim/folded/clocks.h>
 #include <lawn/optim/folded/folding.h>
 #include <lawn/options.h>
+#include <lawn/own_gradients.h>
+#include <lawn/radii.h>
 #include <lawn/report.h>
 #include <lawn/sphere/sphere.h>
 #include <lawn/sphere/spheres.h>
@@ -51,16 +53,19 @@ class LAWNRule {
       : options_(std::move(options)),
         spheres_(options_.spheres() ? options_.spheres() : std::make_shared<Spheres>()) {
     options_.validate();
+    std::vector<NamedTensor> selected;
     for (const auto& parameter : selection.all()) {
       // A bias of one element would be frozen on its sphere, which is two points.
       const bool bias = options_.biases() && parameter.inside && parameter.role == Role::kBias &&
                         whole_numel(parameter.tensor) > 1;
-      if (parameter.constrained() || bias) add(parameter);
+      if (!parameter.constrained() && !bias) continue;
+      layers_.push_back(layer_of(parameter));
+      selected.push_back({parameter.name, parameter.tensor});
     }
-    positions_ = positions_of(kName, optimizer, named_weights());
-    TORCH_CHECK(options_.radius() != Radius::kGiven || options_.radii().size() == layers_.size(),
-                kName, ": expected one of radii for each of ", layers_.size(),
-                " constrained tensors, got ", options_.radii().size());
+    weights_ = HeldWeights(kName, optimizer, selected);
+    if (options_.radius() == Radius::kGiven) {
+      check_given_radii(kName, options_.radii(), weights_.names(), layers_, *spheres_);
+    }
     for (const auto& group : optimizer.param_groups()) {
       const bool known = !group.has_options() || coupled_weight_decay(group.options());
       TORCH_CHECK(
@@ -74,7 +79,20 @@ class LAWNRule {
     if (options_.radius() == Radius::kInitial) set_radii(usable_norms("when it was wrapped"));
   }
 
+  void begin_step() {
+    let_go();  // of what a step that threw has left
+  }
+
+  void check(const torch::optim::Optimizer& optimizer) {
+    weights_.check(kName, optimizer);
+    for (std::size_t i = 0; i < weights_.size(); ++i) {
+      refuse_sparse_gradient(kName, weights_.at(i), "the selection");
+    }
+  }
+
   void before_step(torch::optim::Optimizer& optimizer) {
+    for (auto& layer : layers_) layer.gradient.reset();  // of an evaluation before this one
+    own_gradients_(optimizer, weights_.tensors());
     attach_gradients(optimizer);
     if (clocks_) return before_device_step(optimizer);
     spheres_->begin_step(steps_);
@@ -92,7 +110,7 @@ class LAWNRule {
     const bool may_rescale = clocks_ || phase_ == Phase::kConstrained;
     if (may_rescale && !folds_) spheres_->rescale_(layers_);
     if (options_.angular_steps()) angles_.measure(layers_);
-    for (auto& layer : layers_) layer.gradient.reset();
+    let_go();
     if (clocks_) {
       clocks_->advance();
     } else {
@@ -102,6 +120,7 @@ class LAWNRule {
 
   void constrain(torch::optim::Optimizer& optimizer) {
     if (phase() == Phase::kConstrained) return;
+    weights_.check(kName, optimizer);
     if (options_.radius() == Radius::kCaptured) {
       set_radii(usable_norms("at the switch"));
     } else if (options_.radius() == Radius::kGiven) {
@@ -111,7 +130,9 @@ class LAWNRule {
       }
       set_radii(std::move(radii));
     }
-    if (options_.state_at_switch() == StateAtSwitch::kReset) reset_state(optimizer, weights());
+    if (options_.state_at_switch() == StateAtSwitch::kReset) {
+      forgotten_ = reset_state(optimizer, weights_.tensors());
+    }
     if (options_.state_at_switch() == StateAtSwitch::kProject) project_state(optimizer);
     if (options_.radius() != Radius::kCaptured) spheres_->rescale_(layers_);
     phase_ = Phase::kConstrained;
@@ -127,7 +148,7 @@ class LAWNRule {
     const bool has_radii = !clocks_ || phase() == Phase::kConstrained;
     archive.write("phase", c10::IValue(static_cast<int64_t>(phase())));
     archive.write("steps", c10::IValue(steps()));
-    save_weights(archive, named_weights(), positions_);
+    weights_.save(archive);
     for (std::size_t i = 0; i < layers_.size(); ++i) {
       if (layers_[i].radius.defined() && has_radii) {
         archive.write("radius/" + std::to_string(i), layers_[i].radius, /*is_buffer=*/true);
@@ -140,18 +161,19 @@ class LAWNRule {
     c10::IValue steps;
     archive.read("phase", phase);
     archive.read("steps", steps);
-    refuse_other_weights(kName, archive, named_weights(), positions_);
+    weights_.refuse_others(kName, archive);
     auto layers = layers_;
     for (std::size_t i = 0; i < layers.size(); ++i) {
       at::Tensor radius;
       const bool saved = archive.try_read("radius/" + std::to_string(i), radius, true);
       TORCH_CHECK(saved || phase.toInt() == static_cast<int64_t>(Phase::kFree), kName,
-                  ": the checkpoint of a constrained phase lacks the radius of ", names_[i]);
+                  ": the checkpoint of a constrained phase lacks the radius of ",
+                  weights_.names()[i]);
       TORCH_CHECK(!saved || radius.sizes() == spheres_->radius_shape(layers[i]), kName,
-                  ": expected the radius of ", names_[i], " to have shape ",
+                  ": expected the radius of ", weights_.names()[i], " to have shape ",
                   at::IntArrayRef(spheres_->radius_shape(layers[i])), ", got ", radius.sizes(),
                   ": the checkpoint was written with another granularity; nothing was changed");
-      layers[i].radius = saved ? radius.to(layers[i].weight.device()) : at::Tensor();
+      layers[i].radius = sphere::beside_sums(layers[i].weight, radius);
     }
     layers_ = std::move(layers);
     phase_ = static_cast<Phase>(phase.toInt());
@@ -161,6 +183,7 @@ class LAWNRule {
   }
 
   Report report() const {
+    weights_.check_shapes(kName);
     Report result{phase(), steps(), {}};
     auto layers = layers_;
     for (auto& layer : layers) {
@@ -169,9 +192,9 @@ class LAWNRule {
     }
     const auto sums = spheres_->sums(layers);
     for (std::size_t i = 0; i < layers_.size(); ++i) {
-      result.layers.push_back(measure(names_[i], layers[i], sums[i], result.phase));
+      result.layers.push_back(measure(weights_.names()[i], layers[i], sums[i], result.phase));
       const auto& angles = angles_.angles();
-      if (!angles.empty()) result.layers.back().angular_step = angles[i].item<double>();
+      if (!angles.empty()) result.layers.back().angular_step = if_finite(angles[i].item<double>());
     }
     return result;
   }
@@ -187,7 +210,7 @@ class LAWNRule {
   }
   int64_t steps() const { return clocks_ ? clocks_->read().first : steps_; }
   const LAWNOptions& options() const { return options_; }
-  const std::vector<std::string>& names() const { return names_; }
+  const std::vector<std::string>& names() const { return weights_.names(); }
 
  private:
   void before_device_step(torch::optim::Optimizer& optimizer) {
@@ -220,21 +243,27 @@ class LAWNRule {
   std::string description() const {
     auto text = options_.describe();
     for (std::size_t i = 0; i < layers_.size(); ++i) {
-      text += c10::str("constrained ", names_[i], ' ', layers_[i].weight.scalar_type(), ' ',
-                       spheres_->whole_shape(layers_[i].weight), '\n');
+      text += c10::str("constrained ", weights_.names()[i], ' ', layers_[i].weight.scalar_type(),
+                       ' ', spheres_->whole_shape(layers_[i].weight), '\n');
     }
     return text;
   }
 
-  void add(const SubnetworkParameter& parameter) {
+  sphere::Layer layer_of(const SubnetworkParameter& parameter) const {
     sphere::Layer layer;
     layer.weight = parameter.tensor;
     if (options_.granularity() == Granularity::kOutputUnit && parameter.role != Role::kBias &&
         spheres_->whole_shape(parameter.tensor).size() > 1) {
       layer.unit_dim = parameter.unit_dim;
     }
-    layers_.push_back(std::move(layer));
-    names_.push_back(parameter.name);
+    return layer;
+  }
+
+  /// Lets go of what is held for the length of a step alone.
+  void let_go() {
+    for (auto& layer : layers_) layer.gradient.reset();
+    angles_.forget();
+    forgotten_.clear();
   }
 
   void attach_gradients(const torch::optim::Optimizer& optimizer) {
@@ -245,15 +274,8 @@ class LAWNRule {
     for (std::size_t i = 0; i < layers_.size(); ++i) {
       auto& layer = layers_[i];
       layer.gradient = layer.weight.grad();
-      TORCH_CHECK(!layer.gradient.defined() || layer.gradient.layout() == at::kStrided, kName,
-                  ": expected a dense gradient for ", names_[i], ", got one of layout ",
-                  layer.gradient.layout(),
-                  ": make its embedding with sparse(false), or leave it out ",
-                  "of the selection (parameters outside it may have sparse gradients)");
-      layer.weight_decay = decays.at(static_cast<std::size_t>(positions_[2 * i]));
-      if (layer.radius.defined() && layer.radius.device() != layer.weight.device()) {
-        layer.radius = layer.radius.to(layer.weight.device());  // the model has been moved
-      }
+      layer.weight_decay = decays[weights_.position(i).group];
+      layer.radius = sphere::beside_sums(layer.weight, layer.radius);
     }
   }
 
@@ -270,16 +292,8 @@ class LAWNRule {
         norms[i] = at::where(at::isfinite(norms[i]), norms[i], 0.0);
         continue;
       }
-      const auto host = norms[i].to(at::kCPU, at::kDouble).reshape({-1});
-      for (int64_t unit = 0; unit < host.numel() && whole_numel(layers_[i].weight) > 0; ++unit) {
-        const double norm = host.data_ptr<double>()[unit];
-        TORCH_CHECK(std::isfinite(norm) && norm > 0, kName, ": expected ", names_[i],
-                    " to have a finite norm > 0 ", when, ", got ", norm,
-                    layers_[i].unit_dim == sphere::kWholeTensor
-                        ? std::string()
-                        : " in output unit " + std::to_string(unit),
-                    "; initialise it otherwise, leave it out of the selection, or use ",
-                    "LAWNOptions().zero_norm(ZeroNorm::kLeaveFree)");
+      if (whole_numel(layers_[i].weight) > 0) {
+        check_norms(kName, norms[i], weights_.names()[i], when);
       }
     }
     return norms;
@@ -320,30 +334,16 @@ class LAWNRule {
     }
   }
 
-  std::vector<at::Tensor> weights() const {
-    std::vector<at::Tensor> all;
-    for (const auto& layer : layers_) all.push_back(layer.weight);
-    return all;
-  }
-
-  std::vector<NamedWeight> named_weights() const {
-    std::vector<NamedWeight> all;
-    for (std::size_t i = 0; i < layers_.size(); ++i) {
-      all.push_back({names_[i], layers_[i].weight});
-    }
-    return all;
-  }
-
   LAWNOptions options_;
   std::shared_ptr<Spheres> spheres_;
-  std::vector<std::string> names_;
-  std::vector<sphere::Layer> layers_;
-  std::vector<int64_t> positions_;  // group and index of each layer
+  HeldWeights weights_;
+  std::vector<sphere::Layer> layers_;  // of weights_
   Phase phase_ = Phase::kFree;
   int64_t steps_ = 0;
   bool folds_ = false;
   std::optional<Clocks> clocks_;  // once they are there, phase and steps are theirs
   AngularSteps angles_;
+  ForgottenState forgotten_;  // since the switch, until the step that it falls into is over
 };
 
 }  // namespace lawn::detail

@@ -136,17 +136,45 @@ TEST_F(Idx, LoadsBothHalvesWithAChannelDimension) {
   EXPECT_EQ(data.train.name, "MNIST");
 }
 
-TEST_F(Idx, RefusesMissingFilesAndNamesBothSpellings) {
-  const std::string text = refusal([&] { examples::load_mnist(folder_, "MNIST"); });
-  EXPECT_TRUE(contains(text, "neither ")) << text;
-  EXPECT_TRUE(contains(text, "train-images-idx3-ubyte.gz exists")) << text;
-  EXPECT_TRUE(contains(text, "--root names the folder")) << text;
+TEST_F(Idx, LoadsFilesWithADotBeforeIdx) {
+  write("train-images.idx3-ubyte", idx_file({20, 28, 28}));
+  write("train-labels.idx1-ubyte", idx_file({20}, 10));
+  write("t10k-images.idx3-ubyte", idx_file({10, 28, 28}));
+  write("t10k-labels-idx1-ubyte", idx_file({10}, 10));  // each file goes by a name of its own
+  const examples::Split data = examples::load_mnist(folder_, "MNIST");
+  EXPECT_EQ(data.train.size(), 20);
+  EXPECT_EQ(data.test.size(), 10);
+}
+
+TEST_F(Idx, FindsAFileUnderEachOfItsNamesAndPassesOverFolders) {
+  const std::vector<std::string> names = {"train-images.idx3-ubyte.gz",
+                                          "train-images-idx3-ubyte.gz", "train-images.idx3-ubyte",
+                                          "train-images-idx3-ubyte"};  // the last comes first
+  for (const std::string& name : names) {
+    fs::create_directories(folder_ / name);
+  }
+  for (const std::string& name : names) {
+    fs::remove(folder_ / name);
+    write(name, idx_file({1}));
+    EXPECT_EQ(examples::find_idx(folder_, "train-images", "idx3-ubyte"), folder_ / name);
+  }
+}
+
+TEST_F(Idx, RefusesMissingFilesAndNamesEachSpelling) {
+  EXPECT_EQ(refusal([&] { examples::load_mnist(folder_, "MNIST"); }),
+            "none of train-images-idx3-ubyte, train-images.idx3-ubyte, "
+            "train-images-idx3-ubyte.gz, train-images.idx3-ubyte.gz is in " +
+                folder_.string() + "; --root names the folder that holds the four IDX files");
+}
+
+TEST_F(Idx, ReadsAPlainFileThatIsNamedAsAGzippedOne) {
+  const at::Tensor array = examples::read_idx(write("images.gz", idx_file({2, 3, 4})), 3);
+  EXPECT_TRUE(torch::equal(array, torch::arange(24, torch::kByte).view({2, 3, 4})));
 }
 
 TEST_F(Idx, RefusesAFileThatIsNotIdx) {
-  EXPECT_TRUE(
-      contains(refusal([&] { examples::read_idx(write("a", "\x1f\x8b\x08\x01zip"), 1); }),
-               "not an IDX file: expected it to begin with two zero bytes, got 31 and 139"));
+  EXPECT_TRUE(contains(refusal([&] { examples::read_idx(write("a", "PK\x03\x04zip"), 1); }),
+                       "not an IDX file: expected it to begin with two zero bytes, got 80 and 75"));
   EXPECT_TRUE(contains(refusal([&] { examples::read_idx(write("b", "ab"), 1); }),
                        "too short for an IDX file: 2 bytes"));
 }
@@ -206,33 +234,51 @@ TEST_F(Idx, RefusesAnEmptyDataSet) {
 
 #ifdef LAWN_EXAMPLES_ZLIB
 
-TEST_F(Idx, ReadsAGzippedFile) {
-  const std::string bytes = idx_file({2, 3, 4});
-  gzFile file = gzopen((folder_ / "images.gz").c_str(), "wb");
+void write_gzipped(const fs::path& path, const std::string& bytes) {
+  gzFile file = gzopen(path.c_str(), "wb");
   ASSERT_EQ(gzwrite(file, bytes.data(), static_cast<unsigned>(bytes.size())),
             static_cast<int>(bytes.size()));
   gzclose(file);
-  const at::Tensor array = examples::read_idx(folder_ / "images.gz", 3);
-  EXPECT_TRUE(torch::equal(array, torch::arange(24, torch::kByte).view({2, 3, 4})));
+}
+
+TEST_F(Idx, ReadsAGzippedFileWhateverItsName) {
+  for (const char* name : {"images.gz", "train-images-idx3-ubyte"}) {
+    write_gzipped(folder_ / name, idx_file({2, 3, 4}));
+    const at::Tensor array = examples::read_idx(folder_ / name, 3);
+    EXPECT_TRUE(torch::equal(array, torch::arange(24, torch::kByte).view({2, 3, 4})));
+  }
+}
+
+TEST_F(Cifar10, ReadsAGzippedFile) {
+  write_gzipped(folder_ / "batch.bin", cifar_record(3, 0) + cifar_record(9, 100));
+  const examples::Dataset data = examples::read_cifar10_file(folder_ / "batch.bin", 2);
+  EXPECT_TRUE(torch::equal(data.labels, torch::tensor({3, 9}, torch::kLong)));
 }
 
 TEST_F(Idx, RefusesAGzippedFileThatIsCutOff) {
-  const std::string bytes = idx_file({200, 28, 28});
-  gzFile file = gzopen((folder_ / "images.gz").c_str(), "wb");
-  gzwrite(file, bytes.data(), static_cast<unsigned>(bytes.size()));
-  gzclose(file);
-  fs::resize_file(folder_ / "images.gz", fs::file_size(folder_ / "images.gz") / 2);
-  EXPECT_TRUE(contains(refusal([&] { examples::read_idx(folder_ / "images.gz", 3); }),
-                       "images.gz: cannot be unpacked: "));
+  write_gzipped(folder_ / "images", idx_file({200, 28, 28}));
+  const auto whole = fs::file_size(folder_ / "images");
+  for (const auto size : {whole - 1, whole / 2, decltype(whole){2}}) {
+    fs::resize_file(folder_ / "images", size);
+    EXPECT_TRUE(contains(refusal([&] { examples::read_idx(folder_ / "images", 3); }),
+                         "images: cannot be unpacked: "))
+        << size;
+  }
 }
 
 #else
 
-TEST_F(Idx, SaysHowToUnpackAGzippedFileWithoutZlib) {
-  const auto path = write("images.gz", "\x1f\x8b");
-  EXPECT_TRUE(
-      contains(refusal([&] { examples::read_idx(path, 3); }),
-               "built without zlib; unpack the file with\n  gunzip --keep " + path.string()));
+TEST_F(Idx, SaysWhatIsMissingAndHowToUnpackAGzippedFileWithoutZlib) {
+  const auto named = write("images.gz", "\x1f\x8b");
+  EXPECT_EQ(refusal([&] { examples::read_idx(named, 3); }),
+            named.string() +
+                ": the file is gzipped, and this program was built without zlib; build it where "
+                "CMake finds zlib, or unpack the file with\n  gunzip --keep " +
+                named.string());
+  const auto unnamed = write("images", "\x1f\x8b").string();
+  EXPECT_TRUE(contains(refusal([&] { examples::read_idx(unnamed, 3); }),
+                       "unpack the file with\n  mv " + unnamed + " " + unnamed + ".gz && gunzip " +
+                           unnamed + ".gz"));
 }
 
 #endif

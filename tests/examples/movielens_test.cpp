@@ -60,11 +60,31 @@ TEST_F(MovieLens, MayLackTheLastLineEndAndHaveTheLineEndsOfWindows) {
   expect_three_interactions(read("196\t242\t3\t881250949\r\n5\t9\t1\t7\r\n196\t10\t4.5\t8"));
 }
 
+TEST_F(MovieLens, MayEndInBlankLines) {
+  const std::string lines = "196\t242\t3\t881250949\n5\t9\t1\t7\n196\t10\t5\t8";
+  for (const std::string end : {"\n\n", "\n\n\n\n", "\r\n\r\n", "\n \n\t \r\n", "\n  "}) {
+    SCOPED_TRACE(testing::PrintToString(end));
+    expect_three_interactions(read(lines + end));
+  }
+}
+
+TEST_F(MovieLens, MayBeginWithAByteOrderMark) {
+  expect_three_interactions(
+      read("\xEF\xBB\xBF"
+           "196\t242\t3\t881250949\n5\t9\t1\t7\n196\t10\t5\t8\n"));
+}
+
+TEST_F(MovieLens, RefusesABlankLineBetweenOthersAndALastFieldThatIsMissing) {
+  expect_refusal([&] { read("1\t2\t3\t4\n\n1\t5\t3\t4\n\n"); }, "u.data:2: expected user");
+  expect_refusal([&] { read("\n1\t2\t3\t4\n"); }, "u.data:1: expected user");
+  expect_refusal([&] { read("1\t2\t3\t4\n1\t5\t3\t\n\n"); },
+                 "u.data:2: expected a number as time, got ''");
+}
+
 TEST_F(MovieLens, RefusesALineThatIsTooShortOrTooLong) {
   expect_refusal([&] { read("1\t2\t3\t4\n1\t5\t3\n"); },
                  "u.data:2: expected user<tab>item<tab>rating<tab>time, got 3 fields in '1\t5\t3'");
   expect_refusal([&] { read("1\t2\t3\t4\t5\n"); }, "u.data:1: expected user<tab>item");
-  expect_refusal([&] { read("1\t2\t3\t4\n\n1\t5\t3\t4\n"); }, "u.data:2: expected user");
   expect_refusal(
       [&] { examples::read_ratings(file("ratings.dat", "1\t2\t3\t4\n"), "::", "films"); },
       "ratings.dat:1: expected user::item::rating::time, got 1 field in");
@@ -80,8 +100,11 @@ TEST_F(MovieLens, RefusesWhatIsNoNumber) {
 }
 
 TEST_F(MovieLens, RefusesAnEmptyFileAndARatingGivenTwice) {
-  expect_refusal([&] { read(""); },
-                 "u.data: the file is empty; expected lines of user<tab>item<tab>rating<tab>time");
+  for (const char* text : {"", "\n\r\n", "\xEF\xBB\xBF\n"}) {
+    expect_refusal(
+        [&] { read(text); },
+        "u.data: the file is empty; expected lines of user<tab>item<tab>rating<tab>time");
+  }
   expect_refusal([&] { read("4\t2\t3\t4\n4\t9\t3\t5\n4\t9\t1\t6\n"); },
                  "films: user 0 takes item 1 more than once");
 }

@@ -292,6 +292,87 @@ TEST_F(WarmupDecayTest, RefusesToGoOnWhenAGroupWasTakenAway) {
   EXPECT_EQ(lr(sgd_), kBase);
 }
 
+// --- base rates ---------------------------------------------------------------------------------
+
+constexpr const char* kRateRemedy =
+    "; set it with set_lr or make the optimizer anew, since a schedule only multiplies it; to "
+    "resume, make the schedule before the optimizer's checkpoint is loaded";
+
+TEST_F(WarmupDecayTest, RefusesAnOptimizerThatAnEarlierScheduleHasDecayedToZero) {
+  WarmupDecay earlier(sgd_, WarmupDecayOptions().total_steps(2));
+  earlier.step();
+  earlier.step();
+  ASSERT_EQ(lr(sgd_), 0);
+  EXPECT_EQ(refusal(WarmupDecayOptions().warmup_steps(1).total_steps(5)),
+            std::string("lawn::WarmupDecay: expected a base rate > 0 in a parameter group, got "
+                        "base rate 0 in group 0, the only one of the optimizer") +
+                kRateRemedy);
+  EXPECT_EQ(lr(sgd_), 0);
+
+  sgd_.param_groups()[0].options().set_lr(kBase);  // as the message says
+  WarmupDecay second(sgd_, WarmupDecayOptions().warmup_steps(1).total_steps(5));
+  EXPECT_EQ(lr(sgd_), kBase / 2);
+}
+
+TEST_F(LAWNScheduleTest, RefusesAnOptimizerAllOfWhoseGroupsHaveRateZero) {
+  torch::optim::SGD optimizer({group_with_lr(0), group_with_lr(-0.0)}, torch::optim::SGDOptions(1));
+  EXPECT_EQ(lawn::testing::refusal(
+                [&] { LAWNSchedule schedule(optimizer, LAWNScheduleOptions().total_steps(5)); }),
+            std::string("lawn::LAWNSchedule: expected a base rate > 0 in a parameter group, got "
+                        "base rate 0 in each of the groups 0 to 1 of the optimizer") +
+                kRateRemedy);
+}
+
+TEST_F(WarmupDecayTest, LeavesAGroupOfRateZeroBesideOthersFrozen) {
+  torch::optim::SGD optimizer({group_with_lr(0), group_with_lr(0.5)}, torch::optim::SGDOptions(1));
+  WarmupDecay schedule(optimizer, WarmupDecayOptions().warmup_steps(1).total_steps(4));
+  optimizer.add_param_group(group_with_lr(0));
+  for (int step = 0; step < 3; ++step) {
+    EXPECT_EQ(lr(optimizer, 0), 0);
+    EXPECT_EQ(lr(optimizer, 1), 0.5 * schedule.factor(step));
+    EXPECT_EQ(lr(optimizer, 2), 0);
+    schedule.step();
+  }
+  EXPECT_EQ(schedule.base_lrs(), (std::vector<double>{0, 0.5, 0}));
+}
+
+TEST_F(WarmupDecayTest, RefusesABaseRateThatIsNegativeOrNotFiniteAndNamesItsGroup) {
+  constexpr double kInfinity = std::numeric_limits<double>::infinity();
+  const std::vector<std::pair<double, const char*>> wrong = {
+      {-0.5, "-0.5"}, {std::nan(""), "nan"}, {kInfinity, "inf"}, {-kInfinity, "-inf"}};
+  for (const auto& [rate, printed] : wrong) {
+    torch::optim::SGD optimizer({group_with_lr(0.5), group_with_lr(0.25)},
+                                torch::optim::SGDOptions(1));
+    optimizer.param_groups()[1].options().set_lr(rate);
+    EXPECT_EQ(
+        lawn::testing::refusal([&optimizer = optimizer] {
+          WarmupDecay schedule(optimizer, WarmupDecayOptions().warmup_steps(1).total_steps(5));
+        }),
+        std::string("lawn::WarmupDecay: expected a finite base rate >= 0 in each parameter group, "
+                    "got base rate ") +
+            printed + " in group 1 of the optimizer" + kRateRemedy);
+    EXPECT_EQ(lr(optimizer, 0), 0.5);
+  }
+}
+
+TEST_F(WarmupDecayTest, RefusesTheStepAfterAGroupOfAWrongRateHasJoinedAndChangesNothing) {
+  WarmupDecay schedule(sgd_, WarmupDecayOptions().total_steps(4));
+  sgd_.add_param_group(group_with_lr(0.8));
+  sgd_.param_groups()[1].options().set_lr(std::nan(""));
+  EXPECT_EQ(lawn::testing::refusal([&] { schedule.step(); }),
+            std::string("lawn::WarmupDecay: expected a finite base rate >= 0 in each parameter "
+                        "group, got base rate nan in group 1 of the optimizer") +
+                kRateRemedy);
+  EXPECT_EQ(lr(sgd_), kBase);
+  EXPECT_EQ(schedule.steps(), 0);
+  EXPECT_EQ(schedule.base_lrs(), std::vector<double>{kBase});
+
+  sgd_.param_groups()[1].options().set_lr(0.8);
+  schedule.step();
+  EXPECT_EQ(lr(sgd_, 0), kBase * schedule.factor(1));
+  EXPECT_EQ(lr(sgd_, 1), 0.8 * schedule.factor(1));
+}
+
 TEST_F(WarmupDecayTest, DrivesEveryLibTorchOptimizer) {
   const auto check = [](auto&& optimizer) {
     WarmupDecay schedule(optimizer, WarmupDecayOptions().warmup_steps(1).total_steps(9));
@@ -450,6 +531,43 @@ TEST_F(WarmupDecayTest, RefusesACheckpointOfAnotherNumberOfGroups) {
   WarmupDecay target(other, WarmupDecayOptions().total_steps(10));
   expect_load_refused(saved, target, other,
                       "lawn::WarmupDecay: the checkpoint has 1 parameter groups, the optimizer 2");
+}
+
+TEST_F(WarmupDecayTest, RefusesACheckpointOfBaseRatesThatNoScheduleIsMadeOn) {
+  const auto options = WarmupDecayOptions().total_steps(10);
+  WarmupDecay target(sgd_, options);
+  torch::optim::SGD other({group_with_lr(1), group_with_lr(1)}, torch::optim::SGDOptions(1));
+  WarmupDecay saved(other, options);
+  other.add_param_group(group_with_lr(1));
+  sgd_.add_param_group(group_with_lr(1));
+  sgd_.add_param_group(group_with_lr(1));
+  other.param_groups()[2].options().set_lr(std::nan(""));
+  expect_load_refused(
+      saved, target, sgd_,
+      "lawn::WarmupDecay: expected a finite base rate >= 0 in each parameter group, "
+      "got base rate nan in group 2 of the checkpoint; load one of a schedule that "
+      "moves");
+}
+
+TEST_F(WarmupDecayTest, ResumesAFinishedRunWhenMadeBeforeTheOptimizersCheckpointIsLoaded) {
+  const auto options = WarmupDecayOptions().total_steps(3);
+  WarmupDecay schedule(sgd_, options);
+  for (int step = 0; step < 3; ++step) {
+    schedule.step();
+  }
+  ASSERT_EQ(lr(sgd_), 0);
+  std::stringstream optimizer_file;
+  std::stringstream schedule_file;
+  torch::save(sgd_, optimizer_file);
+  torch::save(schedule, schedule_file);
+
+  torch::optim::SGD fresh({torch::ones(3)}, torch::optim::SGDOptions(5));
+  WarmupDecay resumed(fresh, options);
+  torch::load(fresh, optimizer_file);
+  torch::load(resumed, schedule_file);
+  EXPECT_EQ(lr(fresh), 0);
+  EXPECT_EQ(resumed.steps(), 3);
+  EXPECT_EQ(resumed.base_lrs(), std::vector<double>{kBase});
 }
 
 TEST_F(WarmupDecayTest, RefusesAnArchiveWithoutASchedule) {

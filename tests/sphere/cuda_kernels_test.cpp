@@ -16,6 +16,7 @@
 
 #include "tests/support/cuda_emulation/heap_tensor.h"
 #include "tests/support/cuda_emulation/kernels.cuh"
+#include "tests/support/range.h"
 
 namespace {
 
@@ -163,6 +164,39 @@ TEST_F(Kernels, LoseNothingVisibleOverMillionsOfElements) {
   run(Purpose::kNorms, {layer});
   const double exact = weight.to(torch::kDouble).norm().item<double>();
   EXPECT_NEAR(layer.radius.item<double>() / exact, 1, 2e-7);
+}
+
+TEST_F(Kernels, AreRightOverTheWholeRangeOfFloats) {
+  using lawn::testing::kScales;
+  using lawn::testing::layer_of_scale;
+  for (const int64_t numel : {int64_t{2}, int64_t{1000}, kBlockSphere + 1}) {
+    for (const double scale : kScales) {
+      auto layer = layer_of_scale(numel, scale, 1);
+      const auto before = layer.gradient.clone();
+      const double norm = layer.weight.to(torch::kDouble).norm().item<double>();
+      layer.radius = torch::zeros({});
+      run(Purpose::kNorms, {layer});
+      EXPECT_NEAR(layer.radius.item<double>() / norm, 1, 1e-6) << scale;
+      run(Purpose::kProjection, {layer});
+      lawn::testing::expect_projected(layer, before, std::to_string(std::log10(scale)));
+      layer.radius = torch::tensor(1.5f * static_cast<float>(scale));
+      run(Purpose::kRescaling, {layer});
+      EXPECT_NEAR(layer.weight.to(torch::kDouble).norm().item<double>() / (1.5 * scale), 1, 1e-6)
+          << scale;
+    }
+  }
+}
+
+TEST_F(Kernels, AreRightForOutputUnitsOfEverySize) {
+  for (const int64_t numel : {2, 33, 1500}) {  // warps and blocks
+    Layer layer;
+    layer.weight = torch::randn({20, numel}) * torch::logspace(-35, 35, 20).unsqueeze(1);
+    layer.unit_dim = 0;
+    layer.radius = torch::zeros({20});
+    run(Purpose::kNorms, {layer});
+    const auto expected = layer.weight.to(torch::kDouble).norm(2, {1});
+    EXPECT_TRUE(torch::allclose(layer.radius.to(torch::kDouble), expected, 1e-6, 0));
+  }
 }
 
 }  // namespace

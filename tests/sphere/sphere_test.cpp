@@ -228,9 +228,9 @@ TEST(SphereEdges, InfiniteGradientStaysTheOnlyBadElement) {
 }
 
 TEST(SphereEdges, NormThatOverflowsLeavesTheWeightAsItIs) {
-  const auto weight = torch::full({4}, 1e30f);
+  const auto weight = torch::full({4}, 1e200, torch::kDouble);
   const auto before = weight.clone();
-  lawn::sphere::rescale_(Layer{weight, {}, torch::tensor(1.0f).reshape({}), kWholeTensor, 0});
+  lawn::sphere::rescale_(Layer{weight, {}, torch::tensor(1.0, torch::kDouble), kWholeTensor, 0});
   EXPECT_TRUE(torch::equal(weight, before));
 }
 

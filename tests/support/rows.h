@@ -162,6 +162,10 @@ using Rows =
                      Adagrad, LBFGS, FusedMomentumSGD, FusedNesterovSGD, FusedDecayedAdam,
                      FusedDecayedAdamW, FusedDecayedAdagrad, LAMB, LARS, Own>;
 
+/// lawn's own, which refuse to hold a tensor twice. (LibTorch's step it twice.)
+using OwnRows = ::testing::Types<FusedMomentumSGD, FusedNesterovSGD, FusedDecayedAdam,
+                                 FusedDecayedAdamW, FusedDecayedAdagrad, LAMB, LARS>;
+
 /// A network, its data and loss: two constrained weights, two free biases.
 struct Problem {
   explicit Problem(torch::ScalarType dtype = torch::kFloat, int64_t seed = 0) {

@@ -24,6 +24,7 @@
 #include <lawn/companions/admm_projection.h>
 #include <lawn/companions/frozen_structure.h>
 #include <lawn/held_weights.h>
+#include <lawn/own_gradients.h>
 #include <lawn/sphere/layer.h>
 
 namespace lawn::detail {
@@ -35,37 +36,40 @@ class AdmmRule {
 
   AdmmRule(const torch::optim::Optimizer& optimizer, const Subnetwork& selection,
            std::vector<Projection> projections, const AdmmOptions& options)
-      : options_(options),
-        weights_(weights_of(selection)),
-        projections_(std::move(projections)),
-        rho_(options_.rho()) {
+      : options_(options), projections_(std::move(projections)), rho_(options_.rho()) {
     options_.validate();
-    for (const auto& weight : weights_) check_weight(kName, weight.name, weight.tensor);
-    positions_ = positions_of(kName, optimizer, weights_);
+    const auto weights = weights_of(selection);
+    for (const auto& weight : weights) check_weight(kName, weight.name, weight.tensor);
+    weights_ = HeldWeights(kName, optimizer, weights);
     if (projections_.size() == 1) projections_.resize(weights_.size(), projections_.front());
     TORCH_CHECK(projections_.size() == weights_.size(), kName,
                 ": expected one projection, or one for each of ", weights_.size(), " weights, got ",
                 projections_.size());
     const at::NoGradGuard no_grad;
     for (std::size_t i = 0; i < weights_.size(); ++i) {
-      const auto value = wide(weights_[i].tensor.detach());
-      targets_.push_back(projections_[i](value, weights_[i].name).weight);
+      const auto value = wide(weights_.tensors()[i].detach());
+      targets_.push_back(projections_[i](value, weights_.names()[i]).weight);
       duals_.push_back(at::zeros_like(value));
     }
   }
 
-  void before_step(torch::optim::Optimizer& /*optimizer*/) {
-    follow_devices();
+  void check(const torch::optim::Optimizer& optimizer) {
+    weights_.check(kName, optimizer);
     if (finalized_) return;
+    for (std::size_t i = 0; i < weights_.size(); ++i) {
+      refuse_sparse_gradient(kName, weights_.at(i), "the selection");
+    }
+  }
+
+  void before_step(torch::optim::Optimizer& optimizer) {
+    follow_weights();
+    if (finalized_) return;
+    own_gradients_(optimizer, weights_.tensors());
     std::vector<PenaltyTerm> terms;
     for (std::size_t i = 0; i < weights_.size(); ++i) {
-      const auto& weight = weights_[i].tensor;
-      const at::Tensor& gradient = weight.grad();
-      if (!gradient.defined()) continue;
-      TORCH_CHECK(gradient.layout() == at::kStrided, kName, ": expected a dense gradient for ",
-                  weights_[i].name, ", got one of layout ", gradient.layout(),
-                  ": make its embedding with sparse(false), or leave it out of the selection");
-      terms.push_back({weight, gradient, targets_[i], duals_[i]});
+      const at::Tensor& weight = weights_.tensors()[i];
+      if (!weight.grad().defined()) continue;
+      terms.push_back({weight, weight.grad(), targets_[i], duals_[i]});
     }
     add_penalty_(terms, rho_);
   }
@@ -77,14 +81,15 @@ class AdmmRule {
   void update() {
     TORCH_CHECK(!finalized_, kName, ": expected update() before finalize(), got it after; ",
                 "retraining keeps the structure by itself");
+    weights_.check_shapes(kName);
     const at::NoGradGuard no_grad;
-    follow_devices();
+    follow_weights();
     const double rho = std::min(rho_ * options_.rho_growth(), options_.max_rho());
     std::vector<at::Tensor> targets;
     std::vector<at::Tensor> duals;
     for (std::size_t i = 0; i < weights_.size(); ++i) {
-      const auto sum = wide(weights_[i].tensor) + duals_[i];
-      targets.push_back(projections_[i](sum, weights_[i].name).weight);
+      const auto sum = wide(weights_.tensors()[i]) + duals_[i];
+      targets.push_back(projections_[i](sum, weights_.names()[i]).weight);
       // U is the multiplier divided by rho, which is about to change.
       duals.push_back((sum - targets.back()).mul_(rho_ / rho));
     }
@@ -95,16 +100,17 @@ class AdmmRule {
 
   void finalize() {
     if (finalized_) return;
+    weights_.check_shapes(kName);
     const at::NoGradGuard no_grad;
     std::vector<at::Tensor> values;
     std::vector<FrozenStructure> structures;
     for (std::size_t i = 0; i < weights_.size(); ++i) {
-      const auto& [name, weight] = weights_[i];
+      const auto [name, weight] = weights_.at(i);
       const auto projected = projections_[i](weight, name);
       structures.push_back(projections_[i].freeze(name, weight, projected));
       values.push_back(projected.weight);
     }
-    for (std::size_t i = 0; i < weights_.size(); ++i) weights_[i].tensor.copy_(values[i]);
+    for (std::size_t i = 0; i < weights_.size(); ++i) weights_.tensors()[i].copy_(values[i]);
     structures_ = std::move(structures);
     targets_.clear();
     duals_.clear();
@@ -117,7 +123,7 @@ class AdmmRule {
     double apart = 0;
     double all = 0;
     for (std::size_t i = 0; i < weights_.size(); ++i) {
-      const auto weight = weights_[i].tensor.to(at::kDouble);
+      const auto weight = weights_.tensors()[i].to(at::kDouble);
       const auto target = targets_[i].to(weight.device(), at::kDouble);
       apart += (weight - target).square().sum().item<double>();
       all += weight.square().sum().item<double>();
@@ -126,7 +132,7 @@ class AdmmRule {
   }
 
   void save(torch::serialize::OutputArchive& archive) const {
-    save_weights(archive, weights_, positions_);
+    weights_.save(archive);
     archive.write("projections", c10::IValue(described()));
     archive.write("finalized", c10::IValue(finalized_));
     archive.write("rho", c10::IValue(rho_));
@@ -143,7 +149,7 @@ class AdmmRule {
   }
 
   void load(torch::serialize::InputArchive& archive, const torch::optim::Optimizer& /*optimizer*/) {
-    refuse_other_weights(kName, archive, weights_, positions_);
+    weights_.refuse_others(kName, archive);
     c10::IValue projections;
     c10::IValue finalized;
     c10::IValue rho;
@@ -159,7 +165,7 @@ class AdmmRule {
     targets_.clear();
     duals_.clear();
     for (std::size_t i = 0; i < weights_.size(); ++i) {
-      const auto& weight = weights_[i];
+      const auto weight = weights_.at(i);
       const auto place = "/" + std::to_string(i);
       const auto read = [&](const std::string& key, at::IntArrayRef shape, at::ScalarType dtype) {
         return read_beside(kName, archive, key + place, weight, shape, dtype);
@@ -203,27 +209,24 @@ class AdmmRule {
     return all;
   }
 
-  /// The model may have been moved since the last step.
-  void follow_devices() {
+  /// The model may have been moved, or converted, since the last step.
+  void follow_weights() {
     for (std::size_t i = 0; i < weights_.size(); ++i) {
-      const auto device = weights_[i].tensor.device();
-      const auto follow = [&](at::Tensor& tensor) {
-        if (tensor.defined() && tensor.device() != device) tensor = tensor.to(device);
-      };
+      const at::Tensor& weight = weights_.tensors()[i];
       if (finalized_) {
-        follow(structures_[i].chosen);
-        follow(structures_[i].signs);
-        follow(structures_[i].pruned);
+        for (at::Tensor* tensor :
+             {&structures_[i].chosen, &structures_[i].signs, &structures_[i].pruned}) {
+          if (tensor->defined()) *tensor = tensor->to(weight.device());
+        }
       } else {
-        follow(targets_[i]);
-        follow(duals_[i]);
+        targets_[i] = sphere::beside_sums(weight, targets_[i]);
+        duals_[i] = sphere::beside_sums(weight, duals_[i]);
       }
     }
   }
 
   AdmmOptions options_;
-  std::vector<NamedWeight> weights_;
-  std::vector<int64_t> positions_;
+  HeldWeights weights_;
   std::vector<Projection> projections_;
   double rho_;
   bool finalized_ = false;

@@ -10,6 +10,8 @@
 #include <ATen/ops/ones.h>
 #include <c10/util/Exception.h>
 
+#include <lawn/finite_math.h>
+
 namespace lawn {
 
 /// The size of a block of a weight seen as a matrix [size of dimension 0, all the rest]: of a

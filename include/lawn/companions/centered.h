@@ -28,8 +28,7 @@ class CenteredRule {
  public:
   static constexpr const char* kName = "lawn::Centered";
 
-  CenteredRule(const torch::optim::Optimizer& optimizer, const Subnetwork& selection)
-      : weights_(weights_of(selection)) {
+  CenteredRule(const torch::optim::Optimizer& optimizer, const Subnetwork& selection) {
     for (const auto& parameter : selection.all()) {
       if (!parameter.constrained()) continue;
       check_weight(kName, parameter.name, parameter.tensor);
@@ -41,14 +40,17 @@ class CenteredRule {
                   ", which centring would make zero; leave it out");
       rows_.push_back({weight, parameter.unit_dim, {}});
     }
-    positions_ = positions_of(kName, optimizer, weights_);
+    weights_ = HeldWeights(kName, optimizer, weights_of(selection));
   }
+
+  void check(const torch::optim::Optimizer& optimizer) { weights_.check(kName, optimizer); }
 
   void before_step(torch::optim::Optimizer& /*optimizer*/) {}
 
   void after_step(torch::optim::Optimizer& optimizer) { center(optimizer); }
 
   void center(const torch::optim::Optimizer& optimizer) {
+    weights_.check_shapes(kName);
     if (const auto* masks = dynamic_cast<const MaskSource*>(&optimizer)) {
       for (WeightRows& rows : rows_) rows.pruned = masks->pruned_of(rows.weight);
     }
@@ -56,19 +58,16 @@ class CenteredRule {
     for (WeightRows& rows : rows_) rows.pruned.reset();
   }
 
-  void save(torch::serialize::OutputArchive& archive) const {
-    save_weights(archive, weights_, positions_);
-  }
+  void save(torch::serialize::OutputArchive& archive) const { weights_.save(archive); }
 
   void load(torch::serialize::InputArchive& archive, const torch::optim::Optimizer& /*optimizer*/) {
-    refuse_other_weights(kName, archive, weights_, positions_);
+    weights_.refuse_others(kName, archive);
   }
 
-  std::vector<std::string> names() const { return names_of(weights_); }
+  const std::vector<std::string>& names() const { return weights_.names(); }
 
  private:
-  std::vector<NamedWeight> weights_;
-  std::vector<int64_t> positions_;
+  HeldWeights weights_;
   std::vector<WeightRows> rows_;
 };
 

@@ -9,6 +9,8 @@
 #include <c10/util/Exception.h>
 #include <torch/arg.h>
 
+#include <lawn/finite_math.h>
+
 namespace lawn {
 
 /// What an `EmaTeacher` does with buffers of floating point, such as batch norm's statistics.

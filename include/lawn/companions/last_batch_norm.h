@@ -12,6 +12,8 @@
 #include <torch/nn/modules/batchnorm.h>
 #include <torch/nn/pimpl.h>
 
+#include <lawn/finite_math.h>
+
 namespace lawn {
 
 /// Options of `LastBatchNorm`. Checked when it is constructed.

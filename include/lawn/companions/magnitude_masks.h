@@ -64,7 +64,7 @@ namespace detail {
 /// How units of a weight are scored, and their choice spread over its elements.
 struct UnitScores {
   /// One for each unit.
-  static at::Tensor of(const NamedWeight& weight, const at::Tensor& values,
+  static at::Tensor of(const NamedTensor& weight, const at::Tensor& values,
                        const MagnitudeOptions& options) {
     if (options.unit() == PruneUnit::kElement) return values.reshape({-1});
     const auto powers = values.to(at::kDouble).pow(options.n());
@@ -77,7 +77,7 @@ struct UnitScores {
   }
 
   /// The elements of chosen units.
-  static at::Tensor spread(const NamedWeight& weight, const at::Tensor& chosen,
+  static at::Tensor spread(const NamedTensor& weight, const at::Tensor& chosen,
                            const MagnitudeOptions& options) {
     const auto& tensor = weight.tensor;
     if (options.unit() == PruneUnit::kElement) return chosen.view(tensor.sizes());

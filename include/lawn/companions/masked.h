@@ -19,6 +19,7 @@
 #include <lawn/companions/zero_pruned.h>
 #include <lawn/decorator.h>
 #include <lawn/held_weights.h>
+#include <lawn/own_gradients.h>
 
 namespace lawn {
 
@@ -34,52 +35,53 @@ class MaskRule {
   /// Replaces all masks, or throws and changes nothing.
   void set(const torch::optim::Optimizer& optimizer, const Masks& masks) {
     check_masks(kName, masks);
-    std::vector<NamedWeight> weights;
+    std::vector<NamedTensor> weights;
     for (const Mask& mask : masks) weights.push_back({mask.name, mask.weight});
-    positions_ = positions_of(kName, optimizer, weights);
-    weights_ = std::move(weights);
-    tensors_.clear();
+    weights_ = HeldWeights(kName, optimizer, weights);
     pruned_.clear();
-    for (const Mask& mask : masks) {
-      tensors_.push_back(mask.weight);
-      pruned_.push_back(pruned_beside(mask));
+    for (const Mask& mask : masks) pruned_.push_back(pruned_beside(mask));
+    zero_pruned_(weights_.tensors(), pruned_);
+  }
+
+  void check(const torch::optim::Optimizer& optimizer) {
+    weights_.check(kName, optimizer);
+    for (const std::size_t i : with_masked_gradient(optimizer)) {
+      refuse_sparse_gradient(kName, weights_.at(i), "the masks");
     }
-    zero_pruned_(tensors_, pruned_);
   }
 
   void before_step(torch::optim::Optimizer& optimizer) {
     follow_devices();
-    std::vector<at::Tensor> gradients;
+    const auto chosen = with_masked_gradient(optimizer);
+    std::vector<at::Tensor> weights;
     std::vector<at::Tensor> pruned;
-    const auto& groups = optimizer.param_groups();
-    for (std::size_t i = 0; i < tensors_.size(); ++i) {
-      const auto& group = groups.at(static_cast<std::size_t>(positions_[2 * i]));
-      const at::Tensor& gradient = tensors_[i].grad();
-      if (!gradient.defined() || (group.has_options() && elementwise(group.options()))) continue;
-      TORCH_CHECK(gradient.layout() == at::kStrided, kName, ": expected a dense gradient for ",
-                  weights_[i].name, ", got one of layout ", gradient.layout(),
-                  ": make its embedding with sparse(false), or leave it out of the masks");
-      gradients.push_back(gradient);
+    for (const std::size_t i : chosen) {
+      weights.push_back(weights_.tensors()[i]);
       pruned.push_back(pruned_[i]);
     }
+    own_gradients_(optimizer, weights);
+    std::vector<at::Tensor> gradients;
+    for (const at::Tensor& weight : weights) gradients.push_back(weight.grad());
     zero_pruned_(gradients, pruned);
   }
 
-  void after_step(torch::optim::Optimizer& /*optimizer*/) { zero_pruned_(tensors_, pruned_); }
+  void after_step(torch::optim::Optimizer& /*optimizer*/) {
+    zero_pruned_(weights_.tensors(), pruned_);
+  }
 
   void save(torch::serialize::OutputArchive& archive) const {
-    save_weights(archive, weights_, positions_);
+    weights_.save(archive);
     for (std::size_t i = 0; i < pruned_.size(); ++i) {
       archive.write("pruned/" + std::to_string(i), pruned_[i], /*is_buffer=*/true);
     }
   }
 
   void load(torch::serialize::InputArchive& archive, const torch::optim::Optimizer& /*optimizer*/) {
-    refuse_other_weights(kName, archive, weights_, positions_);
+    weights_.refuse_others(kName, archive);
     std::vector<at::Tensor> pruned;
     for (std::size_t i = 0; i < weights_.size(); ++i) {
-      pruned.push_back(read_beside(kName, archive, "pruned/" + std::to_string(i), weights_[i],
-                                   tensors_[i].sizes(), at::kBool));
+      pruned.push_back(read_beside(kName, archive, "pruned/" + std::to_string(i), weights_.at(i),
+                                   weights_.tensors()[i].sizes(), at::kBool));
     }
     pruned_ = std::move(pruned);
   }
@@ -87,31 +89,39 @@ class MaskRule {
   Masks masks() const {
     Masks all;
     for (std::size_t i = 0; i < weights_.size(); ++i) {
-      all.push_back({weights_[i].name, tensors_[i], pruned_[i].logical_not()});
+      all.push_back({weights_.names()[i], weights_.tensors()[i], pruned_[i].logical_not()});
     }
     return all;
   }
 
   at::Tensor pruned_of(const at::Tensor& weight) const {
-    for (std::size_t i = 0; i < tensors_.size(); ++i) {
-      if (tensors_[i].is_same(weight)) return pruned_[i];
+    for (std::size_t i = 0; i < weights_.size(); ++i) {
+      if (weights_.tensors()[i].is_same(weight)) return pruned_[i];
     }
     return {};
   }
 
  private:
+  /// Which weights have a gradient whose pruned elements the optimizer must not see.
+  std::vector<std::size_t> with_masked_gradient(const torch::optim::Optimizer& optimizer) const {
+    std::vector<std::size_t> chosen;
+    for (std::size_t i = 0; i < weights_.size(); ++i) {
+      const auto& group = optimizer.param_groups()[weights_.position(i).group];
+      const bool by_element = group.has_options() && elementwise(group.options());
+      if (!by_element && weights_.tensors()[i].grad().defined()) chosen.push_back(i);
+    }
+    return chosen;
+  }
+
   /// The model may have been moved since the last step.
   void follow_devices() {
-    for (std::size_t i = 0; i < tensors_.size(); ++i) {
-      if (pruned_[i].device() != tensors_[i].device()) {
-        pruned_[i] = pruned_[i].to(tensors_[i].device());
-      }
+    for (std::size_t i = 0; i < weights_.size(); ++i) {
+      const auto device = weights_.tensors()[i].device();
+      if (pruned_[i].device() != device) pruned_[i] = pruned_[i].to(device);
     }
   }
 
-  std::vector<NamedWeight> weights_;
-  std::vector<int64_t> positions_;
-  std::vector<at::Tensor> tensors_;  ///< of weights_, as a list
+  HeldWeights weights_;
   std::vector<at::Tensor> pruned_;
 };
 

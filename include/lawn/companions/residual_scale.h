@@ -13,6 +13,8 @@
 #include <torch/nn/cloneable.h>
 #include <torch/nn/pimpl.h>
 
+#include <lawn/finite_math.h>
+
 namespace lawn {
 
 /// What centring takes away from the scale of a layer's outputs behind a ReLU: of the mean square

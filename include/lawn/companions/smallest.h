@@ -13,6 +13,8 @@
 #include <ATen/ops/zeros_like.h>
 #include <c10/util/Exception.h>
 
+#include <lawn/finite_math.h>
+
 namespace lawn::detail {
 
 /// How many of `all` a fraction is: to the nearest, halves to the even number, as Python's `round`,

@@ -98,7 +98,7 @@ class Snapshot {
                 kWho,
                 ": expected a snapshot of a module with the same parameters and buffers, got "
                 "another file; nothing was changed");
-    std::vector<detail::NamedWeight> loaded;
+    std::vector<detail::NamedTensor> loaded;
     for (std::size_t i = 0; i < snapshot.entries_.size(); ++i) {
       const auto& mine = snapshot.entries_[i];
       loaded.push_back(
@@ -125,7 +125,7 @@ class Snapshot {
     return tensors;
   }
 
-  std::vector<detail::NamedWeight> entries_;
+  std::vector<detail::NamedTensor> entries_;
 };
 
 }  // namespace lawn

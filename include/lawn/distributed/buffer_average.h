@@ -13,6 +13,7 @@
 
 #include <lawn/distributed/process_group.h>
 #include <lawn/distributed/replica.h>
+#include <lawn/finite_math.h>
 
 namespace lawn::detail {
 

@@ -16,6 +16,7 @@
 
 #include <lawn/distributed/agreement.h>
 #include <lawn/distributed/process_group.h>
+#include <lawn/finite_math.h>
 
 namespace lawn::detail {
 

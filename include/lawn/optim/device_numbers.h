@@ -16,6 +16,8 @@
 #include <c10/core/TensorOptions.h>
 #include <c10/util/Exception.h>
 
+#include <lawn/finite_math.h>
+
 /// Learning rates and step counts in memory of the parameters' devices, where a captured step finds
 /// them anew at each replay.
 namespace lawn::detail {

@@ -9,6 +9,7 @@
 #include <c10/util/ArrayRef.h>
 #include <torch/optim/adagrad.h>
 
+#include <lawn/held_once.h>
 #include <lawn/optim/fused_groups.h>
 #include <lawn/sphere/flatten.h>
 
@@ -31,6 +32,8 @@ struct FusedAdagradRule {
   static bool fits(const State& state, const at::Tensor& parameter, const Options& /*options*/) {
     return sphere::beside(parameter, state.sum());
   }
+
+  static const at::Tensor& moment(const State& state) { return state.sum(); }
 
   /// For a parameter of a group that was added after the construction.
   static std::unique_ptr<State> make_state(const at::Tensor& parameter, const Options& options) {
@@ -76,7 +79,21 @@ struct FusedAdagradRule {
 ///          stochastic optimization"
 class FusedAdagrad : public detail::Fused<torch::optim::Adagrad, detail::FusedAdagradRule> {
  public:
-  using Fused::Fused;
+  explicit FusedAdagrad(const std::vector<torch::optim::OptimizerParamGroup>& groups,
+                        torch::optim::AdagradOptions defaults = {})
+      : Fused(each_once(groups), std::move(defaults)) {}
+  explicit FusedAdagrad(std::vector<at::Tensor> parameters,
+                        torch::optim::AdagradOptions defaults = {})
+      : FusedAdagrad({torch::optim::OptimizerParamGroup(std::move(parameters))},
+                     std::move(defaults)) {}
+
+ private:
+  /// Adagrad's constructor would refuse a parameter that comes twice without naming it.
+  static const std::vector<torch::optim::OptimizerParamGroup>& each_once(
+      const std::vector<torch::optim::OptimizerParamGroup>& groups) {
+    detail::HeldOnce(detail::FusedAdagradRule::kName, groups);
+    return groups;
+  }
 };
 
 template <>

@@ -51,6 +51,8 @@ struct AdamFamilyRule {
            (!options.amsgrad() || sphere::beside(parameter, state.max_exp_avg_sq()));
   }
 
+  static const at::Tensor& moment(const State& state) { return state.exp_avg(); }
+
   static std::unique_ptr<State> make_state(const at::Tensor& parameter, const Options& options) {
     auto state = std::make_unique<State>();
     state->exp_avg(at::zeros_like(parameter));

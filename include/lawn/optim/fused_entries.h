@@ -2,8 +2,10 @@
 #pragma once
 
 #include <algorithm>
+#include <cstddef>
 #include <cstdint>
 #include <map>
+#include <utility>
 #include <vector>
 
 #include <ATen/core/Tensor.h>
@@ -13,7 +15,9 @@
 #include <c10/core/Device.h>
 #include <c10/core/TensorOptions.h>
 #include <c10/util/ArrayRef.h>
+#include <torch/optim/optimizer.h>
 
+#include <lawn/optim/capture.h>
 #include <lawn/sphere/flatten.h>
 
 /// Parameters on their way into LibTorch's fused functions.
@@ -52,6 +56,20 @@ inline at::Tensor in_order_of(const at::Tensor& parameter, const at::Tensor& gra
   return at::empty_like(parameter).copy_(gradient);
 }
 
+/// Calls `use(begin, end)` for runs of items that are alike, after bringing these together.
+/// @param alike  called as alike(item, first item of its run)
+template <class Item, class Alike, class Use>
+void for_each_run(std::vector<Item>& items, const Alike& alike, const Use& use) {
+  auto begin = items.begin();
+  while (begin != items.end()) {
+    const Item first = *begin;
+    const auto end = std::stable_partition(begin, items.end(),
+                                           [&](const Item& item) { return alike(item, first); });
+    use(begin, end);
+    begin = end;
+  }
+}
+
 /// `tensor` as a fused function is to see it. That of the CPU copies a gradient that is not
 /// contiguous, and then walks the memory of the original: a flat view spares the copy.
 /// @param tensor  dense without gaps
@@ -86,6 +104,30 @@ std::vector<at::Tensor> step_counts(c10::ArrayRef<Entry> list) {
   });
 }
 
+/// For as long as it lives, `parameters` of one group are all that an optimizer holds.
+class HoldAlone {
+ public:
+  HoldAlone(std::vector<torch::optim::OptimizerParamGroup>& groups, std::size_t group,
+            std::vector<at::Tensor> parameters)
+      : groups_(groups), held_(groups.size()) {
+    held_[group] = std::move(parameters);
+    swap();
+  }
+  ~HoldAlone() { swap(); }
+  HoldAlone(const HoldAlone&) = delete;
+  HoldAlone& operator=(const HoldAlone&) = delete;
+  HoldAlone(HoldAlone&&) = delete;
+  HoldAlone& operator=(HoldAlone&&) = delete;
+
+ private:
+  void swap() noexcept {
+    for (std::size_t i = 0; i < held_.size(); ++i) held_[i].swap(groups_[i].params());
+  }
+
+  std::vector<torch::optim::OptimizerParamGroup>& groups_;
+  std::vector<std::vector<at::Tensor>> held_;
+};
+
 /// The devices on which `parameters` lie.
 inline std::vector<at::Device> devices_of(const std::vector<at::Tensor>& parameters) {
   std::vector<at::Device> devices;
@@ -96,6 +138,14 @@ inline std::vector<at::Device> devices_of(const std::vector<at::Tensor>& paramet
     }
   }
   return devices;
+}
+
+/// Whether one of the parameters lies on a device that is being captured.
+inline bool any_captures(const std::vector<torch::optim::OptimizerParamGroup>& groups) {
+  return std::any_of(groups.begin(), groups.end(), [](const auto& group) {
+    const auto devices = devices_of(group.params());
+    return std::any_of(devices.begin(), devices.end(), is_capturing);
+  });
 }
 
 }  // namespace lawn::detail

@@ -14,11 +14,11 @@
 #include <ATen/core/grad_mode.h>
 #include <c10/util/ArrayRef.h>
 #include <c10/util/Exception.h>
-#include <c10/util/ScopeExit.h>
 #include <torch/optim/optimizer.h>
 #include <torch/serialize/input-archive.h>
 #include <torch/serialize/output-archive.h>
 
+#include <lawn/held_once.h>
 #include <lawn/optim/capture.h>
 #include <lawn/optim/device_numbers.h>
 #include <lawn/optim/folded/folding.h>
@@ -36,7 +36,7 @@ namespace lawn::detail {
 ///
 /// What the function cannot take (can_fuse; sparse gradients; state in another order of memory) is
 /// stepped by `Base` itself, one parameter after the other, or refused as `Base` refuses it. A
-/// parameter may be held once only.
+/// parameter that is held twice is refused.
 ///
 /// @tparam Rule  static functions; Entry is FusedEntry<State>
 ///   const char* kName                               in messages
@@ -47,6 +47,7 @@ namespace lawn::detail {
 ///   bool keeps_state(const Options&)
 ///   bool fits(const State&, const at::Tensor& parameter, const Options&)
 ///                                                   whether its tensors lie beside the parameter
+///   const at::Tensor& moment(const State&)          one of them, undefined where there is none
 ///   std::unique_ptr<State> make_state(const at::Tensor& parameter, const Options&)
 ///   bool kCounts                                    State has a step count
 ///   void count_step(State&)
@@ -71,7 +72,7 @@ class Fused : public Base, public std::conditional_t<Rule::kFolds, Folding, NoFo
       loss = closure();
     }
     [[maybe_unused]] const Folded folded = this->take_layers();
-    if (capturable()) check_device_step();
+    check_step();
     for (std::size_t group = 0; group < this->param_groups_.size(); ++group) {
       const Options& options = options_of(group);
       std::vector<at::Tensor> refused;
@@ -89,6 +90,29 @@ class Fused : public Base, public std::conditional_t<Rule::kFolds, Folding, NoFo
       update(entries, options, group);
     }
     return loss;
+  }
+
+  /// Refuses what a step with the gradients of now would refuse; `step()` does it by itself.
+  /// @throws c10::Error  that names the parameter, for one that is held twice or whose state has
+  ///                     another shape; for a group with another optimizer's options; after
+  ///                     `make_capturable` what that names. Nothing is changed
+  void check_step() {
+    held_once_.check(Rule::kName, this->param_groups_,
+                     [this](const at::Tensor& parameter, const Position& position) {
+                       const State* state = find_state(parameter);
+                       if (state == nullptr) return;
+                       refuse_other_shape(Rule::kName, Rule::moment(*state), parameter, position);
+                     });
+    for (std::size_t group = 0; group < this->param_groups_.size(); ++group) options_of(group);
+    if (capturable()) check_device_step();
+  }
+
+  /// As `Base`'s.
+  /// @throws c10::Error  also for a parameter that is held already, with its two places; the groups
+  ///                     stay as they were
+  void add_param_group(const torch::optim::OptimizerParamGroup& group) {
+    refuse_held(Rule::kName, this->param_groups_, group);
+    Base::add_param_group(group);
   }
 
   /// Moves learning rates and step counts to the devices of the parameters, for good: from now on a
@@ -160,6 +184,7 @@ class Fused : public Base, public std::conditional_t<Rule::kFolds, Folding, NoFo
   void load(torch::serialize::InputArchive& archive) override {
     download_step_counts();  // of parameters that the checkpoint lacks
     Base::load(archive);
+    held_once_ = {};  // to look at the new state
     if (capturable()) numbers_->forget_counts();
   }
 
@@ -207,25 +232,20 @@ class Fused : public Base, public std::conditional_t<Rule::kFolds, Folding, NoFo
 
   /// Moves the parameters: one call of the fused function for each list. Reorders `entries`.
   void update(std::vector<Entry>& entries, const Options& options, std::size_t group) const {
-    auto begin = entries.begin();
-    while (begin != entries.end()) {
-      const auto device = begin->parameter.device();
-      const auto dtype = begin->parameter.scalar_type();
-      const bool first = begin->first;
-      const auto end = std::stable_partition(begin, entries.end(), [&](const Entry& entry) {
-        return entry.parameter.device() == device && entry.parameter.scalar_type() == dtype &&
-               entry.first == first;
-      });
+    const auto alike = [](const Entry& a, const Entry& b) {
+      return a.parameter.device() == b.parameter.device() &&
+             a.parameter.scalar_type() == b.parameter.scalar_type() && a.first == b.first;
+    };
+    for_each_run(entries, alike, [&](auto begin, auto end) {
       const c10::ArrayRef<Entry> list(&*begin, static_cast<std::size_t>(end - begin));
-      if (const DeviceRate* rate = find_rate(group, device)) {
+      if (const DeviceRate* rate = find_rate(group, begin->parameter.device())) {
         Rule::update(list, options, rate->narrow);
       } else {
         Rule::update(list, options, options.lr());
       }
       // The fused functions do not, so that autograd would not notice a stale graph.
       std::for_each(begin, end, [](const Entry& entry) { sphere::bump_version(entry.parameter); });
-      begin = end;
-    }
+    });
   }
 
  private:
@@ -246,14 +266,7 @@ class Fused : public Base, public std::conditional_t<Rule::kFolds, Folding, NoFo
     return capturable() ? numbers_->find_rate(group, device) : nullptr;
   }
 
-  /// Whether a parameter lies on a device that is capturing.
-  bool captures() const {
-    const auto& groups = this->param_groups_;
-    return std::any_of(groups.begin(), groups.end(), [](const auto& group) {
-      const auto devices = devices_of(group.params());
-      return std::any_of(devices.begin(), devices.end(), is_capturing);
-    });
-  }
+  bool captures() const { return any_captures(this->param_groups_); }
 
   void upload_rates() {
     for (std::size_t group = 0; group < this->param_groups_.size(); ++group) {
@@ -334,16 +347,11 @@ class Fused : public Base, public std::conditional_t<Rule::kFolds, Folding, NoFo
         if (find_state(parameter) == nullptr) make_state(parameter, options_of(group));
       }
     }
-    std::vector<std::vector<at::Tensor>> held(this->param_groups_.size());
-    held[group] = std::move(parameters);
-    const auto swap_held = [&] {
-      for (std::size_t i = 0; i < held.size(); ++i) held[i].swap(this->param_groups_[i].params());
-    };
-    swap_held();
-    const auto restore = c10::make_scope_exit(swap_held);
+    const HoldAlone only(this->param_groups_, group, std::move(parameters));
     Base::step();
   }
 
+  HeldOnce held_once_ = HeldOnce(Rule::kName, this->param_groups_);
   std::optional<DeviceNumbers> numbers_;
 };
 

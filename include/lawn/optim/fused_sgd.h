@@ -34,6 +34,8 @@ struct FusedSGDRule {
     return options.momentum() == 0 || sphere::beside(parameter, state.momentum_buffer());
   }
 
+  static const at::Tensor& moment(const State& state) { return state.momentum_buffer(); }
+
   static std::unique_ptr<State> make_state(const at::Tensor& parameter,
                                            const Options& /*options*/) {
     auto state = std::make_unique<State>();

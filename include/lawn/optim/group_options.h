@@ -6,6 +6,9 @@
 #include <c10/util/Exception.h>
 #include <torch/optim/optimizer.h>
 
+#include <lawn/finite_math.h>
+#include <lawn/held_once.h>
+
 /// Options of parameter groups and states of parameters, for lawn's own optimizers.
 namespace lawn::detail {
 
@@ -31,6 +34,16 @@ void check_group_options(const char* who, const torch::optim::OptimizerParamGrou
 inline void keep_group_options(const torch::optim::OptimizerParamGroup& given,
                                torch::optim::OptimizerParamGroup& taken) {
   if (given.has_options()) taken.set_options(given.options().clone());
+}
+
+/// Refuses a parameter whose shape is not that of its state: it was changed after the first step.
+/// @param moment  a tensor of the state, in the shape that the parameter had; may be undefined
+inline void refuse_other_shape(const char* who, const at::Tensor& moment,
+                               const at::Tensor& parameter, const Position& place) {
+  TORCH_CHECK(!moment.defined() || moment.sizes() == parameter.sizes(), who,
+              ": expected parameter ", place.index, " of group ", place.group,
+              " to keep the shape ", moment.sizes(), " of its state, got ", parameter.sizes(),
+              ": make an optimizer of the new parameters; nothing was changed");
 }
 
 /// Whether `a` and `b` are both undefined, or equal in every element.

@@ -34,6 +34,7 @@
 #include <torch/serialize/input-archive.h>
 #include <torch/serialize/output-archive.h>
 
+#include <lawn/held_once.h>
 #include <lawn/optim/fused_groups.h>
 #include <lawn/optim/group_options.h>
 #include <lawn/optim/lamb_options.h>
@@ -68,6 +69,7 @@ class LAMB : public torch::optim::Optimizer {
                 const LAMBOptions& defaults = {})
       : Optimizer(groups, std::make_unique<LAMBOptions>(defaults)) {
     defaults.validate();
+    held_once_.check(kName, param_groups_);
     for (std::size_t g = 0; g < groups.size(); ++g) {
       detail::check_group_options<LAMBOptions>(kName, groups[g]);
       detail::keep_group_options(groups[g], param_groups_[g]);
@@ -79,19 +81,35 @@ class LAMB : public torch::optim::Optimizer {
   /// As LibTorch's, and checks the options of the group.
   void add_param_group(const torch::optim::OptimizerParamGroup& group) {
     detail::check_group_options<LAMBOptions>(kName, group);
+    detail::refuse_held(kName, param_groups_, group);
     Optimizer::add_param_group(group);
     detail::keep_group_options(group, param_groups_.back());
   }
 
+  /// Refuses what a step with the gradients of now would refuse; `step()` does it by itself.
+  /// @throws c10::Error that names the parameter: for one that is held twice or whose state has
+  ///         another shape, and for a sparse gradient. Nothing is changed
+  void check_step() {
+    held_once_.check(kName, param_groups_,
+                     [this](const at::Tensor& parameter, const detail::Position& position) {
+                       const auto found = state_.find(parameter.unsafeGetTensorImpl());
+                       if (found == state_.end()) return;
+                       const auto& state = static_cast<const LAMBParamState&>(*found->second);
+                       detail::refuse_other_shape(kName, state.exp_avg(), parameter, position);
+                     });
+    detail::check_gradients<LAMBOptions>(kName, param_groups_);
+  }
+
   /// One step on every parameter that has a gradient; gradients stay as they are.
   /// @return the closure's loss, or an undefined tensor
-  /// @throws c10::Error for a sparse gradient, before anything is changed
+  /// @throws c10::Error as `check_step`, before anything is changed
   at::Tensor step(LossClosure closure = nullptr) override {
     at::Tensor loss;
     if (closure) {
       const at::AutoGradMode with_grad(true);
       loss = closure();
     }
+    check_step();
     const at::NoGradGuard no_grad;
     std::vector<Update> updates;
     for (auto& batch : detail::batches<LAMBOptions>(kName, param_groups_)) {
@@ -112,6 +130,7 @@ class LAMB : public torch::optim::Optimizer {
   }
   void load(torch::serialize::InputArchive& archive) override {
     torch::optim::serialize<LAMBParamState, LAMBOptions>(archive, *this);
+    held_once_ = {};  // to look at the new state
   }
 
  private:
@@ -133,7 +152,10 @@ class LAMB : public torch::optim::Optimizer {
       fresh->exp_avg_sq(at::zeros_like(weight, options));
       state = std::move(fresh);
     }
-    return static_cast<LAMBParamState&>(*state);
+    auto& found = static_cast<LAMBParamState&>(*state);
+    found.exp_avg(sphere::beside_sums(weight, found.exp_avg()));
+    found.exp_avg_sq(sphere::beside_sums(weight, found.exp_avg_sq()));
+    return found;
   }
 
   Update adam_update(detail::Batch<LAMBOptions> batch) {
@@ -256,6 +278,8 @@ class LAMB : public torch::optim::Optimizer {
     const auto lengths = at::stack(detail::norms(update.values));
     return at::minimum(at::where(norms > 0, norms, lengths), lengths * most).unbind();
   }
+
+  detail::HeldOnce held_once_;
 };
 
 }  // namespace lawn

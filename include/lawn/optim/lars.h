@@ -21,6 +21,7 @@
 #include <torch/serialize/input-archive.h>
 #include <torch/serialize/output-archive.h>
 
+#include <lawn/held_once.h>
 #include <lawn/optim/group_options.h>
 #include <lawn/optim/lars_options.h>
 #include <lawn/optim/tensor_lists.h>
@@ -55,6 +56,7 @@ class LARS : public torch::optim::Optimizer {
   LARS(const std::vector<torch::optim::OptimizerParamGroup>& groups, const LARSOptions& defaults)
       : Optimizer(groups, std::make_unique<LARSOptions>(defaults)) {
     defaults.validate();
+    held_once_.check(kName, param_groups_);
     for (std::size_t g = 0; g < groups.size(); ++g) {
       detail::check_group_options<LARSOptions>(kName, groups[g]);
       detail::keep_group_options(groups[g], param_groups_[g]);
@@ -66,19 +68,36 @@ class LARS : public torch::optim::Optimizer {
   /// As LibTorch's, and checks the options of the group.
   void add_param_group(const torch::optim::OptimizerParamGroup& group) {
     detail::check_group_options<LARSOptions>(kName, group);
+    detail::refuse_held(kName, param_groups_, group);
     Optimizer::add_param_group(group);
     detail::keep_group_options(group, param_groups_.back());
   }
 
+  /// Refuses what a step with the gradients of now would refuse; `step()` does it by itself.
+  /// @throws c10::Error that names the parameter: for one that is held twice or whose state has
+  ///         another shape, and for a sparse gradient. Nothing is changed
+  void check_step() {
+    held_once_.check(kName, param_groups_,
+                     [this](const at::Tensor& parameter, const detail::Position& position) {
+                       const auto found = state_.find(parameter.unsafeGetTensorImpl());
+                       if (found == state_.end()) return;
+                       const auto& state = static_cast<const LARSParamState&>(*found->second);
+                       detail::refuse_other_shape(kName, state.momentum_buffer(), parameter,
+                                                  position);
+                     });
+    detail::check_gradients<LARSOptions>(kName, param_groups_);
+  }
+
   /// One step on every parameter that has a gradient; gradients stay as they are.
   /// @return the closure's loss, or an undefined tensor
-  /// @throws c10::Error for a sparse gradient, before anything is changed
+  /// @throws c10::Error as `check_step`, before anything is changed
   at::Tensor step(LossClosure closure = nullptr) override {
     at::Tensor loss;
     if (closure) {
       const at::AutoGradMode with_grad(true);
       loss = closure();
     }
+    check_step();
     const at::NoGradGuard no_grad;
     const auto batches = detail::batches<LARSOptions>(kName, param_groups_);
     std::vector<at::Tensor> weights;
@@ -109,6 +128,7 @@ class LARS : public torch::optim::Optimizer {
   }
   void load(torch::serialize::InputArchive& archive) override {
     torch::optim::serialize<LARSParamState, LARSOptions>(archive, *this);
+    held_once_ = {};  // to look at the new state
   }
 
  private:
@@ -140,7 +160,9 @@ class LARS : public torch::optim::Optimizer {
       fresh->momentum_buffer(at::zeros_like(weight, options));
       state = std::move(fresh);
     }
-    return static_cast<LARSParamState&>(*state).momentum_buffer();
+    auto& found = static_cast<LARSParamState&>(*state);
+    found.momentum_buffer(sphere::beside_sums(weight, found.momentum_buffer()));
+    return found.momentum_buffer();
   }
 
   /// The step of one batch. Without `ratios` it is SGD's.
@@ -168,6 +190,8 @@ class LARS : public torch::optim::Optimizer {
       at::_foreach_copy_(batch.weights, weights);
     }
   }
+
+  detail::HeldOnce held_once_;
 };
 
 }  // namespace lawn

@@ -55,8 +55,28 @@ struct Batch {
   std::vector<at::Tensor> gradients;
 };
 
+/// @throws c10::Error for a sparse gradient, for a parameter that is not of floating point, and for
+///         a group with another optimizer's options
+template <class Options>
+void check_gradients(const char* who,
+                     const std::vector<torch::optim::OptimizerParamGroup>& groups) {
+  for (std::size_t g = 0; g < groups.size(); ++g) {
+    group_options<Options>(who, groups[g]);
+    for (std::size_t p = 0; p < groups[g].params().size(); ++p) {
+      const at::Tensor& weight = groups[g].params()[p];
+      const at::Tensor& gradient = weight.grad();
+      if (!gradient.defined()) continue;
+      TORCH_CHECK(weight.is_floating_point(), who, ": expected parameters of floating point, got ",
+                  weight.scalar_type(), " for parameter ", p, " of group ", g);
+      TORCH_CHECK(gradient.layout() == at::kStrided, who, ": expected dense gradients, got a ",
+                  gradient.layout(), " one for parameter ", p, " of group ", g, ", of shape ",
+                  weight.sizes(), "; give it to another optimizer, or make it dense");
+    }
+  }
+}
+
 /// All parameters that have a gradient, in batches.
-/// @throws c10::Error for a sparse gradient, and for a parameter that is not of floating point
+/// @param groups  that `check_gradients` takes
 template <class Options>
 std::vector<Batch<Options>> batches(const char* who,
                                     std::vector<torch::optim::OptimizerParamGroup>& groups) {
@@ -68,11 +88,6 @@ std::vector<Batch<Options>> batches(const char* who,
       const at::Tensor& weight = groups[g].params()[p];
       const at::Tensor& gradient = weight.grad();
       if (!gradient.defined()) continue;
-      TORCH_CHECK(weight.is_floating_point(), who, ": expected parameters of floating point, got ",
-                  weight.scalar_type(), " for parameter ", p, " of group ", g);
-      TORCH_CHECK(gradient.layout() == at::kStrided, who, ": expected dense gradients, got a ",
-                  gradient.layout(), " one for parameter ", p, " of group ", g, ", of shape ",
-                  weight.sizes(), "; give it to another optimizer, or make it dense");
       weights.push_back(weight);
       gradients.push_back(gradient);
     }

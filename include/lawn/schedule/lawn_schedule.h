@@ -58,7 +58,8 @@ struct LAWNScheduleOptions {
 ///                                                .free_steps(2000).total_steps(10000)
 ///                                                .warmup_steps(200).second_warmup_steps(200));
 ///
-/// @throws c10::Error at construction, the optimizer unchanged, if an option is out of its range
+/// @throws c10::Error at construction, the optimizer unchanged, if an option is out of its range,
+///         if a group's learning rate is negative or not finite, or if that of every group is 0
 /// @source Gupta et al. 2021, arXiv 2108.05839: warm-up in both phases, decay to zero at the end
 class LAWNSchedule : public detail::SegmentSchedule {
  public:

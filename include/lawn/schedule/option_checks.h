@@ -2,13 +2,17 @@
 #pragma once
 
 #include <cmath>
+#include <cstddef>
 #include <cstdint>
 #include <limits>
 #include <locale>
 #include <sstream>
 #include <string>
+#include <vector>
 
 #include <c10/util/Exception.h>
+
+#include <lawn/finite_math.h>
 
 namespace lawn::detail {
 
@@ -51,6 +55,26 @@ inline void check_factor(const char* where, const char* option, double factor) {
 inline void check_power(const char* where, double power) {
   TORCH_CHECK(std::isfinite(power) && power > 0, where, ": power must be finite and > 0, got ",
               power);
+}
+
+/// The base learning rates of a schedule, one for each parameter group: finite, >= 0, and one of
+/// them > 0. A rate of 0 beside others freezes its group on purpose; where every rate is 0, nothing
+/// would ever move.
+/// @param whose   where the rates come from, for messages: "the optimizer"
+/// @param remedy  what to do about a wrong one, for messages
+inline void check_base_rates(const std::string& where, const std::vector<double>& rates,
+                             const char* whose, const char* remedy) {
+  bool moves = rates.empty();
+  for (std::size_t group = 0; group < rates.size(); ++group) {
+    TORCH_CHECK(std::isfinite(rates[group]) && rates[group] >= 0, where,
+                ": expected a finite base rate >= 0 in each parameter group, got base rate ",
+                rates[group], " in group ", group, " of ", whose, "; ", remedy);
+    moves = moves || rates[group] > 0;
+  }
+  TORCH_CHECK(moves, where, ": expected a base rate > 0 in a parameter group, got base rate 0 in ",
+              rates.size() == 1 ? std::string("group 0, the only one")
+                                : c10::str("each of the groups 0 to ", rates.size() - 1),
+              " of ", whose, "; ", remedy);
 }
 
 }  // namespace lawn::detail

@@ -6,6 +6,8 @@
 #include <ostream>
 #include <vector>
 
+#include <lawn/finite_math.h>
+
 namespace lawn {
 
 /// How a learning rate goes from one value to another; the equations are at `detail::Segment`.

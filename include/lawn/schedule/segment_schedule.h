@@ -14,6 +14,7 @@
 #include <torch/optim/schedulers/lr_scheduler.h>
 #include <torch/serialize/archive.h>
 
+#include <lawn/schedule/option_checks.h>
 #include <lawn/schedule/segment.h>
 
 namespace lawn::detail {
@@ -25,8 +26,14 @@ namespace lawn::detail {
 /// of step 0. So that each optimizer step has its own, call `schedule.step()` once after each
 /// `optimizer.step()`. A rate that is set by hand in between lasts until the next call.
 ///
+/// A base rate is finite and >= 0, and one group at least has a base rate > 0. A group of rate 0
+/// beside others is frozen on purpose and stays so. An optimizer whose rates are all 0, perhaps
+/// since an earlier schedule has ended there, is refused: set its rates with `set_lr` first, or
+/// make it anew. To resume a run, make the schedule before the optimizer's checkpoint is loaded.
+///
 /// A group that joins later by `add_param_group` brings its own base: it keeps its rate until the
-/// next step(), and from then on that rate is multiplied as the others are.
+/// next step(), and from then on that rate is multiplied as the others are. If the rate is negative
+/// or not finite, that step() is refused with nothing changed.
 ///
 /// The optimizer must outlive the schedule, and one schedule at a time may drive it. Nothing here
 /// touches the device.
@@ -58,19 +65,18 @@ class SegmentSchedule : public torch::optim::LRScheduler {
   /// Writes the options, the step and the base learning rates; `torch::save(schedule, path)` calls
   /// it.
   void save(torch::serialize::OutputArchive& archive) const {
-    std::vector<double> rates = group_lrs();
-    std::copy(base_lrs_.begin(), base_lrs_.end(), rates.begin());
     archive.write("schedule", c10::IValue(description_));
     archive.write("steps", c10::IValue(steps()));
     archive.write("scheduled_groups", c10::IValue(static_cast<int64_t>(base_lrs_.size())));
-    archive.write("base_lrs", c10::IValue(std::move(rates)));
+    archive.write("base_lrs", c10::IValue(all_base_lrs()));
   }
 
   /// Takes step and base learning rates from the archive and gives the optimizer the learning rates
   /// of that step; `torch::load(schedule, path)` calls it. Before or after the optimizer's own
   /// load: the result is the same.
   /// @throws c10::Error, with nothing changed, if the archive holds no schedule, one with other
-  ///         options, or one for another number of parameter groups
+  ///         options, one for another number of parameter groups, or base learning rates that no
+  ///         schedule can be made on
   void load(torch::serialize::InputArchive& archive) {
     c10::IValue description;
     c10::IValue steps;
@@ -89,6 +95,7 @@ class SegmentSchedule : public torch::optim::LRScheduler {
     auto& groups = optimizer_.param_groups();
     TORCH_CHECK(base_lrs.size() == groups.size(), name_, ": the checkpoint has ", base_lrs.size(),
                 " parameter groups, the optimizer ", groups.size());
+    check_base_rates(name_, base_lrs, "the checkpoint", "load one of a schedule that moves");
     const auto scheduled_groups = static_cast<size_t>(scheduled.toInt());
     step_count_ = static_cast<unsigned>(steps.toInt() + 1);
     for (size_t i = 0; i < groups.size(); ++i) {
@@ -108,8 +115,7 @@ class SegmentSchedule : public torch::optim::LRScheduler {
         optimizer_(optimizer),
         name_(std::move(name)),
         description_(name_ + "(" + options + ")"),
-        segments_(std::move(segments)),
-        base_lrs_(get_current_lrs()) {
+        segments_(std::move(segments)) {
     step();
   }
 
@@ -117,10 +123,12 @@ class SegmentSchedule : public torch::optim::LRScheduler {
   /// LRScheduler::step() asks for the learning rates of step `step_count_`, sets them, and then
   /// counts.
   std::vector<double> get_lrs() final {
-    const std::vector<double> current = group_lrs();
-    for (size_t i = base_lrs_.size(); i < current.size(); ++i) {
-      base_lrs_.push_back(current[i]);
-    }
+    std::vector<double> base_lrs = all_base_lrs();
+    check_base_rates(name_, base_lrs, "the optimizer",
+                     "set it with set_lr or make the optimizer anew, since a schedule only "
+                     "multiplies it; to resume, make the schedule before the optimizer's "
+                     "checkpoint is loaded");
+    base_lrs_ = std::move(base_lrs);
     std::vector<double> lrs = base_lrs_;
     for (double& lr : lrs) {
       lr *= factor(step_count_);
@@ -128,12 +136,13 @@ class SegmentSchedule : public torch::optim::LRScheduler {
     return lrs;
   }
 
-  /// Learning rates of all groups, of which the first ones are those of `base_lrs_`.
-  std::vector<double> group_lrs() const {
+  /// `base_lrs_`, and behind them the rates of the groups that have joined since the last step().
+  std::vector<double> all_base_lrs() const {
     std::vector<double> lrs = get_current_lrs();
     TORCH_CHECK(lrs.size() >= base_lrs_.size(), name_, ": the optimizer has ", lrs.size(),
                 " parameter groups, it had ", base_lrs_.size(),
                 "; groups may be added, not removed, while a schedule drives them");
+    std::copy(base_lrs_.begin(), base_lrs_.end(), lrs.begin());
     return lrs;
   }
 

@@ -41,10 +41,15 @@ struct WarmupDecayOptions {
 /// full base_lr, and only step T reaches f.
 ///
 ///     lawn::WarmupDecay schedule(optimizer,
-///     lawn::WarmupDecayOptions().warmup_steps(500).total_steps(10000)); for (...) { ...;
-///     optimizer.step(); schedule.step(); }
+///                                lawn::WarmupDecayOptions().warmup_steps(500).total_steps(10000));
+///     for (...) {
+///       ...
+///       optimizer.step();
+///       schedule.step();
+///     }
 ///
-/// @throws c10::Error at construction, the optimizer unchanged, if an option is out of its range
+/// @throws c10::Error at construction, the optimizer unchanged, if an option is out of its range,
+///         if a group's learning rate is negative or not finite, or if that of every group is 0
 class WarmupDecay : public detail::SegmentSchedule {
  public:
   WarmupDecay(torch::optim::Optimizer& optimizer, const WarmupDecayOptions& options)

@@ -2,7 +2,6 @@
 #pragma once
 
 #include <cstdint>
-#include <optional>
 #include <vector>
 
 #include <ATen/TensorOperators.h>
@@ -29,15 +28,13 @@ inline std::vector<int64_t> sphere_dims(const at::Tensor& weight, int64_t unit_d
   return dims;
 }
 
-/// Sum of the products over each sphere, shaped to broadcast against `weight`. `at::sum` adds
-/// pairwise, so that millions of elements lose nothing visible in float32.
-/// @param dtype  of the sum; that of the products if it is not given
-inline at::Tensor inner_product(const at::Tensor& a, const at::Tensor& b, int64_t unit_dim,
-                                std::optional<at::ScalarType> dtype = std::nullopt) {
+/// Sum of the products over each sphere, in `product_dtype`, shaped to broadcast against `weight`.
+inline at::Tensor inner_product(const at::Tensor& a, const at::Tensor& b, int64_t unit_dim) {
   const auto dims = sphere_dims(a, unit_dim);
-  const auto products = at::mul(a, b);
+  const auto dtype = product_dtype(a);
+  const auto products = at::mul(a.to(dtype), b.to(dtype));
   // An empty list of dimensions means all of them to ATen; a vector cut into units has none.
-  return dims.empty() && a.dim() > 0 ? products : products.sum(dims, /*keepdim=*/true, dtype);
+  return dims.empty() && a.dim() > 0 ? products : products.sum(dims, /*keepdim=*/true);
 }
 
 /// One number for each sphere, stored flat, shaped to broadcast against `weight`.
@@ -52,8 +49,9 @@ inline at::Tensor over_units(const at::Tensor& numbers, const Layer& layer) {
 
 /// Norm of each sphere, `[]` or `[units]`, in `accumulation_dtype(weight)`.
 inline at::Tensor norm(const Layer& layer) {
-  const auto weight = layer.weight.to(accumulation_dtype(layer.weight));
-  const auto norms = detail::inner_product(weight, weight, layer.unit_dim).sqrt();
+  const auto norms = detail::inner_product(layer.weight, layer.weight, layer.unit_dim)
+                         .sqrt()
+                         .to(accumulation_dtype(layer.weight));
   return layer.unit_dim == kWholeTensor ? norms.reshape({}) : norms.reshape({-1});
 }
 
@@ -73,11 +71,8 @@ inline void project_to_tangent_(const Layer& layer, const at::Tensor& gw, const 
 }
 inline void project_to_tangent_(const Layer& layer) {
   if (!layer.gradient.defined()) return;
-  const auto dtype = accumulation_dtype(layer.weight);
-  const auto weight = layer.weight.to(dtype);
-  project_to_tangent_(layer,
-                      detail::inner_product(layer.gradient.to(dtype), weight, layer.unit_dim),
-                      detail::inner_product(weight, weight, layer.unit_dim));
+  project_to_tangent_(layer, detail::inner_product(layer.gradient, layer.weight, layer.unit_dim),
+                      detail::inner_product(layer.weight, layer.weight, layer.unit_dim));
 }
 
 /// w <- R w / ||w||. A sphere that is free, or whose norm is zero or not finite, stays as it is.
@@ -91,8 +86,7 @@ inline void rescale_(const Layer& layer, const at::Tensor& ww) {
   if (!weight.is_same(layer.weight)) layer.weight.copy_(weight);
 }
 inline void rescale_(const Layer& layer) {
-  const auto weight = layer.weight.to(accumulation_dtype(layer.weight));
-  rescale_(layer, detail::inner_product(weight, weight, layer.unit_dim));
+  rescale_(layer, detail::inner_product(layer.weight, layer.weight, layer.unit_dim));
 }
 
 }  // namespace lawn::sphere::aten

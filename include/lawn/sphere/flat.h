@@ -2,12 +2,22 @@
 #pragma once
 
 #include <cstdint>
+#include <limits>
+
+#include <lawn/finite_math.h>
 
 /// Free of torch, so that device code can include it.
 namespace lawn::sphere {
 
 /// The dtypes that fast tables take.
 enum class Dtype : std::uint8_t { kFloat64, kFloat32, kBFloat16, kFloat16 };
+
+/// A sum of products of floats that is smaller than the first, times the number of products, or
+/// larger than the second, may have lost something to the limits of their range: to products that
+/// have vanished, each at most the least number of full precision, or that have overflowed. Such a
+/// sum is taken again in double.
+constexpr float kLeastFloatSum = std::numeric_limits<float>::min() * (1 << 26);
+constexpr float kMostFloatSum = std::numeric_limits<float>::max();
 
 /// A layer as plain memory: `spheres` runs of `sphere_numel` elements, one after the other without
 /// gaps, in the weight and in the gradient alike.

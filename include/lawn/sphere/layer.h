@@ -5,7 +5,10 @@
 #include <vector>
 
 #include <ATen/core/Tensor.h>
+#include <c10/core/DeviceType.h>
 #include <c10/core/ScalarType.h>
+
+#include <lawn/finite_math.h>
 
 namespace lawn::sphere {
 
@@ -33,6 +36,21 @@ struct Layer {
 /// float32.
 inline at::ScalarType accumulation_dtype(const at::Tensor& tensor) {
   return tensor.scalar_type() == at::kDouble ? at::kDouble : at::kFloat;
+}
+
+/// `tensor` on the device of `weight` and in the dtype in which sums over it are taken, where it is
+/// perhaps no longer, since the model was moved or converted; itself if it is, or is undefined.
+inline at::Tensor beside_sums(const at::Tensor& weight, const at::Tensor& tensor) {
+  const auto dtype = accumulation_dtype(weight);
+  if (!tensor.defined()) return tensor;
+  if (tensor.scalar_type() == dtype && tensor.device() == weight.device()) return tensor;
+  return tensor.to(weight.device(), dtype);
+}
+
+/// The dtype in which ATen takes sums of products of numbers in `accumulation_dtype`: float64, out
+/// of whose range no product of float32 numbers falls, except on devices that have none.
+inline at::ScalarType product_dtype(const at::Tensor& tensor) {
+  return tensor.device().type() == c10::DeviceType::MPS ? at::kFloat : at::kDouble;
 }
 
 /// The shape of a layer's norms and radii: `[]`, or `[units]`.

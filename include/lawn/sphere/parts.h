@@ -71,7 +71,7 @@ inline void add_inner_products(const Part& part, const at::Tensor& sums) {
   const auto add = [&](int64_t row, const at::Tensor& other) {
     sums[row]
         .narrow(0, part.place, part.spheres)
-        .add_(detail::inner_product(other, weight, 0, at::kDouble).view({-1}).to(sums.device()));
+        .add_(detail::inner_product(other, weight, 0).view({-1}).to(sums.device(), at::kDouble));
   };
   if (layer.gradient.defined()) add(0, layer.gradient.to(dtype));
   add(1, weight);

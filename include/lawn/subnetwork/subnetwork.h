@@ -10,6 +10,8 @@
 
 #include <ATen/core/Tensor.h>
 
+#include <lawn/finite_math.h>
+
 namespace lawn {
 
 /// What a parameter does in the network.

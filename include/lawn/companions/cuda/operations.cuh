@@ -33,6 +33,7 @@ template <class W, class>
 struct Centring : sphere::cuda::OfWeight<W> {
   using typename sphere::cuda::OfWeight<W>::A;
   static constexpr bool kPerElement = true;
+  static constexpr bool kProducts = false;
 
   using sphere::cuda::OfWeight<W>::OfWeight;
 
@@ -45,9 +46,9 @@ struct Centring : sphere::cuda::OfWeight<W> {
   }
 
   /// The mean.
-  __device__ static A factor(const Sums<A, 1>& sums, const A*, const sphere::cuda::Setting&,
+  __device__ static A factor(const Sums<double, 1>& sums, const A*, const sphere::cuda::Setting&,
                              std::int64_t numel) {
-    const A mean = sums.value[0] / static_cast<A>(numel);
+    const auto mean = static_cast<A>(sums.value[0] / static_cast<double>(numel));
     return sphere::cuda::is_finite(mean) ? mean : A(0);
   }
 

@@ -209,8 +209,10 @@ inline Sums update(const Layer& layer, std::int64_t sphere, std::int64_t begin, 
     Elements<T> v(layer.second_moment, layer.weight_dtype);
     Sums after;
     for_each_block(begin, end, w.in_place(), [&](std::int64_t i, std::int64_t n) {
-      after.ww +=
-          update_by_adam(w.read(i, n), g.read(i, n), m.read(i, n), v.read(i, n), n, factors);
+      T* const weights = w.read(i, n);
+      const double sum =
+          update_by_adam(weights, g.read(i, n), m.read(i, n), v.read(i, n), n, factors);
+      after.ww += sphere::cpu::right_sum_of_squares(sum, weights, n);
       w.write(i, n);
       m.write(i, n);
       v.write(i, n);
@@ -234,12 +236,15 @@ inline Sums update(const Layer& layer, std::int64_t sphere, std::int64_t begin, 
     Elements<T> m(layer.first_moment, layer.weight_dtype);
     Sums after;
     for_each_block(begin, end, w.in_place(), [&](std::int64_t i, std::int64_t n) {
+      T* const weights = w.read(i, n);
+      double sum = 0;
       if (layer.first_moment == nullptr) {
-        after.ww += run<UpdateByGradient>(w.read(i, n), g.read(i, n), n, factors);
+        sum = run<UpdateByGradient>(weights, g.read(i, n), n, factors);
       } else {
-        after.ww += run<UpdateByMomentum>(w.read(i, n), g.read(i, n), m.read(i, n), n, factors);
+        sum = run<UpdateByMomentum>(weights, g.read(i, n), m.read(i, n), n, factors);
         m.write(i, n);
       }
+      after.ww += sphere::cpu::right_sum_of_squares(sum, weights, n);
       w.write(i, n);
     });
     return after;

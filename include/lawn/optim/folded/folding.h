@@ -17,6 +17,7 @@
 #include <lawn/optim/folded/clocks.h>
 #include <lawn/optim/folded/dispatch.h>
 #include <lawn/optim/folded/step.h>
+#include <lawn/optim/fused_entries.h>
 #include <lawn/sphere/flatten.h>
 #include <lawn/sphere/layer.h>
 #include <lawn/sphere/sphere.h>
@@ -102,10 +103,16 @@ class FoldedGroup {
     std::vector<Entry> others;
     for (Entry& entry : entries) {
       const sphere::Layer* layer = find(entry.parameter);
-      if (layer != nullptr && Rule::folds(options) && takes(*layer, entry)) {
+      if (layer == nullptr) {
+        others.push_back(std::move(entry));
+        continue;
+      }
+      of_parameter.erase(layer->weight.unsafeGetTensorImpl());
+      if (Rule::folds(options) && takes(*layer, entry)) {
         folded_.push_back({std::move(entry), layer});
-        of_parameter.erase(layer->weight.unsafeGetTensorImpl());
       } else {
+        apart_.push_back(*layer);
+        apart_.back().gradient = entry.gradient;  // a copy, where the orders of memory differ
         others.push_back(std::move(entry));
       }
     }
@@ -126,13 +133,13 @@ class FoldedGroup {
   /// @param rate_on  of a device: the learning rate there, null where it is that of `options`
   template <class RateOn>
   void finish(const Options& options, const RateOn& rate_on) {
-    auto begin = folded_.begin();
-    while (begin != folded_.end()) {
-      const Entry first = begin->entry;
+    const auto alike = [](const Item& a, const Item& b) {
+      return a.entry.parameter.device() == b.entry.parameter.device() &&
+             Rule::same_step(a.entry, b.entry);
+    };
+    for_each_run(folded_, alike, [&](auto begin, auto end) {
+      const Entry& first = begin->entry;
       const auto device = first.parameter.device();
-      const auto end = std::stable_partition(begin, folded_.end(), [&](const Item& item) {
-        return item.entry.parameter.device() == device && Rule::same_step(item.entry, first);
-      });
       std::vector<folded::Layer> layers;
       layers.reserve(static_cast<std::size_t>(end - begin));
       std::transform(begin, end, std::back_inserter(layers), flatten);
@@ -145,8 +152,7 @@ class FoldedGroup {
       }
       std::for_each(begin, end,
                     [](const Item& item) { sphere::bump_version(item.entry.parameter); });
-      begin = end;
-    }
+    });
     sphere::rescale_(apart_);
   }
 

@@ -3,6 +3,8 @@
 
 #include <type_traits>
 
+#include <lawn/finite_math.h>
+
 /// Compiles a loop for the instruction set that every CPU has and for a wider one, and takes the
 /// wider where the machine has it. A consumer's own compile flags are not ours to choose, and
 /// without `-march` a compiler uses SSE2 alone, which is half as fast.

@@ -1,9 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <cmath>
 #include <cstdint>
+#include <type_traits>
 
 #include <lawn/sphere/cpu/instruction_set.h>
+#include <lawn/sphere/flat.h>
 
 // A compiler without OpenMP's SIMD pragmas may say so; the loops are right without them.
 #if defined(__GNUC__)
@@ -96,6 +99,51 @@ struct SumOfSquares {
     return sum + static_cast<double>(rest);
   }
 };
+
+/// <g, w> and <w, w> with products in double, whose range no product of floats leaves.
+struct WideInnerProducts {
+  template <class T>
+  LAWN_LOOP static Sums run(const T* g, const T* w, std::int64_t numel) {
+    double gw = 0, ww = 0;
+#pragma omp simd reduction(+ : gw, ww)
+    for (std::int64_t j = 0; j < numel; ++j) {
+      const auto wide = static_cast<double>(w[j]);
+      gw += static_cast<double>(g[j]) * wide;
+      ww += wide * wide;
+    }
+    return {gw, ww};
+  }
+};
+
+/// Whether a sum over `numel` products of type T may have left its range; see `kLeastFloatSum`.
+template <class T>
+bool out_of_range(double sum, std::int64_t numel) {
+  if (!std::is_same_v<T, float>) return false;
+  const double size = std::abs(sum);
+  return !(size >= double{kLeastFloatSum} * static_cast<double>(numel) &&
+           size <= double{kMostFloatSum});  // or NaN
+}
+
+/// `InnerProducts`, right over the whole range of floats: where their products leave it, the sums
+/// are taken again in double. The sums of double elements are as they come.
+template <class T>
+Sums inner_products_of(const T* g, const T* w, std::int64_t numel) {
+  const Sums sums = run<InnerProducts>(g, w, numel);
+  const bool again = out_of_range<T>(sums.ww, numel) || out_of_range<T>(sums.gw, numel);
+  return again ? run<WideInnerProducts>(g, w, numel) : sums;
+}
+
+/// `sum`, the squares of `w` added in floats, or where these leave their range, in double.
+template <class T>
+double right_sum_of_squares(double sum, const T* w, std::int64_t numel) {
+  return out_of_range<T>(sum, numel) ? run<WideInnerProducts>(w, w, numel).ww : sum;
+}
+
+/// `SumOfSquares`, likewise.
+template <class T>
+double sum_of_squares_of(const T* w, std::int64_t numel) {
+  return right_sum_of_squares(run<SumOfSquares>(w, numel), w, numel);
+}
 
 /// g <- g - c w
 struct Subtract {

@@ -34,8 +34,8 @@ inline Sums inner_products(const Flat& layer, std::int64_t /*sphere*/, std::int6
     Sums sums;
     for_each_block(begin, end, weight.in_place() && gradient.in_place(),
                    [&](std::int64_t first, std::int64_t numel) {
-                     sums += run<InnerProducts>(gradient.read(first, numel),
-                                                weight.read(first, numel), numel);
+                     sums += inner_products_of(gradient.read(first, numel),
+                                               weight.read(first, numel), numel);
                    });
     return sums;
   });
@@ -47,7 +47,7 @@ inline Sums sum_of_squares(const Flat& layer, std::int64_t /*sphere*/, std::int6
     Elements<decltype(zero)> weight(layer.weight, layer.weight_dtype);
     Sums sums;
     for_each_block(begin, end, weight.in_place(), [&](std::int64_t first, std::int64_t numel) {
-      sums.ww += run<SumOfSquares>(weight.read(first, numel), numel);
+      sums.ww += sum_of_squares_of(weight.read(first, numel), numel);
     });
     return sums;
   });

@@ -6,6 +6,7 @@
 #include <cuda_runtime.h>
 
 #include <lawn/sphere/cuda/layer_list.h>
+#include <lawn/sphere/flat.h>
 #include <lawn/sphere/cuda/operations.cuh>
 #include <lawn/sphere/cuda/packs.cuh>
 #include <lawn/sphere/cuda/reduce.cuh>
@@ -102,8 +103,11 @@ __device__ inline A* radius_of(const View& view, std::int64_t sphere) {
   return view.radius == nullptr ? nullptr : static_cast<A*>(view.radius) + sphere;
 }
 
+/// The sums of a thread, and those over a sphere or a chunk of it.
 template <class Op>
 using SumsOf = Sums<typename Op::A, Op::kSums>;
+template <class Op>
+using Totals = Sums<double, Op::kSums>;
 
 /// The team's sums over a run; this thread's share of them.
 template <class Op>
@@ -120,7 +124,7 @@ __device__ inline SumsOf<Op> sums_over(const Op& op, const Extent& extent, Team 
 /// What follows from a sphere's sums for a run of it.
 template <class Op>
 __device__ inline void finish(const Op& op, const Extent& extent, Team team, const View& view,
-                              typename Op::A* radius, const SumsOf<Op>& sums) {
+                              typename Op::A* radius, const Totals<Op>& sums) {
   if constexpr (Op::kPerElement) {
     const auto factor = Op::factor(sums, radius, view.setting, view.sphere_numel());
     if (factor == 0) return;
@@ -128,7 +132,7 @@ __device__ inline void finish(const Op& op, const Extent& extent, Team team, con
         extent, team, [&](auto width, int i) { return op.load(width, i); },
         [&](auto, int, int i, auto& packs) { op.apply(i, packs, factor); });
   } else {
-    if (team.leads()) *radius = Op::norm(sums);
+    if (team.leads()) *radius = static_cast<typename Op::A>(Op::norm(sums));
   }
 }
 
@@ -169,8 +173,8 @@ __device__ inline Run run_of(const View& view, std::int64_t place) {
 
 /// The sums of chunk `slot`; slots are alike for every type of sum.
 template <class Op>
-__device__ inline SumsOf<Op>& slot_at(void* workspace, std::int64_t slot) {
-  return *reinterpret_cast<SumsOf<Op>*>(static_cast<char*>(workspace) + slot * kMaxSumBytes);
+__device__ inline Totals<Op>& slot_at(void* workspace, std::int64_t slot) {
+  return *reinterpret_cast<Totals<Op>*>(static_cast<char*>(workspace) + slot * kMaxSumBytes);
 }
 
 /// Room for the first and the second sum that a block takes; with one each, no barrier is needed in
@@ -189,11 +193,44 @@ __device__ inline S team_sum(const S& of_thread, Role role, int which = 0) {
   return sums;
 }
 
+/// Whether a sum over `numel` products may have left the range of its type; see `kLeastFloatSum`.
+__device__ inline bool out_of_range(float sum, int numel) {
+  const float size = sum < 0 ? -sum : sum;
+  return !(size >= kLeastFloatSum * static_cast<float>(numel) && size <= kMostFloatSum);  // or NaN
+}
+__device__ inline bool out_of_range(double, int) { return false; }
+
+/// The sums over the team, out of each thread's share of them, which are in floats: where these
+/// have left their range, anew in double. All threads of the team must call it, and get the same
+/// bits; no thread goes on before all have come here.
+/// @param op, extent  what the sums are over
+template <class Op>
+__device__ inline Totals<Op> team_totals(const Op& op, const Extent& extent, Team team, Role role,
+                                         const SumsOf<Op>& of_thread, int which = 0) {
+  const SumsOf<Op> sums = team_sum(of_thread, role, which);
+  Totals<Op> totals;
+  bool again = false;
+  for (int i = 0; i < Op::kSums; ++i) {
+    totals.value[i] = sums.value[i];
+    if (Op::kProducts) again = again || out_of_range(sums.value[i], extent.numel);
+  }
+  if (again) {
+    if (role != Role::kWarp) __syncthreads();  // all have read the scratch
+    Totals<Op> mine;
+#pragma unroll 1
+    for (int i = team.warp * kLanes + team.lane; i < extent.numel; i += team.warps * kLanes) {
+      if constexpr (Op::kProducts) Op::add(op.load(Width<1>{}, i), mine);
+    }
+    totals = team_sum(mine, role, which);
+  }
+  return totals;
+}
+
 /// Sum over the slots of a layer's chunks, from `first_slot` on; every thread of the block gets it.
 template <class Op>
-__device__ inline SumsOf<Op> slots_sum(void* workspace, std::int64_t first_slot,
+__device__ inline Totals<Op> slots_sum(void* workspace, std::int64_t first_slot,
                                        std::uint32_t slots) {
-  SumsOf<Op> sums;
+  Totals<Op> sums;
 #pragma unroll 1
   for (std::uint32_t i = threadIdx.x; i < slots; i += kThreads) {
     sums += slot_at<Op>(workspace, first_slot + i);
@@ -218,7 +255,7 @@ static __global__ void __launch_bounds__(kThreads, kMinBlocks)
     if (!Op::concerns(radius)) return;
     const Op op(view.weight, view.gradient, run.first);
     const Extent extent = op.extent(run.numel);
-    const auto sums = team_sum(sums_over(op, extent, run.team), role);
+    const auto sums = team_totals(op, extent, run.team, role, sums_over(op, extent, run.team));
     if (role != Role::kChunk) {
       finish(op, extent, run.team, view, radius, sums);
     } else if (run.team.leads()) {

@@ -13,12 +13,14 @@
 ///
 /// An operation is made for one run of elements, of which it knows the arrays. It has
 ///   kSums, kWidth               sums it takes; elements of a pack
+///   kProducts                   whether these are of products, which may leave the range of floats
 ///   kMixesDtypes                whether gradients may be of another dtype than weights
 ///   kPerElement                 whether it changes elements
 ///   concerns(radius)            false: the sphere is left alone, nothing need be read
 ///   extent(numel), load(w, i)   its arrays, together
-///   add(packs, sums)            what packs contribute to the sums
-///   factor(sums, radius, s, n)  what follows from the sums over n elements; 0: none changes
+///   add(packs, sums)            what packs contribute to the sums, in float or double
+///   factor(sums, radius, s, n)  what follows from the sums over n elements, in double; 0: none
+///                               changes
 ///   apply(i, packs, factor)     the change of elements from i on
 namespace lawn::sphere::cuda {
 namespace {
@@ -34,6 +36,7 @@ template <class W, class G>
 struct Projection {
   using A = Accumulator<W>;
   static constexpr int kSums = 2;
+  static constexpr bool kProducts = true;
   static constexpr int kWidth = kPackWidth<W, G>;
   static constexpr bool kMixesDtypes = true;
   static constexpr bool kPerElement = true;
@@ -60,25 +63,25 @@ struct Projection {
     return {cuda::load<kN>(weight + i), cuda::load<kN>(gradient + i)};
   }
 
-  template <int kN>
-  __device__ static void add(const Packs<kN>& packs, Sums<A, kSums>& sums) {
+  template <int kN, class S>
+  __device__ static void add(const Packs<kN>& packs, Sums<S, kSums>& sums) {
 #pragma unroll
     for (int k = 0; k < kN; ++k) {
-      const A w = packs.weight.get(k);
-      const A g = packs.gradient.get(k);
+      const S w = packs.weight.get(k);
+      const S g = packs.gradient.get(k);
       sums.value[0] += w * w;
       sums.value[1] += g * w;
     }
   }
 
   /// <g,w> / <w,w>, 0 where that is not finite.
-  __device__ static A coefficient(const Sums<A, kSums>& sums) {
-    const A quotient = sums.value[1] / sums.value[0];
+  __device__ static A coefficient(const Sums<double, kSums>& sums) {
+    const auto quotient = static_cast<A>(sums.value[1] / sums.value[0]);
     return is_finite(quotient) ? quotient : A(0);
   }
 
   /// What the weight is multiplied by.
-  __device__ static A factor(const Sums<A, kSums>& sums, const A*, const Setting& setting,
+  __device__ static A factor(const Sums<double, kSums>& sums, const A*, const Setting& setting,
                              std::int64_t) {
     return coefficient(sums) + static_cast<A>(setting.weight_decay);
   }
@@ -101,6 +104,7 @@ template <class W>
 struct OfWeight {
   using A = Accumulator<W>;
   static constexpr int kSums = 1;
+  static constexpr bool kProducts = true;
   static constexpr int kWidth = kPackWidth<W>;
   static constexpr bool kMixesDtypes = false;
 
@@ -119,16 +123,16 @@ struct OfWeight {
     return cuda::load<kN>(weight + i);
   }
 
-  template <int kN>
-  __device__ static void add(const Pack<W, kN>& pack, Sums<A, kSums>& sums) {
+  template <int kN, class S>
+  __device__ static void add(const Pack<W, kN>& pack, Sums<S, kSums>& sums) {
 #pragma unroll
     for (int k = 0; k < kN; ++k) {
-      const A w = pack.get(k);
+      const S w = pack.get(k);
       sums.value[0] += w * w;
     }
   }
 
-  __device__ static A norm(const Sums<A, kSums>& sums) {
+  __device__ static double norm(const Sums<double, kSums>& sums) {
     using std::sqrt;
     return sqrt(sums.value[0]);
   }
@@ -145,9 +149,9 @@ struct Rescaling : OfWeight<W> {
   __device__ static bool concerns(const A* radius) { return radius != nullptr && *radius > A(0); }
 
   /// The scale. Divided first, so that a weight in half precision is rounded once.
-  __device__ static A factor(const Sums<A, 1>& sums, const A* radius, const Setting&,
+  __device__ static A factor(const Sums<double, 1>& sums, const A* radius, const Setting&,
                              std::int64_t) {
-    const A scale = *radius / OfWeight<W>::norm(sums);
+    const auto scale = static_cast<A>(*radius / OfWeight<W>::norm(sums));
     return is_finite(scale) ? scale : A(0);
   }
 

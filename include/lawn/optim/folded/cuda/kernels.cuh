@@ -82,10 +82,11 @@ __device__ inline bool captures(const Prepared<Numbers>* source) {
 
 /// The norm as a radius: 0, a free sphere, where it is not finite.
 template <class W>
-__device__ inline auto captured_radius(const sphere::cuda::SumsOf<Projection<W, W>>& sums) {
+__device__ inline auto captured_radius(const sphere::cuda::Totals<Projection<W, W>>& sums) {
+  using A = sphere::cuda::Accumulator<W>;
   using std::sqrt;
-  const auto norm = sqrt(sums.value[0]);
-  return sphere::cuda::is_finite(norm) ? norm : decltype(norm)(0);
+  const auto norm = static_cast<A>(sqrt(sums.value[0]));
+  return sphere::cuda::is_finite(norm) ? norm : A(0);
 }
 
 /// What a thread does for a layer, and as part of which team.
@@ -135,8 +136,9 @@ static __global__ void __launch_bounds__(kThreads, kMinBlocks)
         captures(source) ||
         Projection<W, W>::concerns(sphere::cuda::radius_of<A>(view, run.sphere))) {
       const Projection<W, W> dots(view.weight, view.gradient, run.first);
-      const auto sums = sphere::cuda::team_sum(
-          sphere::cuda::sums_over(dots, dots.extent(run.numel), run.team), role);
+      const auto extent = dots.extent(run.numel);
+      const auto sums = sphere::cuda::team_totals(dots, extent, run.team, role,
+                                                  sphere::cuda::sums_over(dots, extent, run.team));
       if (role == Role::kChunk && run.team.leads()) {
         sphere::cuda::slot_at<Projection<W, W>>(workspace, block - first_chunk) = sums;
       }
@@ -165,8 +167,10 @@ static __global__ void __launch_bounds__(kThreads, kMinBlocks)
     auto* radius = sphere::cuda::radius_of<A>(view, run.sphere);
     if (!Rescaling<W, W>::concerns(radius)) return;
     const Rescaling<W, W> rescaling(view.weight, nullptr, run.first);
-    sphere::cuda::finish(rescaling, rescaling.extent(run.numel), run.team, view, radius,
-                         sphere::cuda::team_sum(sum, view.setting.role, 1));
+    const auto extent = rescaling.extent(run.numel);
+    sphere::cuda::finish(
+        rescaling, extent, run.team, view, radius,
+        sphere::cuda::team_totals(rescaling, extent, run.team, view.setting.role, sum, 1));
   });
 }
 
@@ -206,7 +210,9 @@ static __global__ void __launch_bounds__(kThreads, kMinBlocks)
     const auto sum =
         update<kRereads<Source>, S::kAhead>(step, numel, sphere::cuda::whole_block(), c);
     if (!rescales) return;
-    const auto of_chunk = sphere::cuda::team_sum(sum, Role::kChunk, 1);
+    const Rescaling<W, W> rescaling(view.weight, nullptr, place * view.setting.per_block);
+    const auto of_chunk = sphere::cuda::team_totals(
+        rescaling, rescaling.extent(numel), sphere::cuda::whole_block(), Role::kChunk, sum, 1);
     if (threadIdx.x == 0) {
       sphere::cuda::slot_at<Rescaling<W, W>>(workspace, gridDim.x + blockIdx.x) = of_chunk;
     }
