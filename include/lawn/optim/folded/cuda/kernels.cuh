@@ -15,8 +15,8 @@
 #include <lawn/sphere/cuda/packs.cuh>
 #include <lawn/sphere/cuda/reduce.cuh>
 
-/// The kernels of a folded step, whose numbers come with the launch (`ByValue`) or out of memory
-/// that a kernel of one thread has written (`Prepared`). The first deals with whole spheres where a
+/// The kernels of a folded step, whose numbers come with the launch (`ByValue`) or, by way of shared
+/// memory, out of memory that a kernel of one thread has written (`Prepared`). The first deals with whole spheres where a
 /// warp or a block can hold one, in three passes that follow one another, and leaves the inner
 /// products of each chunk of the others in a slot. The second adds these, updates, and leaves the
 /// new squares in another slot. The third is the second pass of `sphere::cuda::Rescaling`.
@@ -53,13 +53,25 @@ __device__ inline T forget(T x) {
   return x;
 }
 
+/// The numbers of a step, where a thread reads them. All threads of the block must call it.
 template <class Numbers>
 __device__ inline const Numbers& numbers_of(const ByValue<Numbers>& source) {
   return source.numbers;
 }
+/// Prepared ones are copied into shared memory first, out of which they can be read as often as it
+/// takes: reads of the device's memory that are not kept in registers pass by its nearest cache.
 template <class Numbers>
 __device__ inline const Numbers& numbers_of(const Prepared<Numbers>* source) {
-  return source->numbers;
+  static_assert(sizeof(Numbers) % sizeof(std::uint32_t) == 0, "numbers are copied as words");
+  constexpr int kWords = sizeof(Numbers) / sizeof(std::uint32_t);
+  __shared__ double near[(sizeof(Numbers) + sizeof(double) - 1) / sizeof(double)];
+  const auto* from = reinterpret_cast<const std::uint32_t*>(&source->numbers);
+  auto* to = reinterpret_cast<std::uint32_t*>(near);
+  const int thread = static_cast<int>(threadIdx.x);
+  if (thread < kWords) to[thread] = from[thread];
+  static_assert(kWords <= kThreads, "one word a thread");
+  __syncthreads();
+  return *reinterpret_cast<const Numbers*>(near);
 }
 
 template <class Source>
@@ -119,6 +131,7 @@ static __global__ void __launch_bounds__(kThreads, kMinBlocks)
   const std::uint32_t block = blockIdx.x < first_chunk
                                   ? blockIdx.x
                                   : list.first_block[list.layers] - 1 - (blockIdx.x - first_chunk);
+  const auto& numbers = numbers_of(source);
   const int layer = sphere::cuda::layer_of(list, 0, block);
   const Setting& setting = list.settings[list.setting[layer]];
   const Role role = setting.role;
@@ -160,7 +173,7 @@ static __global__ void __launch_bounds__(kThreads, kMinBlocks)
     {
       const int same_layer = forget(layer);
       const auto [view, run] = task_of(list, same_layer, forget(block));
-      const S step(Arrays<W>(list, same_layer, run.first), numbers_of(source));
+      const S step(Arrays<W>(list, same_layer, run.first), numbers);
       sum = update<kRereads<Source>, kFirstPassAhead<S, Source>>(step, run.numel, run.team, c);
     }
     const auto [view, run] = task_of(list, forget(layer), forget(block));
@@ -182,6 +195,7 @@ static __global__ void __launch_bounds__(kThreads, kMinBlocks)
                 const __grid_constant__ Source source, void* workspace) {
   const std::uint32_t first_chunk = list.first_block[list.first_chunked];
   const std::uint32_t block = first_chunk + blockIdx.x;
+  const auto& numbers = numbers_of(source);
   const int layer = sphere::cuda::layer_of(list, list.first_chunked, block);
   const View view = sphere::cuda::view_of(list, layer);
   const std::int64_t place = block - view.first_block;
@@ -205,7 +219,7 @@ static __global__ void __launch_bounds__(kThreads, kMinBlocks)
         if (place == 0 && threadIdx.x == 0) *radius = captured;
       }
     }
-    const S step(Arrays<W>(list, layer, place * view.setting.per_block), numbers_of(source));
+    const S step(Arrays<W>(list, layer, place * view.setting.per_block), numbers);
     const int numel = sphere::cuda::chunk_numel(view, place);
     const auto sum =
         update<kRereads<Source>, S::kAhead>(step, numel, sphere::cuda::whole_block(), c);

@@ -65,9 +65,8 @@ __device__ inline const Numbers<A>& in_type(const InBothTypes<Numbers>& numbers)
   }
 }
 
-/// Numbers in memory are read each time that they are needed, out of the nearest cache: to keep
-/// them takes more registers than there are. A kernel's parameters are operands of its
-/// instructions.
+/// Numbers in shared memory are read each time that they are needed: to keep them takes more
+/// registers than there are. A kernel's parameters are operands of its instructions.
 template <bool kRereads, class Numbers>
 using ReadAs = std::conditional_t<kRereads, volatile Numbers, Numbers>;
 
