@@ -88,7 +88,7 @@ struct Cut {
       const auto gradient =
           (torch::randn(wholes[i].sizes(), torch::kDouble) * scale).to(wholes[i].scalar_type());
       wholes[i].mutable_grad() = gradient;
-      if (i == parts.size()) continue;
+      if (i >= parts.size()) continue;
       parts[i].mutable_grad() =
           parts[i].numel() == 0 ? Tensor() : part_of(gradient, i).view(parts[i].sizes()).clone();
     }
@@ -278,6 +278,19 @@ TEST_F(ScaledShards, AreClippedByTheNormOfTheWholeInEveryOrder) {
       }
     }
   }
+}
+
+TEST_F(ScaledShards, AreClippedWhereRanksHaveNoElementsAndNoGradients) {
+  Cut cut(ranks, torch::kFloat, /*all_on_the_last=*/true);
+  cut.wholes.pop_back();  // so that most ranks have no gradient at all
+  cut.parts.pop_back();
+  const ShardedSpheres spheres(ranks, cut.shards);
+  cut.give_gradients(0);
+  const auto expected = clip_grad_norm_(cut.wholes, 0.5);
+  const auto got = clip_grad_norm_(cut.parts, 0.5);
+  EXPECT_NEAR(got.item<double>(), expected.item<double>(), 1e-5);
+  expect_same_everywhere(got, "norm");
+  cut.expect_parts_of(Cut::gradients(cut.parts), Cut::gradients(cut.wholes), 1e-5, "the last");
 }
 
 TEST_F(ScaledShards, AreClippedWhereOneRankHasABadGradient) {

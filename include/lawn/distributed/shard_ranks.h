@@ -127,7 +127,7 @@ void tell_ranks_of_errors(Collective* ranks, const Action& action) {
 /// @note   one sum over the ranks, of numbers of which all except one are zero: it is exact, and an
 ///         infinity or NaN stays in its place
 inline at::Tensor gather_numbers(Collective& ranks, const at::Tensor& mine) {
-  const auto all = at::zeros({ranks.size()}, mine.options());
+  auto all = at::zeros({ranks.size()}, mine.options());
   all[ranks.rank()].copy_(mine);
   ranks.sum_(all);
   return all;
