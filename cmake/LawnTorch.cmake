@@ -37,10 +37,10 @@ if(LAWN_TORCH_HAS_CUDA AND NOT LAWN_NVCC)
   include("${Torch_DIR}/TorchConfigVersion.cmake")
   set(Torch_VERSION "${PACKAGE_VERSION}")
 else()
-  if(NOT TORCH_CUDA_ARCH_LIST AND NOT DEFINED ENV{TORCH_CUDA_ARCH_LIST})
-    # Without a GPU LibTorch would pick every architecture it ever knew, some of which today's nvcc refuses. These serve every
-    # GPU that the wheels know: code for 8.0 runs on 8.6 and 8.9 too, and what comes after 10 gets its code from the driver.
-    set(TORCH_CUDA_ARCH_LIST "7.5;8.0;9.0;10.0+PTX")
+  if(LAWN_TORCH_HAS_CUDA AND NOT TORCH_CUDA_ARCH_LIST AND NOT DEFINED ENV{TORCH_CUDA_ARCH_LIST})
+    # Without a GPU LibTorch would pick every architecture it ever knew, some of which today's nvcc refuses.
+    include("${CMAKE_CURRENT_LIST_DIR}/LawnCudaArchitectures.cmake")
+    lawn_cuda_architectures(TORCH_CUDA_ARCH_LIST "${LAWN_NVCC}")
   endif()
   # Messages below errors are dropped: thirty lines about CUDA, and a warning that kineto, a profiler, is not in the wheel.
   set(LAWN_SAVED_LOG_LEVEL "${CMAKE_MESSAGE_LOG_LEVEL}")

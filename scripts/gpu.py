@@ -1,149 +1,327 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
-"""Runs all that needs a GPU, and prints one table: the tests, compute-sanitizer's tools on them, the benchmarks.
+"""Builds and runs all that needs a GPU, from a bare checkout, in pieces; prints one table of what came of it.
 
-usage: gpu.py [--leave-out tests sanitizer benchmarks] BUILD
-  BUILD  a built folder of the preset `test` (Release, for benchmarks that mean something)
+usage: gpu.py [options] BUILD [PART ...]
+  BUILD  a build folder of its own, in which the part `build` configures a Release build
+  PART   build       configures, and builds the tests with the label gpu, step_bench, and cifar10 for the parts that need it
+         tests       each of these test programs, the one on whose results the others rest first
+         sanitizer   compute-sanitizer's tools on them
+         benchmarks  bench/check.py --device cuda
+         train       cifar10 in float16, stopped and resumed: the same weights as without a stop
+         evidence    bench/experiments/run.py --size gpu, which takes days; only where it is named
+         default: all except evidence
 
-Exits with 0 where everything passed, 1 where something failed or could not run, 77 where there is no GPU.
+Every result is a line of JSON in a file (BUILD/gpu/records.jsonl, or --records) as soon as it is known, and the table is made of
+that file: a run that was killed has lost nothing, and the same command goes on from there. --again does rows anew, and
+--again-failed those that have not passed; `build` is always done. The programs' output lies in the folder logs beside the file.
+
+--with DIR serves a machine without a network: GoogleTest and Google Benchmark as Debian packages (apt-get download libgtest-dev
+libbenchmark-dev libbenchmark1debian), or as folders or archives of their sources, named googletest... and benchmark...
+
+Exits with 0 where everything has passed, 1 where something failed, was skipped or could not run, 77 where there is no GPU.
 """
 
 import argparse
-import ctypes
 import json
 import os
 import pathlib
 import re
+import shlex
 import shutil
+import signal
 import subprocess
 import sys
-import time
+
+sys.dont_write_bytecode = True
+from gpu_runs import SKIPPED, STOPPED, Records, Runner, judge, judge_evidence, judge_sanitizer  # noqa: E402
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
-SKIPPED = 77
-MOST_SECONDS = 3600
+PARTS = ("build", "tests", "sanitizer", "benchmarks", "train", "evidence")
+LIMITS = {"build": 1800, "tests": 90, "sanitizer": 60, "benchmarks": 300, "train": 180, "evidence": 540}  # seconds of a program
+# The first failure in this order is the one to mend.
+ORDER = ("sphere_cuda_gpu", "sphere_", "folding", "capturable", "companions", "fused", "optim_", "amp", "nccl")
 
 # compute-sanitizer makes launches wait, and looks after each allocation alone only where LibTorch does not cut its tensors out
-# of large ones, which in turn rules out graphs.
+# of large ones, which in turn rules out graphs: LibTorch refuses to capture without its cache. tests/gpu_script_test.py
+# looks for tests that capture and are not in this list.
 NOT_WHERE_LAUNCHES_WAIT = ["CudaStream.StepReturnsWhileTheDeviceIsBusy", "CudaStream.AsksTheDeviceForNoMemoryAfterTheFirstStep"]
-NOT_WITHOUT_CACHE = ["CudaStream.ReplaysInAGraphWhatItDoesEagerly", "CudaStream.LaunchesAtMostFourKernelsForAThousandLayers"]
+CAPTURES = [
+    "CapturedStep.IsRefusedWithoutAWarmUp",
+    "CapturedStep.ReplaysLAWNAroundFusedAdamAcrossTheSwitch",
+    "CapturedStep.ReplaysLAWNAroundFusedAdamWPerOutputUnit",
+    "CapturedStep.ReplaysLAWNAroundFusedSGDAcrossTheSwitch",
+    "CapturedStep.ReplaysWhatDoesNotFold",
+    "CudaCompanions.LaunchFiveKernelsForHundredsOfTensors",
+    "CudaCompanions.ReplayInAGraphWhatTheyDoEagerly",
+    "CudaStream.LaunchesAtMostFourKernelsForAThousandLayers",
+    "CudaStream.ReplaysInAGraphWhatItDoesEagerly",
+]
+LAWN_ALONE = ["--kernel-name", "kns=lawn"]
 SANITIZERS = {
-    # A kernel that is not watched would not be seen to initialise memory: all are, in two of them.
-    "memcheck": {"cached": False, "options": []},
-    "racecheck": {"cached": True, "options": ["--kernel-name", "kns=lawn"]},
+    "memcheck": {"cached": False, "options": LAWN_ALONE},
+    "racecheck": {"cached": True, "options": LAWN_ALONE},
+    # Memory that a kernel has initialised which is not watched would count as uninitialised: all are.
     "initcheck": {"cached": False, "options": []},
-    "synccheck": {"cached": True, "options": ["--kernel-name", "kns=lawn"]},
+    "synccheck": {"cached": True, "options": LAWN_ALONE},
 }
+JOB = ["--network", "resnet20", "--train-size", "10000", "--test-size", "1000", "--epochs", "20", "--batch-size", "64", "--seed", "3",
+       "--precision", "float16", "--device", "cuda", "--lawn"]
+STOP_AFTER = 5  # seconds
+QUESTIONS = ("optimizers", "networks", "free_steps", "ablations", "batch_size")  # those of cifar10: ResNet-18 first
 
 
 def gpus():
-    """Returns how many GPUs the driver has for this process, and why there is none."""
+    """Returns [(name, compute capability)], and why there is none."""
+    if os.environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1"):
+        return [], "CUDA_VISIBLE_DEVICES hides them"
+    query = ["nvidia-smi", "--query-gpu=name,compute_cap", "--format=csv,noheader"]
     try:
-        driver = ctypes.CDLL("libcuda.so.1")
+        shown = subprocess.run(query, capture_output=True, text=True)
     except OSError:
-        return 0, "there is no CUDA driver"
-    error = driver.cuInit(0)
-    count = ctypes.c_int(0)
-    if error == 0:
-        error = driver.cuDeviceGetCount(ctypes.byref(count))
-    return count.value, f"the CUDA driver finds none (error {error})"
+        return [], "there is no nvidia-smi"
+    found = re.findall(r"^(.+), *(\d+\.\d+)$", shown.stdout, re.MULTILINE) if shown.returncode == 0 else []
+    return found, " ".join((shown.stdout + shown.stderr).split())[:200]
 
 
-def run(command, environment=None):
-    """Runs a command, showing what it prints; returns its exit status, output and seconds."""
-    print("$", " ".join(str(word) for word in command), flush=True)
-    start = time.monotonic()
-    lines = []
-    process = subprocess.Popen(command, env={**os.environ, **(environment or {})}, text=True, errors="replace",
-                               stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
-    for line in process.stdout:
-        print(line, end="", flush=True)
-        lines.append(line)
-    return process.wait(), "".join(lines), time.monotonic() - start
+def find_tool(name):
+    """A program of the CUDA toolkit, also where the toolkit is not on the path."""
+    folders = [os.path.join(os.environ[root], "bin") for root in ("CUDA_HOME", "CUDA_PATH") if os.environ.get(root)]
+    return shutil.which(name) or shutil.which(name, path=os.pathsep.join([*folders, "/usr/local/cuda/bin"]))
 
 
-def gpu_programs(build):
-    """Returns {name: command} of ctest's entries with the label gpu."""
-    shown = subprocess.run(["ctest", "--test-dir", build, "-L", "^gpu$", "--show-only=json-v1"], check=True,
-                           capture_output=True, text=True).stdout
-    tests = json.loads(shown)["tests"]
-    missing = [test["name"] for test in tests if not pathlib.Path(test.get("command", [""])[0]).exists()]
-    if missing or not tests:
-        sys.exit(f"{build}: {', '.join(missing) or 'the tests with the label gpu'} not built; build the folder first")
-    return {test["name"]: test["command"] for test in tests}
+def brought(folder, unpacked, dry):
+    """Unpacks what lies in `folder`; returns the options of CMake by which it is found."""
+    options = []
+    packages = sorted(folder.glob("*.deb"))
+    for package in packages:
+        print(f"$ {shlex.join(['dpkg', '-x', str(package), str(unpacked)])}")
+        if not dry:
+            unpacked.mkdir(parents=True, exist_ok=True)
+            subprocess.run(["dpkg", "-x", package, unpacked], check=True)
+    if packages:
+        options += [f"-DGTest_ROOT={unpacked}/usr", f"-Dbenchmark_ROOT={unpacked}/usr"]
+    for name, pattern in (("GTEST", "*g*test*"), ("BENCHMARK", "*benchmark*")):
+        sources = sorted(path for path in folder.glob(pattern) if path.suffix != ".deb")
+        if not sources:
+            continue
+        source = sources[0]
+        if source.is_file():
+            target = unpacked / name.lower()
+            print(f"# unpacks {source} into {target}")
+            if not dry:
+                shutil.unpack_archive(source, target)
+            source = target
+        found = sorted(source.glob("*/CMakeLists.txt")) if not (source / "CMakeLists.txt").exists() else []
+        options.append(f"-DFETCHCONTENT_SOURCE_DIR_{name}={found[0].parent if found else source}")
+    if not options:
+        sys.exit(f"gpu.py: expected *.deb, googletest... or benchmark... in {folder} (--with), got none of them")
+    return options
 
 
-def run_tests(build):
-    status, output, seconds = run(["ctest", "--test-dir", build, "-L", "^gpu$", "--output-on-failure", "-V"])
-    rows = []
-    for name, result, took in re.findall(r"Test +#\d+: (\S+) \.*\** *(Passed|Skipped|.*?) +([\d.]+) sec", output):
-        result = result.strip("* ").lower()
-        if result == "skipped":
-            result += ": " + (re.search(r"Skipped\n\d+: (.*)", output) or ["", "see above"])[1]
-        rows.append((f"test {name}", result, float(took)))
-    return rows or [("tests", f"failed ({status})", seconds)]
+class Session:
+    """The parts, on one build folder."""
 
+    def __init__(self, options, found):
+        self.options, self.build = options, options.build
+        self.state = self.build / "gpu"
+        path = options.records or self.state / "records.jsonl"
+        self.records = Records(path)
+        self.runner = Runner(path.parent / "logs", options.dry_run)
+        self.gpu = found[0][0] if found else "none"
+        self.arch = options.arch or (";".join(sorted({capability for _, capability in found})) or "CAPABILITY")
+        self.planned = []
+        programs, _, self.tests = options.filter.partition(":")
+        self.programs_like = re.compile(programs)
 
-def run_sanitizers(programs):
-    sanitizer = shutil.which("compute-sanitizer") or shutil.which("compute-sanitizer", path="/usr/local/cuda/bin")
-    if not sanitizer:
-        return [(tool, "not run: compute-sanitizer is not installed", 0) for tool in SANITIZERS]
-    rows = []
-    for tool, how in SANITIZERS.items():
-        left_out = NOT_WHERE_LAUNCHES_WAIT + ([] if how["cached"] else NOT_WITHOUT_CACHE)
-        environment = {} if how["cached"] else {"PYTORCH_NO_CUDA_MEMORY_CACHING": "1"}
+    def limit(self, part):
+        return self.options.limit or LIMITS[part]
+
+    def add(self, name, result, ended=None):
+        if not self.options.dry_run:
+            self.records.add(name, result, ended.seconds if ended else 0, ended.output if ended else "", gpu=self.gpu)
+
+    def wanted(self, name, always=False):
+        """Whether a row is to be done; it counts for the exit status in any case."""
+        self.planned.append(name)
+        known = self.records.rows.get(name)
+        if known is None or always or self.options.again or self.options.dry_run:
+            return True
+        if self.options.again_failed and not known["result"].startswith("passed"):
+            return True
+        print(f"{name}: {known['result']} (from before)", flush=True)
+        return False
+
+    def run(self, name, part, command, environment=None, judge=judge, always=False):
+        """Runs a command for a row, unless the row is there; `judge(ended)` words the result."""
+        if not self.wanted(name, always):
+            return
+        ended = self.runner.run(name, command, self.limit(part), environment)
+        if ended is not None:
+            self.add(name, judge(ended, self.limit(part)), ended)
+
+    # --- the parts ----------------------------------------------------------------------------------------------------
+
+    def run_build(self):
+        if (self.build / "CMakeCache.txt").exists() and not self.state.exists():
+            sys.exit(f"gpu.py: {self.build} is configured for something else; name a build folder of its own")
+        if not find_tool("nvcc") and not self.options.dry_run:
+            print("there is no nvcc: without it there are no kernels, and their tests are skipped", flush=True)
+        examples = {"train", "evidence"} & set(self.options.parts)
+        command = ["cmake", "-S", ROOT, "-B", self.build, "-G", "Ninja", "--compile-no-warning-as-error",
+                   "-DCMAKE_BUILD_TYPE=Release", f"-DTORCH_CUDA_ARCH_LIST={self.arch}", "-DLAWN_TEST_PACKAGING=OFF",
+                   "-DLAWN_MPI=OFF", "-DLAWN_INSTALL_LIBTORCH=OFF", "-DLAWN_BUILD_BENCHMARKS=ON",
+                   f"-DLAWN_BUILD_EXAMPLES={'ON' if examples else 'OFF'}", *self.options.cmake]
+        if self.options.brought:
+            command += brought(self.options.brought.resolve(), self.state / "packages", self.options.dry_run)
+        if not self.options.dry_run:
+            self.state.mkdir(parents=True, exist_ok=True)
+        self.run("configure", "build", command, always=True)
+        targets = [*self.test_programs(), "step_bench", *(["cifar10"] if examples else [])]
+        command = ["cmake", "--build", self.build, "--parallel", os.cpu_count(), "--target", *targets, "--", "-k", "0"]
+        self.run("build", "build", command, always=True)
+
+    def test_programs(self):
+        """Returns {name: command} of ctest's entries with the label gpu, in the order in which they are to be run."""
+        names = {}
+        if (self.build / "CTestTestfile.cmake").exists():
+            shown = subprocess.run(["ctest", "--test-dir", self.build, "-L", "^gpu$", "--show-only=json-v1"],
+                                   capture_output=True, text=True)
+            if shown.returncode == 0:
+                names = {test["name"]: test.get("command") for test in json.loads(shown.stdout)["tests"]}
+        elif self.options.dry_run:  # as tests/CMakeLists.txt names them
+            sources = (ROOT / "tests").rglob("*_gpu_test.cpp")
+            names = {"_".join(path.relative_to(ROOT / "tests").with_suffix("").parts): None for path in sources}
+
+        def place(name):
+            return next((place for place, part in enumerate(ORDER) if part in name), len(ORDER)), name
+
+        return {name: names[name] or [str(self.build / "tests" / name)] for name in sorted(names, key=place)}
+
+    def each_program(self, rows):
+        """Yields (row, command) of each chosen program that is there; `rows(name)` names its row."""
+        programs = {name: command for name, command in self.test_programs().items() if self.programs_like.search(name)}
+        if not programs:
+            self.planned.append(rows("programs"))
+            self.add(rows("programs"), f"could not run: none is configured in {self.build} that matches the filter")
         for name, command in programs.items():
-            status, output, seconds = run(
-                ["timeout", str(MOST_SECONDS), sanitizer, "--tool", tool, "--error-exitcode", "1", *how["options"], *command,
-                 "--gtest_filter=-" + ":".join(left_out)], environment)
-            summary = re.findall(r"=+ ((?:ERROR|RACECHECK) SUMMARY: .*)", output)
-            # The tool's status need not tell how the tests went.
-            result = {0: "passed", SKIPPED: "skipped"}.get(status, f"failed ({status})")
-            if status == 0 and not summary:
-                result = "failed: it has printed no summary"
-            elif status == 0 and "[  FAILED  ]" in output:
-                result = "failed: a test has"
-            elif status == 0 and "[  PASSED  ] 0 tests" in output:
-                result = "skipped"
-            rows.append((f"{tool} {name}", result + (f", {summary[-1].lower()}" if summary else ""), seconds))
-    return rows
+            if self.options.dry_run or pathlib.Path(command[0]).exists():
+                yield rows(name), command
+            elif self.wanted(rows(name), always=True):
+                self.add(rows(name), "could not run: it is not built")
+
+    def row(self, what, name):
+        return f"{what} {name}" + (f" {self.tests}" if self.tests else "")
+
+    def run_tests(self):
+        for row, command in self.each_program(lambda name: self.row("test", name)):
+            self.run(row, "tests", command + ([f"--gtest_filter={self.tests}"] if self.tests else []))
+
+    def run_sanitizer(self):
+        sanitizer = find_tool("compute-sanitizer")
+        for tool in self.options.tools:
+            if not sanitizer and not self.options.dry_run:
+                if self.wanted(tool, always=True):
+                    self.add(tool, "could not run: compute-sanitizer is not installed")
+                continue
+            how = SANITIZERS[tool]
+            left_out = NOT_WHERE_LAUNCHES_WAIT + ([] if how["cached"] else CAPTURES)
+            tests, _, excluded = self.tests.partition("-")
+            tests = f"{tests or '*'}-" + ":".join(([excluded] if excluded else []) + left_out)
+            for row, command in self.each_program(lambda name, tool=tool: self.row(tool, name)):
+                self.run(row, "sanitizer", [sanitizer or "compute-sanitizer", "--tool", tool, "--error-exitcode", "1",
+                                            *how["options"], *command, f"--gtest_filter={tests}"],
+                         {} if how["cached"] else {"PYTORCH_NO_CUDA_MEMORY_CACHING": "1"}, judge_sanitizer)
+
+    def run_benchmarks(self):
+        self.run("benchmarks", "benchmarks", [sys.executable, "-B", ROOT / "bench/check.py", "--device", "cuda", self.build])
+
+    def run_train(self):
+        """The same job without a stop, and stopped and resumed."""
+        if not self.wanted("train"):
+            return
+        folder = self.state / "train"
+        if not self.options.dry_run:
+            shutil.rmtree(folder, ignore_errors=True)
+        job = [self.build / "examples/cifar10/cifar10", *JOB]
+        runs = (("train without a stop", [*job, "--out", folder / "whole"], 0),
+                ("train stopped", [*job, "--out", folder / "stopped", "--stop-after", STOP_AFTER], STOPPED),
+                ("train resumed", [*job, "--out", folder / "stopped", "--resume", folder / "stopped/lawn-adam.pt"], 0))
+        weights, seconds = [], 0
+        for name, command, expected in runs:
+            ended = self.runner.run(name, command, self.limit("train"))
+            if ended is None:
+                continue
+            seconds += ended.seconds
+            if ended.status != expected:
+                return self.add("train", f"failed: {name.removeprefix('train ')}, it ended with {ended.status} instead of "
+                                         f"{expected}", ended)
+            weights += re.findall(r"^fingerprint of the weights +(\w+)", ended.output, re.MULTILINE)
+        if not self.options.dry_run:
+            ended.seconds = seconds
+            same = len(weights) == 2 and weights[0] == weights[1]
+            self.add("train", f"passed, weights {weights[0]}" if same else f"failed: weights {weights} instead of twice the same", ended)
+
+    def run_evidence(self):
+        roots = [word for root in self.options.root for word in ("--root", root)]
+        for question in QUESTIONS:
+            known = self.records.rows.get(f"evidence {question}")
+            self.run(f"evidence {question}", "evidence",
+                     [sys.executable, "-B", ROOT / "bench/experiments/run.py", "--size", "gpu", "--jobs", 1, "--threads", 0,
+                      "--build", self.build, "--work", self.state / "work", "--results", self.runner.logs.parent / "results",
+                      "--budget-seconds", int(max(1, self.limit("evidence") - 60)), *roots, question],
+                     judge=judge_evidence, always=known is not None and "goes on" in known["result"])
 
 
-def run_benchmarks(build):
-    script = ROOT / "bench/check.py"
-    if not script.exists():
-        return [("benchmarks", "not run: bench/check.py is missing", 0)]
-    status, _, seconds = run([sys.executable, str(script), "--device", "cuda", build])
-    return [("benchmarks", "passed" if status == 0 else f"failed ({status})", seconds)]
+def parse(arguments):
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, usage=argparse.SUPPRESS)
+    parser.add_argument("build", type=pathlib.Path, metavar="BUILD")
+    parser.add_argument("parts", nargs="*", metavar="PART")
+    parser.add_argument("--filter", default="", metavar="PROGRAMS[:TESTS]",
+                        help="a regular expression for the programs' names, and GoogleTest's filter of tests in them")
+    parser.add_argument("--tools", nargs="+", default=list(SANITIZERS), choices=SANITIZERS, help="of compute-sanitizer [all]")
+    parser.add_argument("--limit", type=float, metavar="SECONDS",
+                        help="of each program " + str([f"{part} {seconds}" for part, seconds in LIMITS.items()]).replace("'", ""))
+    parser.add_argument("--with", type=pathlib.Path, dest="brought", metavar="DIR", help="GoogleTest and Google Benchmark")
+    parser.add_argument("--arch", help="compute capabilities to compile for, as in 9.0 [those of the GPUs here]")
+    parser.add_argument("--cmake", action="append", default=[], metavar="OPTION", help="as in --cmake=-DTorch_DIR=...; repeatable")
+    parser.add_argument("--root", action="append", default=[], metavar="DATA=DIR", help="for evidence, as in cifar10=DIR")
+    parser.add_argument("--records", type=pathlib.Path, metavar="FILE", help="where the rows are kept")
+    parser.add_argument("--again", action="store_true", help="do rows that are there anew")
+    parser.add_argument("--again-failed", action="store_true", help="those that have not passed")
+    parser.add_argument("--dry-run", action="store_true", help="print all commands and run none")
+    options = parser.parse_intermixed_args(arguments)
+    if unknown := [part for part in options.parts if part not in PARTS]:
+        parser.error(f"no part {', '.join(unknown)}; expected some of {', '.join(PARTS)}")
+    options.parts = [part for part in PARTS if part in (options.parts or PARTS[:-1])]
+    options.build = options.build.absolute()
+    options.records = options.records.absolute() if options.records else None
+    return options
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--leave-out", nargs="+", default=[], choices=["tests", "sanitizer", "benchmarks"])
-    parser.add_argument("build")
-    options = parser.parse_args()
-    count, why = gpus()
-    if count == 0:
+def main(arguments):
+    options = parse(arguments)
+    found, why = gpus()
+    if not found and not options.dry_run and options.parts != ["build"] or (not found and not options.arch and not options.dry_run):
         print(f"skipped: there is no GPU here: {why}")
         return SKIPPED
-    print(f"GPUs: {count}", flush=True)
-
-    programs = gpu_programs(options.build)
-    parts = {"tests": lambda: run_tests(options.build), "sanitizer": lambda: run_sanitizers(programs),
-             "benchmarks": lambda: run_benchmarks(options.build)}
-    rows = []
-    for name, part in parts.items():
-        rows += [(name, "left out", 0)] if name in options.leave_out else part()
-
-    width = max(len(what) for what, _, _ in rows)
-    print(f"\n{'what':{width}}  {'seconds':>8}  result")
-    for what, result, seconds in rows:
-        print(f"{what:{width}}  {seconds:8.1f}  {result}")
+    session = Session(options, found)
+    print(f"GPUs: {', '.join(f'{name} ({capability})' for name, capability in found) or why}", flush=True)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    for part in options.parts:
+        getattr(session, f"run_{part}")()
+    if options.dry_run:
+        return 0
+    session.records.print_table()
     # Where there is a GPU, a test that is skipped has not shown what it is there for.
-    bad = [what for what, result, _ in rows if not result.startswith(("passed", "left out"))]
-    print(f"{len(rows) - len(bad)} of {len(rows)} passed or were left out" + (": not " + ", ".join(bad) if bad else ""))
-    return bool(bad)
+    rows = session.records.rows
+    bad = [name for name in session.planned if name not in rows or not rows[name]["result"].startswith("passed")]
+    print(f"{len(session.planned) - len(bad)} of {len(session.planned)} passed" + (f": not {', '.join(bad)}" if bad else ""))
+    return int(bool(bad))
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main(sys.argv[1:]))
+    except KeyboardInterrupt:
+        sys.exit(128 + signal.SIGINT)

@@ -162,3 +162,10 @@ foreach(case IN LISTS cases)
   string(REGEX REPLACE "^test_" "find_torch_" name "${case}")
   add_test(NAME ${name} COMMAND "${Python3_EXECUTABLE}" -B "${find_torch}" "${CMAKE_COMMAND}" FindTorch.${case})
 endforeach()
+
+# --- What runs on a GPU, where there is none ----------------------------------------------------------------------------
+
+add_test(NAME gpu_script_test COMMAND "${Python3_EXECUTABLE}" -B "${CMAKE_CURRENT_SOURCE_DIR}/gpu_script_test.py")
+set_tests_properties(gpu_script_test PROPERTIES TIMEOUT 300)
+add_test(NAME cuda_architectures_test COMMAND "${Python3_EXECUTABLE}" -B "${CMAKE_CURRENT_SOURCE_DIR}/cuda_architectures_test.py"
+                                              "${CMAKE_COMMAND}" "${LAWN_NVCC}")

@@ -5,6 +5,7 @@
 
 #include <lawn/amp/grad_scaler.h>
 #include <lawn/clip_grad_norm.h>
+#include <lawn/cuda_kernels.h>
 #include <lawn/decorator.h>
 #include <lawn/optim/fused_adagrad.h>
 #include <lawn/optim/fused_adam.h>

@@ -77,6 +77,10 @@ class LAWN : public Decorator<Opt, detail::LAWNRule> {
   /// optimizer's: to rounding, and no longer bit for bit. At the switch a norm that is not finite,
   /// as well as 0, leaves its sphere free for good.
   ///
+  /// Writes the learning rates, the count of steps and the radii, which tell the phase, on the
+  /// current stream of each device; the stream of the capture has to wait for it.
+  /// `upload_learning_rates()` is to be called on the stream of the replay.
+  ///
   /// Only for an `Opt` of which it is known that nothing but numbers changes from step to step:
   /// the fused optimizers themselves.
   /// @throws c10::Error  before the switch, for `ZeroNorm::kError` (a captured step cannot throw)

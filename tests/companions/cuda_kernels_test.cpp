@@ -24,7 +24,9 @@
 
 #include "tests/support/cuda_emulation/heap_tensor.h"
 #include "tests/support/cuda_emulation/kernels.cuh"
+#include "tests/support/fake_gpus.h"
 #include "tests/support/refusal.h"
+#include "tests/support/warnings.h"
 
 namespace {
 
@@ -666,11 +668,41 @@ TEST_F(CompanionCalls, LoadOncePerDeviceAndSayWhatCudaRefuses) {
 
 TEST_F(CompanionCalls, AreForDevicesThatHaveKernels) {
   using lawn::sphere::cuda::has_kernels;
+  const lawn::testing::FakeGpus gpus(&lawn::sphere::cuda::kLaunchers);
   EXPECT_TRUE(has_kernels({torch::kCUDA, 1}));
   EXPECT_FALSE(has_kernels(torch::kCPU));
   EXPECT_FALSE(has_kernels(torch::kMeta));
-  lawn::sphere::cuda::launchers = nullptr;
-  EXPECT_FALSE(has_kernels({torch::kCUDA, 1}));
+}
+
+TEST_F(CompanionCalls, AreNotForGPUsOfAnotherArchitecture) {
+  const lawn::testing::FakeGpus gpus(&lawn::sphere::cuda::kLaunchers);
+  const lawn::testing::CapturedWarnings warnings;
+  Runtime& runtime = Runtime::get();
+  runtime.function_error = cudaErrorNoKernelImageForDevice;
+  const torch::Device other(torch::kCUDA, 1);
+  EXPECT_FALSE(lawn::sphere::cuda::has_kernels(other));
+  EXPECT_EQ(cudaGetLastError(), cudaSuccess) << "whoever asks next would take it for theirs";
+  EXPECT_NE(warnings.text().find("hold no code for cuda:1 (CUDA says: emulated error)"),
+            std::string::npos)
+      << warnings.text();
+  EXPECT_EQ(runtime.loads, 1);
+  EXPECT_FALSE(lawn::sphere::cuda::has_kernels(other));
+  EXPECT_EQ(runtime.loads, 1) << "a step does not ask again";
+}
+
+TEST_F(CompanionCalls, AreAskedForByOneKernelAndLeaveOtherErrorsToTheLaunch) {
+  Runtime& runtime = Runtime::get();
+  const auto missing = lawn::sphere::cuda::kLaunchers.missing_code;
+  EXPECT_EQ(missing(), nullptr);
+  for (const auto error : {cudaErrorInvalidDeviceFunction, cudaErrorNoKernelImageForDevice,
+                           cudaErrorJitCompilerNotFound, cudaErrorUnsupportedPtxVersion,
+                           cudaErrorJitCompilationDisabled}) {
+    runtime.function_error = error;
+    EXPECT_STREQ(missing(), "emulated error") << error;
+  }
+  runtime.function_error = cudaErrorInvalidValue;
+  EXPECT_EQ(missing(), nullptr);
+  EXPECT_EQ(cudaGetLastError(), cudaSuccess);
 }
 
 TEST(ByDevice, KeepsTheOrderOnEachDevice) {

@@ -4,7 +4,7 @@
 #include <gtest/gtest.h>
 #include <torch/torch.h>
 
-#include <lawn/sphere/cuda/launch.h>
+#include <lawn/cuda_kernels.h>
 
 namespace lawn::testing {
 
@@ -13,8 +13,9 @@ class Gpu : public ::testing::Test {
  protected:
   void SetUp() override {
     if (!torch::cuda::is_available()) GTEST_SKIP() << "there is no GPU that LibTorch can use";
-    if (lawn::sphere::cuda::launchers == nullptr) {
-      GTEST_SKIP() << "the program was built without nvcc: it has no CUDA kernels";
+    if (!has_cuda_kernels(device())) {
+      GTEST_SKIP() << "the program has no CUDA kernels for this GPU: it was built without nvcc, or "
+                      "for others";
     }
     torch::manual_seed(11);
   }

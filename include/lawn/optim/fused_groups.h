@@ -131,6 +131,10 @@ class Fused : public Base, public std::conditional_t<Rule::kFolds, Folding, NoFo
   ///     `load()` and moving the model replace tensors: capture anew after them.
   /// Before a replay call `upload_learning_rates()`, after schedulers have changed them.
   ///
+  /// This call writes the learning rates on the current stream of each device. Let the stream of the
+  /// capture wait for it, by `torch::cuda::synchronize()`, say, or call it on that stream: the steps
+  /// there could read too early otherwise.
+  ///
   /// A step then refuses parameters and gradients that the fused function does not take, and in a
   /// capture also a closure, state that is not made yet, and parameters on several devices.
   /// @throws c10::Error  within a capture; on a GPU without lawn's kernels, which notice captures
@@ -153,7 +157,9 @@ class Fused : public Base, public std::conditional_t<Rule::kFolds, Folding, NoFo
   bool capturable() const { return numbers_.has_value(); }
 
   /// Copies the learning rates of all groups to the devices, for the next replay. No effect before
-  /// `make_capturable`. `step()` does it itself outside of a capture. Does not wait for the device.
+  /// `make_capturable`. `step()` does it itself outside of a capture. Writes on the current stream,
+  /// which is to be that of the replay: a replay on another one could read the old rates, or half of
+  /// the new ones. Does not wait for the device.
   /// @throws c10::Error  within a capture, of which it would become part
   void upload_learning_rates() {
     if (!capturable()) return;

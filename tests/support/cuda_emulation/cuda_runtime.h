@@ -26,7 +26,16 @@
 #define __shfl_xor_sync(mask, value, distance) \
   ::cuda_emulation::shuffle_xor(mask, value, {__FILE__, __LINE__, distance})
 
-enum cudaError_t { cudaSuccess = 0, cudaErrorInvalidValue = 1, cudaErrorNoDevice = 100 };
+enum cudaError_t {
+  cudaSuccess = 0,
+  cudaErrorInvalidValue = 1,
+  cudaErrorInvalidDeviceFunction = 98,
+  cudaErrorNoDevice = 100,
+  cudaErrorNoKernelImageForDevice = 209,
+  cudaErrorJitCompilerNotFound = 221,
+  cudaErrorUnsupportedPtxVersion = 222,
+  cudaErrorJitCompilationDisabled = 223
+};
 using cudaStream_t = struct CUstream_st*;
 struct cudaFuncAttributes {};
 enum cudaStreamCaptureStatus { cudaStreamCaptureStatusNone = 0, cudaStreamCaptureStatusActive = 1 };
@@ -52,6 +61,7 @@ struct Runtime {
   int loads = 0;                             ///< such requests
   bool capturing = false;                    ///< on every stream
   cudaError_t capture_error = cudaSuccess;   ///< of every question about that
+  cudaError_t last_error = cudaSuccess;      ///< what cudaGetLastError would say
 
   static Runtime& get() {
     static Runtime runtime;
@@ -79,7 +89,9 @@ cudaError_t cudaLaunchKernel(void (*kernel)(P...), dim3 grid, dim3 block, void**
 template <class... P>
 cudaError_t cudaFuncGetAttributes(cudaFuncAttributes*, void (*)(P...)) {
   ++cuda_emulation::Runtime::get().loads;
-  return cuda_emulation::Runtime::get().function_error;
+  auto& runtime = cuda_emulation::Runtime::get();
+  if (runtime.function_error != cudaSuccess) runtime.last_error = runtime.function_error;
+  return runtime.function_error;
 }
 
 inline cudaError_t cudaGetDevice(int* device) {
@@ -93,7 +105,9 @@ inline cudaError_t cudaStreamIsCapturing(cudaStream_t, cudaStreamCaptureStatus* 
   return cuda_emulation::Runtime::get().capture_error;
 }
 
-inline cudaError_t cudaGetLastError() { return cudaSuccess; }
+inline cudaError_t cudaGetLastError() {
+  return std::exchange(cuda_emulation::Runtime::get().last_error, cudaSuccess);
+}
 
 inline const char* cudaGetErrorString(cudaError_t error) {
   return error == cudaSuccess ? "no error" : "emulated error";

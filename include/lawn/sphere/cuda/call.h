@@ -1,7 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <array>
+#include <atomic>
+#include <cstddef>
 #include <cstdint>
+#include <limits>
 #include <vector>
 
 #include <ATen/core/Tensor.h>
@@ -16,8 +20,49 @@
 
 namespace lawn::sphere::cuda {
 
-/// Whether this program has kernels for tensors on `device`.
-inline bool has_kernels(at::Device device) { return device.is_cuda() && launchers != nullptr; }
+namespace detail {
+
+/// What is known of the kernels on a device.
+enum class Code : std::uint8_t { kNotAsked, kThere, kMissing };
+
+/// By the index of the device, which is an int8.
+inline std::array<std::atomic<Code>, std::numeric_limits<c10::DeviceIndex>::max() + 1> code_on{};
+
+/// Asks CUDA whether the kernels hold code for `device`, which has an index, and keeps the answer.
+/// Warns if they do not, once for each device.
+inline Code ask_for_code(at::Device device) {
+  const char* error = nullptr;
+  {
+    const c10::DeviceGuard guard(device);
+    error = launchers->missing_code();
+  }
+  const Code answer = error == nullptr ? Code::kThere : Code::kMissing;
+  // Of several threads that ask at once, one warns.
+  const Code before = code_on[static_cast<std::size_t>(device.index())].exchange(answer);
+  if (answer == Code::kMissing && before == Code::kNotAsked) {
+    TORCH_WARN("lawn: its CUDA kernels were compiled for the architectures ",
+               launchers->architectures, " and hold no code for ", device, " (CUDA says: ", error,
+               "); tensors there go through ATen, which is slower. To have kernels, compile with ",
+               "this GPU's compute capability in TORCH_CUDA_ARCH_LIST (nvidia-smi ",
+               "--query-gpu=compute_cap --format=csv)");
+  }
+  return answer;
+}
+
+}  // namespace detail
+
+/// Whether this program has kernels that run on `device`: false without a build by nvcc, and on a
+/// GPU that this build was not for. The first question on a device asks CUDA, and warns if the
+/// answer is no; later ones cost a look into memory. Does not wait for the device.
+inline bool has_kernels(at::Device device) {
+  if (!device.is_cuda() || launchers == nullptr) return false;
+  if (!device.has_index()) {
+    device = c10::impl::VirtualGuardImpl(device.type()).getDevice();
+  }
+  auto code = detail::code_on[static_cast<std::size_t>(device.index())].load();
+  if (code == detail::Code::kNotAsked) code = detail::ask_for_code(device);
+  return code == detail::Code::kThere;
+}
 
 /// Calls `launch(workspace, stream)` with `device` current, its current stream and so many bytes of
 /// workspace. These come from LibTorch's caching allocator, which knows streams and CUDA graphs,

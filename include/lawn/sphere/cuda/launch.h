@@ -55,6 +55,12 @@ struct Launchers {
 
   /// Whether launches on `stream` are being captured in a graph and not carried out.
   bool (*is_capturing)(void* stream);
+
+  /// What CUDA says if the kernels hold no code for the current device, null if they do. Loads one
+  /// of them; leaves no error behind.
+  const char* (*missing_code)();
+  /// The architectures that the kernels were compiled for, as in "750,800,900".
+  const char* architectures;
 };
 
 /// One of the functions that work on layers.

@@ -29,6 +29,32 @@ static const char* load_kernels() {
                     load_passes<Norm, kFewLayers>, load_passes<Norm, kManyLayers>});
 }
 
+/// Whether `error` says that a program has no code for a device: none for its architecture, and none
+/// that its driver could translate. Any other error is not about that, and comes up at the launch.
+inline bool is_missing_code(cudaError_t error) {
+  return error == cudaErrorInvalidDeviceFunction || error == cudaErrorNoKernelImageForDevice ||
+         error == cudaErrorUnsupportedPtxVersion || error == cudaErrorJitCompilerNotFound ||
+         error == cudaErrorJitCompilationDisabled;
+}
+
+/// Asks for one kernel: all are compiled for the same architectures.
+inline const char* missing_code() {
+  cudaFuncAttributes attributes;
+  const auto error = cudaFuncGetAttributes(&attributes, first_pass<Norm, kFewLayers>);
+  const char* text = message(error);
+  return is_missing_code(error) ? text : nullptr;
+}
+
+#define LAWN_TEXT_OF(...) #__VA_ARGS__
+#define LAWN_TEXT(...) LAWN_TEXT_OF(__VA_ARGS__)
+#ifdef __CUDA_ARCH_LIST__  // nvcc's
+constexpr const char* kArchitectures = LAWN_TEXT(__CUDA_ARCH_LIST__);
+#else
+constexpr const char* kArchitectures = "that are not known";
+#endif
+#undef LAWN_TEXT
+#undef LAWN_TEXT_OF
+
 template <template <class, class> class Operation>
 const char* run(Purpose purpose, const Flat* layers, std::int64_t count, void* workspace,
                 void* stream, const Limits& limits = {}) {
@@ -98,7 +124,9 @@ constexpr Launchers kLaunchers{
       const auto error = cudaStreamIsCapturing(static_cast<cudaStream_t>(stream), &status);
       // A stream that may not even be asked is part of a capture.
       return message(error) != nullptr || status != cudaStreamCaptureStatusNone;
-    }};
+    },
+    missing_code,
+    kArchitectures};
 
 }  // namespace
 }  // namespace lawn::sphere::cuda

@@ -14,8 +14,8 @@
 #include <lawn/sphere/layer.h>
 #include <lawn/sphere/table.h>
 
-/// The host's half of the CUDA table. It compiles in every program; where `launchers` is null,
-/// since the program was built without nvcc, it takes no layer and ATen does the work.
+/// The host's half of the CUDA table. It compiles in every program; where there are no kernels, since
+/// the program was built without nvcc or for other GPUs, it takes no layer and ATen does the work.
 namespace lawn::sphere::cuda {
 
 namespace detail {
@@ -29,7 +29,7 @@ inline void launch(LayersLauncher Launchers::*function, c10::ArrayRef<Layer> lay
 }
 
 inline bool takes(const Layer& layer) {
-  if (launchers == nullptr || !is_flat(layer)) return false;
+  if (!has_kernels(layer.weight.device()) || !is_flat(layer)) return false;
   const auto weight = *flat_dtype(layer.weight.scalar_type());
   const auto gradient =
       layer.gradient.defined() ? *flat_dtype(layer.gradient.scalar_type()) : weight;

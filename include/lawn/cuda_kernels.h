@@ -1,0 +1,28 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <c10/core/Device.h>
+#include <c10/core/DeviceType.h>
+#include <c10/core/impl/DeviceGuardImplInterface.h>
+#include <c10/core/impl/VirtualGuardImpl.h>
+
+#include <lawn/sphere/cuda/call.h>
+
+namespace lawn {
+
+/// Whether lawn's own CUDA kernels do the work for tensors on `device`. Where they do not, ATen
+/// does: the results are the same to rounding, the steps take longer, and `make_capturable()` needs
+/// the kernels of a build with nvcc.
+///
+/// False for a device that is no GPU, on a machine without GPUs, in a program that was built without
+/// nvcc or with `LAWN_NVCC=OFF`, and for a GPU that the kernels were not compiled for
+/// (`TORCH_CUDA_ARCH_LIST`), of which a warning tells once.
+/// @param device  without an index: the current one
+/// @note  the first question about a GPU loads a kernel there; it does not wait for the device
+inline bool has_cuda_kernels(at::Device device = c10::DeviceType::CUDA) {
+  if (!device.is_cuda() || !c10::impl::hasDeviceGuardImpl(device.type())) return false;
+  const c10::DeviceIndex count = c10::impl::VirtualGuardImpl(device.type()).deviceCount();
+  return device.index() < count && count > 0 && sphere::cuda::has_kernels(device);
+}
+
+}  // namespace lawn
