@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
 #include <optional>
-#include <utility>
 #include <vector>
 
 #include <gtest/gtest.h>
@@ -96,39 +95,49 @@ TEST(BaseOptimizer, KeepsForgottenStateAliveForAStepThatRefersToIt) {
   EXPECT_EQ(state.step(), 1);
 }
 
-/// Three steps of L-BFGS, whose state is made anew in evaluation `when` of the second; counts them.
-template <class Reset>
-std::pair<torch::Tensor, int> search(int when, const Reset& reset) {
-  auto w = torch::tensor({3.0, -2.0, 0.5}).set_requires_grad(true);
-  optim::LBFGS lbfgs({w}, optim::LBFGSOptions(0.3).max_iter(4).history_size(3));
-  int evaluations = 0;
-  for (int step = 0; step < 3; ++step) {
-    int of_step = 0;
-    lbfgs.step([&] {
-      if (step == 1 && of_step++ == when) reset(lbfgs, w);
-      lbfgs.zero_grad();
-      auto loss = (w * w * torch::tensor({1.0, 3.0, 9.0})).sum() + w.pow(4).sum();
-      loss.backward();
-      ++evaluations;
-      return loss;
-    });
+/// A problem for L-BFGS.
+struct Valley {
+  explicit Valley(const torch::Tensor& start) : w(start.clone().set_requires_grad(true)) {}
+
+  /// @param iterations  of each step
+  optim::LBFGS make(int64_t iterations) const {
+    return optim::LBFGS({w}, optim::LBFGSOptions(0.3).max_iter(iterations).max_eval(100));
   }
-  return {w.detach(), evaluations};
-}
+
+  torch::Tensor backward() const {
+    w.mutable_grad() = torch::Tensor();
+    auto loss = (w * w * torch::tensor({1.0, 3.0, 9.0})).sum() + w.pow(4).sum();
+    loss.backward();
+    return loss;
+  }
+
+  torch::Tensor w;
+};
 
 TEST(BaseOptimizer, LBFGSSearchesAnewFromTheEvaluationInWhichItsStateIsReset) {
-  const auto through_lawn = [](optim::LBFGS& lbfgs, const torch::Tensor& w) {
-    lawn::detail::reset_state(lbfgs, {w});
-  };
-  const auto by_hand = [](optim::LBFGS& lbfgs, const torch::Tensor& w) {
-    auto& state = static_cast<optim::LBFGSParamState&>(*lbfgs.state().at(w.unsafeGetTensorImpl()));
-    state.n_iter(0);  // its next direction is that of the gradient, and its history empty
-  };
-  const auto never = search(-1, through_lawn);
-  for (const int when : {0, 1, 2, 3}) {
-    const auto reset = search(when, through_lawn);
-    EXPECT_TRUE(torch::equal(reset.first, search(when, by_hand).first)) << when;
-    EXPECT_FALSE(torch::equal(reset.first, never.first)) << when;
+  constexpr int64_t kIterations = 4;
+  for (const int64_t when : {0, 1, 2, 3}) {  // evaluations of a step: one at first, then one a turn
+    Valley valley(torch::tensor({3.0, -2.0, 0.5}));
+    auto lbfgs = valley.make(kIterations);
+    lbfgs.step([&] { return valley.backward(); });
+    torch::Tensor start;
+    int64_t evaluation = 0;
+    lbfgs.step([&] {
+      if (evaluation++ == when) {
+        start = valley.w.detach().clone();
+        lawn::detail::reset_state(lbfgs, {valley.w});
+      }
+      return valley.backward();
+    });
+    ASSERT_EQ(evaluation, kIterations);
+    lbfgs.step([&] { return valley.backward(); });
+
+    Valley anew(start);  // with what is left of that step, and a whole one
+    auto fresh = anew.make(kIterations - when);
+    fresh.step([&] { return anew.backward(); });
+    static_cast<optim::LBFGSOptions&>(fresh.param_groups().front().options()).max_iter(kIterations);
+    fresh.step([&] { return anew.backward(); });
+    EXPECT_TRUE(torch::equal(valley.w, anew.w)) << when;
   }
 }
 

@@ -93,10 +93,10 @@ inline bool elementwise(const torch::optim::OptimizerOptions& options) {
 /// State that an optimizer no longer has, though its step, if it is in one, may still refer to it.
 using ForgottenState = std::vector<std::shared_ptr<torch::optim::OptimizerParamState>>;
 
-/// Forgets the state of `parameters`, so that the optimizer starts on them anew. State that is made
-/// before a step begins (Adagrad's), and L-BFGS's, which its step refers to from its first
-/// evaluation on, is put back to how it begins in place: the search then begins anew at the next
-/// direction that L-BFGS takes.
+/// Forgets the state of `parameters`, so that the optimizer starts on them anew. Adagrad's state,
+/// which it makes in its constructor alone, is put back to how it begins. L-BFGS's, into which its
+/// step refers from its first evaluation on, says that no direction was taken yet: L-BFGS then
+/// begins anew, with no history, at the next one that it takes.
 /// @return what was taken away; to be kept until a step that is under way is over
 inline ForgottenState reset_state(torch::optim::Optimizer& optimizer,
                                   const std::vector<at::Tensor>& parameters) {
@@ -111,7 +111,7 @@ inline ForgottenState reset_state(torch::optim::Optimizer& optimizer,
       if (found == optimizer.state().end()) continue;
       // One state for all parameters, under the first one's key.
       if (auto* lbfgs = dynamic_cast<optim::LBFGSParamState*>(found->second.get())) {
-        *lbfgs = optim::LBFGSParamState();
+        lbfgs->n_iter(0);
         continue;
       }
       if (chosen.count(key) == 0) continue;

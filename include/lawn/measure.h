@@ -49,7 +49,7 @@ inline std::string remark(const sphere::Layer& layer, const LayerSums& sums, Pha
   const auto add = [&note](const char* text) {
     note += (note.empty() ? "" : ", ") + std::string(text);
   };
-  if (sums.norms.numel() == 0) {
+  if (layer.weight.numel() == 0) {
     add("no elements");
   } else if (!all_finite(sums.norms)) {
     add("weight is not finite");
@@ -62,7 +62,7 @@ inline std::string remark(const sphere::Layer& layer, const LayerSums& sums, Pha
     add("gradient is not dense");
   } else if (!std::isfinite(sums.gg)) {
     add("gradient is not finite");
-  } else if (sums.gg == 0 && layer.gradient.defined()) {
+  } else if (sums.gg == 0 && layer.gradient.defined() && layer.weight.numel() > 0) {
     add("gradient is zero");
   }
   if (norm_error && *norm_error > worst_norm_error(layer.weight.scalar_type())) {
