@@ -56,6 +56,8 @@ CAPTURES = [
     "CudaCompanions.ReplayInAGraphWhatTheyDoEagerly",
     "CudaStream.LaunchesAtMostFourKernelsForAThousandLayers",
     "CudaStream.ReplaysInAGraphWhatItDoesEagerly",
+    "FirstCall.IsCapturedAsAnyOther",
+    "ParametersOfAnotherStream.AreSteppedInAGraph",
 ]
 LAWN_ALONE = ["--kernel-name", "kns=lawn"]
 SANITIZERS = {
@@ -101,8 +103,8 @@ def brought(folder, unpacked, dry):
             subprocess.run(["dpkg", "-x", package, unpacked], check=True)
     if packages:
         options += [f"-DGTest_ROOT={unpacked}/usr", f"-Dbenchmark_ROOT={unpacked}/usr"]
-    for name, pattern in (("GTEST", "*g*test*"), ("BENCHMARK", "*benchmark*")):
-        sources = sorted(path for path in folder.glob(pattern) if path.suffix != ".deb")
+    for name, pattern in (("GTEST", "(google|g)test"), ("BENCHMARK", "(google[-_]?)?benchmark")):
+        sources = sorted(path for path in folder.iterdir() if re.match(pattern, path.name) and path.suffix != ".deb")
         if not sources:
             continue
         source = sources[0]
