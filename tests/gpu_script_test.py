@@ -113,11 +113,13 @@ class GpuScript(unittest.TestCase):
 
     def test_refuses_parts_that_it_does_not_know_and_folders_of_other_builds(self):
         self.assertIn("no part testz; expected some of build, tests", self.run_script("testz")[1])
-        self.build.mkdir()
+        self.built()  # its tests may be run all the same
         (self.build / "CMakeCache.txt").touch()
+        self.assertEqual(self.run_script("tests")[0], 0)
         code, output = self.run_script("build")
         self.assertEqual(code, 1)
         self.assertIn("is configured for something else", output)
+        self.assertEqual(self.called("cmake"), [])
 
     def test_builds_the_gpu_tests_and_what_the_parts_need(self):
         code, output = self.run_script("build", "--arch", "8.6", "--cmake=-DTorch_DIR=/x")
@@ -126,6 +128,8 @@ class GpuScript(unittest.TestCase):
         self.assertIn("-DTORCH_CUDA_ARCH_LIST=8.6", configured)
         self.assertIn("-DTorch_DIR=/x", configured)
         self.assertIn("--target sphere_cuda_gpu_test optim_capturable_gpu_test companions_cuda_gpu_test step_bench -- -k 0", built)
+        self.assertEqual(self.run_script("build")[0], 0)
+        self.assertEqual(len(self.called("cmake")), 4, "what has changed is built in any case")
 
     def test_fails_where_nothing_is_built(self):
         self.built()
