@@ -7,6 +7,8 @@
 #include <c10/util/Exception.h>
 #include <torch/arg.h>
 
+#include <lawn/finite_math.h>
+
 namespace lawn {
 
 namespace detail {
