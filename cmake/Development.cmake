@@ -42,11 +42,8 @@ if(TARGET lawn_cuda)
   target_compile_options(lawn_cuda PRIVATE --Werror=all-warnings -Xcompiler=-Wall,-Wextra)
 endif()
 
-# The target all_verify_interface_header_sets compiles each header alone; the preset `test` builds it.
-set_target_properties(lawn PROPERTIES VERIFY_INTERFACE_HEADER_SETS ON INTERFACE_HEADER_SETS_TO_VERIFY HEADERS)
-if(TARGET lawn::mpi)
-  add_library(lawn_mpi_headers INTERFACE)
-  target_sources(lawn_mpi_headers INTERFACE FILE_SET HEADERS BASE_DIRS include FILES ${mpi_headers})
-  target_link_libraries(lawn_mpi_headers INTERFACE lawn::mpi)
-  set_target_properties(lawn_mpi_headers PROPERTIES VERIFY_INTERFACE_HEADER_SETS ON)
+if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU")
+  add_compile_options("$<$<COMPILE_LANGUAGE:CXX>:-fpch-preprocess>") # lets ccache keep files that use a precompiled header
 endif()
+
+include(cmake/Headers.cmake)

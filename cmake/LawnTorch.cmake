@@ -69,6 +69,22 @@ if(OpenMP_CXX_FOUND AND LAWN_LIBGOMP AND CMAKE_CXX_COMPILER_ID STREQUAL "GNU")
   target_link_libraries(lawn::torch INTERFACE ${LAWN_LIBGOMP})
 elseif(OpenMP_CXX_FOUND)
   target_link_libraries(lawn::torch INTERFACE OpenMP::OpenMP_CXX)
+  if(LAWN_LIBGOMP AND OpenMP_omp_LIBRARY)
+    # What clang makes of OpenMP calls LLVM's runtime, libomp, alone; what gcc has made of LibTorch calls the wheel's libgomp, and
+    # libomp answers its calls as well. So libomp serves both: programs look for the wheel's file first in a folder where its
+    # name is a link to libomp, and LibTorch, loaded later, gets what is there under that name. Where the folder is gone (an
+    # installed program) the wheel's libgomp is loaded too, but all calls still go to libomp, which stands before it. A program
+    # that has loaded LibTorch by itself (a Python extension) keeps both.
+    set(LAWN_OPENMP_FOLDER "${CMAKE_BINARY_DIR}/lawn_openmp")
+    get_filename_component(LAWN_LIBGOMP_NAME "${LAWN_LIBGOMP}" NAME)
+    file(REAL_PATH "${OpenMP_omp_LIBRARY}" LAWN_LIBOMP)
+    file(MAKE_DIRECTORY "${LAWN_OPENMP_FOLDER}")
+    file(CREATE_LINK "${LAWN_LIBOMP}" "${LAWN_OPENMP_FOLDER}/${LAWN_LIBGOMP_NAME}" SYMBOLIC)
+    target_link_options(lawn::torch INTERFACE "LINKER:-rpath,${LAWN_OPENMP_FOLDER}")
+    target_link_libraries(lawn::torch INTERFACE "-Wl,--push-state,--no-as-needed,${LAWN_LIBGOMP},--pop-state")
+  endif()
+else()
+  message(STATUS "lawn: at::parallel_for is serial in programs, since the compiler has no OpenMP")
 endif()
 set(CMAKE_FIND_PACKAGE_TARGETS_GLOBAL "${LAWN_SAVED_GLOBAL}")
 

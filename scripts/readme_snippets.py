@@ -26,6 +26,8 @@ BLOCK = re.compile(
 
 def program(page, name, setup, code):
     if re.search(r"^int main\(", code, re.MULTILINE):
+        if "#include <torch/torch.h>" not in code:
+            sys.exit(f"{page}: {name} does not include torch/torch.h, which is precompiled for it")
         return code
     lines = (setup.strip("\n") + "\n" + code).splitlines()
     includes = [line for line in lines if line.startswith("#include")]

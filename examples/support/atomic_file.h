@@ -31,7 +31,8 @@ class FileDescriptor {
   int descriptor_;
 };
 
-/// Writes all of `bytes` and has the disk take them; false with errno set if that fails.
+/// Writes all of `bytes` and has the disk take them, where `file` is on one (EINVAL: it is not);
+/// false with errno set if that fails.
 inline bool write_through(FileDescriptor& file, const std::string& bytes) {
   const char* next = bytes.data();
   size_t left = bytes.size();
@@ -42,7 +43,7 @@ inline bool write_through(FileDescriptor& file, const std::string& bytes) {
     next += written;
     left -= static_cast<size_t>(written);
   }
-  return ::fsync(file.get()) == 0 && file.close();
+  return (::fsync(file.get()) == 0 || errno == EINVAL) && file.close();
 }
 
 /// Puts `bytes` into the file at `path` so that at every moment, also if the machine stops, the

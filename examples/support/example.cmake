@@ -13,6 +13,11 @@ function(lawn_add_example name script)
   target_link_libraries(${name} PRIVATE lawn::lawn)
   target_include_directories(${name} PRIVATE ../..) # examples/support/...
 
+  if(TARGET lawn_test_main AND CMAKE_CXX_COMPILER_ID MATCHES "Clang")
+    # Spares half of a compile. By g++ the program is compiled with what it includes alone, as in a project of its own.
+    target_precompile_headers(${name} REUSE_FROM lawn_test_main)
+  endif()
+
   find_package(ZLIB QUIET)
   if(ZLIB_FOUND) # gzipped IDX files are read as they are
     target_link_libraries(${name} PRIVATE ZLIB::ZLIB)
@@ -20,8 +25,9 @@ function(lawn_add_example name script)
   endif()
 
   if(LAWN_BUILD_TESTS)
+    find_package(Python3 REQUIRED COMPONENTS Interpreter)
     add_test(NAME examples_${name}_test
-             COMMAND python3 "${PROJECT_SOURCE_DIR}/../../tests/examples/${script}" $<TARGET_FILE:${name}>)
+             COMMAND "${Python3_EXECUTABLE}" -B "${PROJECT_SOURCE_DIR}/../../tests/examples/${script}" $<TARGET_FILE:${name}>)
     set_tests_properties(examples_${name}_test PROPERTIES TIMEOUT 600 ENVIRONMENT "OMP_WAIT_POLICY=PASSIVE")
   endif()
 endfunction()

@@ -9,8 +9,11 @@
 
 #include <algorithm>
 #include <cmath>
+#include <fstream>
 #include <mutex>
+#include <regex>
 #include <set>
+#include <string>
 #include <thread>
 #include <vector>
 
@@ -46,8 +49,22 @@ size_t threads_of_parallel_for() {
   return threads.size();
 }
 
+std::string openmp_runtimes() {
+  std::set<std::string> names;
+  std::ifstream mapped("/proc/self/maps");
+  const std::regex runtime(".*/(lib[gi]?omp[-.0-9a-z]*)");
+  std::smatch match;
+  for (std::string line; std::getline(mapped, line);) {
+    if (std::regex_match(line, match, runtime)) names.insert(match[1]);
+  }
+  std::string all;
+  for (const auto& name : names) all += (all.empty() ? "" : " ") + name;
+  return all;
+}
+
 }  // namespace
 
 Seen LAWN_CONSUMER_STEP() {
-  return {drift_of_a_norm(), lawn::sphere::cuda::launchers != nullptr, threads_of_parallel_for()};
+  return {drift_of_a_norm(), lawn::sphere::cuda::launchers != nullptr, threads_of_parallel_for(),
+          openmp_runtimes()};
 }

@@ -19,21 +19,26 @@ namespace lawn {
 namespace {
 
 using std::chrono::milliseconds;
-using Clock = std::chrono::steady_clock;
 using testing::refusal;
 
-/// Rank 1 is at fault; the others are to name it, each within the time limit.
+/// Rank 1 is at fault; the others are to name it. No test looks at a clock: one that must not wait
+/// has a time limit that no run of the tests would see the end of.
 class Faults : public testing::Ranks {
  protected:
   void SetUp() override {
     if (size() < 2) GTEST_SKIP() << "it takes two ranks for one to miss the other";
     ranks.gather("");  // all begin together, also where one process starts late
-    // A group of its own, since it is of no use afterwards.
-    group.emplace(MpiOptions().timeout(kTimeout).answer_time(kAnswer));
+    begin(kTimeout, kAnswer);
     torch::manual_seed(1);
     model = torch::nn::Linear(3, 2);
   }
   void TearDown() override { group.reset(); }
+
+  /// A group of its own, since it is of no use afterwards.
+  void begin(milliseconds timeout, milliseconds answer) {
+    group.reset();
+    group.emplace(MpiOptions().timeout(timeout).answer_time(answer));
+  }
 
   bool at_fault() const { return rank() == 1; }
 
@@ -46,54 +51,51 @@ class Faults : public testing::Ranks {
     optimizer.step();
   }
 
-  /// Expects `action` to fail with `part` in its message, no later than the options allow.
   template <class Action>
-  void expect_in_time(const Action& action, const std::string& part) {
-    const auto begin = Clock::now();
+  void expect_named(const Action& action, const std::string& part) {
     const auto message = refusal(action);
-    const auto took = std::chrono::duration_cast<milliseconds>(Clock::now() - begin);
     EXPECT_NE(message.find(part), std::string::npos) << "got: " << message;
-    EXPECT_LT(took.count(), (kTimeout + kAnswer + kSlack).count());
   }
 
-  static constexpr milliseconds kTimeout{1000}, kAnswer{600};
-  /// For what a loaded machine adds.
-  static constexpr milliseconds kSlack{2000};
+  static constexpr milliseconds kTimeout{2000};
+  /// Of which a rank that answers takes what a loaded machine needs.
+  static constexpr milliseconds kAnswer{30000};
+  static constexpr milliseconds kForEver{3600000};
   std::optional<MpiGroup> group;
   torch::nn::Linear model{nullptr};
 };
 
-TEST_F(Faults, ALostRankIsNamedAndNobodyWaitsForLonger) {
+TEST_F(Faults, ALostRankIsNamed) {
+  begin(kTimeout, milliseconds(2000));
   const auto tensor = torch::ones({10});
   if (at_fault()) {
-    std::this_thread::sleep_for(kTimeout + kAnswer + milliseconds(500));
-    // When it comes after all, it learns that the others are gone.
-    expect_in_time([&] { group->sum_(tensor); }, "rank 1 came last");
+    ranks.gather("");  // the others have given up
+    // When it comes after all, it learns that they are gone.
+    expect_named([&] { group->sum_(tensor); }, "rank 1 came last");
   } else {
-    expect_in_time([&] { group->sum_(tensor); },
-                   "rank 1 has not come, and did not answer within 600 ms");
+    expect_named([&] { group->sum_(tensor); },
+                 "rank 1 has not come, and did not answer within 2000 ms");
+    ranks.gather("");
   }
 }
 
 TEST_F(Faults, ALateRankThatAnswersIsNamedAsTheLast) {
-  if (at_fault()) std::this_thread::sleep_for(kTimeout + kAnswer / 2);
-  expect_in_time([&] { group->sum_(torch::ones({10})); }, "rank 1 came last");
+  if (at_fault()) std::this_thread::sleep_for(kTimeout + milliseconds(1500));
+  expect_named([&] { group->sum_(torch::ones({10})); }, "rank 1 came last");
 }
 
 TEST_F(Faults, AfterAnErrorEveryCollectiveFailsAtOnce) {
-  if (at_fault()) std::this_thread::sleep_for(kTimeout + kAnswer / 2);
+  begin(kForEver, kAnswer);
+  if (at_fault()) group->fail("the disk is full");
   const auto first = refusal([&] { group->sum_(torch::ones({10})); });
-  const auto begin = Clock::now();
   EXPECT_EQ(refusal([&] { group->sum_(torch::ones({10})); }), first);
   EXPECT_EQ(refusal([&] { group->gather("x"); }), first);
-  EXPECT_LT(Clock::now() - begin, kTimeout);
 }
 
 TEST_F(Faults, ARankThatFailsTellsTheOthersItsReasonAtOnce) {
-  const auto begin = Clock::now();
+  begin(kForEver, kAnswer);
   if (at_fault()) group->fail("the disk is full");
-  expect_in_time([&] { group->sum_(torch::ones({10})); }, "rank 1 failed: the disk is full");
-  EXPECT_LT(Clock::now() - begin, kTimeout);
+  expect_named([&] { group->sum_(torch::ones({10})); }, "rank 1 failed: the disk is full");
 }
 
 TEST_F(Faults, ARankThatLeavesByAnExceptionTellsTheOthers) {
@@ -105,7 +107,7 @@ TEST_F(Faults, ARankThatLeavesByAnExceptionTellsTheOthers) {
     }
   } else {
     MpiGroup own(MpiOptions().timeout(kTimeout).answer_time(kAnswer));
-    expect_in_time([&] { own.sum_(torch::ones({10})); }, "rank 1 failed: it ended by an exception");
+    expect_named([&] { own.sum_(torch::ones({10})); }, "rank 1 failed: it ended by an exception");
   }
 }
 
@@ -113,7 +115,7 @@ TEST_F(Faults, ARankThatEndsEarlierIsNamed) {
   if (at_fault()) {
     group.reset();  // says on its output that the others are not there
   } else {
-    expect_in_time(
+    expect_named(
         [&] { group->sum_(torch::ones({10})); },
         size() == 2 ? "the end of the work" : "rank 1 is in collective 1, the end of the work");
   }
@@ -128,18 +130,19 @@ TEST_F(Faults, RanksThatDoDifferentThingsAreNamed) {
     }
   };
   if (size() == 2) {
-    expect_in_time(action, "a step was skipped, or the ranks do different things");
+    expect_named(action, "a step was skipped, or the ranks do different things");
   } else {
-    expect_in_time(action, "rank 1 is in collective 1, broadcast of 3 Float from rank 0, where ");
+    expect_named(action, "rank 1 is in collective 1, broadcast of 3 Float from rank 0, where ");
   }
 }
 
 TEST_F(Faults, ASkippedStepIsFoundAtOnceByItsNumber) {
+  begin(kForEver, kAnswer);
   DataParallel parallel(*model, *group);
   torch::optim::SGD optimizer(model->parameters(), 0.1);
   for (int64_t number = 0; number < 3; ++number) step(parallel, optimizer, number);
   const auto before = model->weight.clone();
-  expect_in_time(
+  expect_named(
       [&] { step(parallel, optimizer, at_fault() ? 4 : 3); },
       size() == 2 ? "got rank 1 in step 4, rank 0 in step 3" : "got rank 1 in step 4, ranks 0");
   EXPECT_TRUE(torch::equal(model->weight, before));
@@ -158,7 +161,7 @@ TEST_F(Faults, ASkippedStepWithoutNumbersIsFoundAtTheEnd) {
     EXPECT_NO_THROW(train());
     group.reset();
   } else {
-    expect_in_time(train, "the end of the work");
+    expect_named(train, "the end of the work");
   }
 }
 
@@ -168,9 +171,9 @@ TEST_F(Faults, ASkippedStepOfTheOptimizerIsFoundByTheWeights) {
   step(parallel, optimizer);
   parallel.backward(loss(), 4);
   if (!at_fault()) optimizer.step();
-  expect_in_time([&] { step(parallel, optimizer); }, size() == 2
-                                                         ? "got others on rank 1 than on rank 0"
-                                                         : "got others on rank 1 than on ranks 0");
+  expect_named([&] { step(parallel, optimizer); }, size() == 2
+                                                       ? "got others on rank 1 than on rank 0"
+                                                       : "got others on rank 1 than on ranks 0");
 }
 
 /// Fails in the backward pass.
@@ -185,10 +188,10 @@ struct Thrower : torch::autograd::Function<Thrower> {
 };
 
 TEST_F(Faults, ARankThatFailsInItsBackwardPassTellsTheOthers) {
+  begin(kForEver, kAnswer);
   DataParallel parallel(*model, *group);
   torch::optim::SGD optimizer(model->parameters(), 0.1);
   step(parallel, optimizer);
-  const auto begin = Clock::now();
   const auto value = at_fault() ? Thrower::apply(loss()) : loss();
   std::string message;
   try {
@@ -202,14 +205,13 @@ TEST_F(Faults, ARankThatFailsInItsBackwardPassTellsTheOthers) {
   EXPECT_NE(message.find(at_fault() ? "out of memory" : "rank 1 failed: out of memory"),
             std::string::npos)
       << message;
-  EXPECT_LT(Clock::now() - begin, kTimeout);
 }
 
 TEST_F(Faults, AParameterThatOneRankDoesNotUseIsNamedOnAllRanks) {
   torch::nn::Linear other(3, 2);
   torch::nn::Sequential both(model, other);
   DataParallel parallel(*both, *group);
-  expect_in_time(
+  expect_named(
       [&] {
         const auto used = loss();
         const auto unused = other->forward(torch::ones({4, 3})).square().mean();

@@ -3,8 +3,8 @@
 //   lost_rank kill|exit|hang [seconds]
 //
 // Trains on all ranks, of which rank 1 is lost in step 5: killed, ended without a word, or hanging.
-// Prints how each of the others ends, with a time limit of so many seconds. lost_rank_test.py looks
-// at it.
+// Prints how each of the others ends, with a time limit of so many seconds, and how long it took.
+// lost_rank_test.py looks at it.
 #include <sys/types.h>
 #include <unistd.h>
 

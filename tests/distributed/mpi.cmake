@@ -1,7 +1,23 @@
 # SPDX-License-Identifier: Apache-2.0
 #
-# Tests of several ranks, also more of them than cores. Every distributed/<name>_test.cpp is a program that runs on 1, 2, 3 and 4
-# ranks, each of them an entry of ctest. Where there is no MPI there are none of them.
+# Tests of several ranks, also more of them than cores. The files distributed/*_test.cpp are one program, which runs on 1, 2, 3
+# and 4 ranks, each of them an entry of ctest. Where there is no MPI, or nothing to run ranks with, they are skipped.
+
+set(missing "")
+if(NOT TARGET lawn::mpi)
+  set(missing "there is no MPI")
+elseif(NOT MPIEXEC_EXECUTABLE)
+  set(missing "there is no mpiexec beside the MPI")
+endif()
+if(missing)
+  foreach(ranks 1 2 3 4)
+    lawn_skip_test(distributed_test_on_${ranks} "${missing}")
+  endforeach()
+  foreach(name distributed_lost_rank_test examples_cifar10_ranks_test scale_smoke)
+    lawn_skip_test(${name} "${missing}")
+  endforeach()
+  return()
+endif()
 
 # For Open MPI, up to 4 and from 5; other MPIs do not read them: more ranks than cores, wherever they find room, also for root, in
 # containers that forbid a process to read another's memory.
@@ -22,22 +38,16 @@ target_precompile_headers(lawn_mpi_test_main REUSE_FROM lawn_test_main)
 
 file(GLOB sources CONFIGURE_DEPENDS RELATIVE "${CMAKE_CURRENT_SOURCE_DIR}" distributed/*_test.cpp)
 list(FILTER sources EXCLUDE REGEX "_gpu_test\.cpp$")
-foreach(source IN LISTS sources)
-  string(REGEX REPLACE "^distributed/(.*)\\.cpp$" "distributed_\\1" name "${source}")
-  add_executable(${name} "${source}")
-  target_link_libraries(${name} PRIVATE lawn_mpi_test_main)
-  target_precompile_headers(${name} REUSE_FROM lawn_test_main)
-  foreach(ranks 1 2 3 4)
-    add_test(NAME ${name}_on_${ranks} COMMAND ${MPIEXEC_EXECUTABLE} ${MPIEXEC_NUMPROC_FLAG} ${ranks} ${MPIEXEC_PREFLAGS}
-                                              $<TARGET_FILE:${name}> ${MPIEXEC_POSTFLAGS})
-    set_tests_properties(${name}_on_${ranks} PROPERTIES PROCESSORS ${ranks} TIMEOUT 300 ENVIRONMENT "${mpi_environment}")
-  endforeach()
+lawn_add_test_program(distributed_test lawn_mpi_test_main ${sources})
+foreach(ranks 1 2 3 4)
+  add_test(NAME distributed_test_on_${ranks} COMMAND ${MPIEXEC_EXECUTABLE} ${MPIEXEC_NUMPROC_FLAG} ${ranks} ${MPIEXEC_PREFLAGS}
+                                                     $<TARGET_FILE:distributed_test> ${MPIEXEC_POSTFLAGS})
+  set_tests_properties(distributed_test_on_${ranks} PROPERTIES PROCESSORS ${ranks} TIMEOUT 600 ENVIRONMENT "${mpi_environment}")
 endforeach()
 
 # A rank that dies or hangs: what mpirun then does is Open MPI's, so this is tested with Open MPI alone.
 execute_process(COMMAND ${MPIEXEC_EXECUTABLE} --version OUTPUT_VARIABLE mpi_version ERROR_QUIET)
 if(mpi_version MATCHES "Open MPI|OpenRTE|PRTE")
-  find_package(Python3 REQUIRED COMPONENTS Interpreter)
   add_executable(distributed_lost_rank distributed/lost_rank.cpp)
   target_link_libraries(distributed_lost_rank PRIVATE lawn_test_main lawn::mpi)
   target_precompile_headers(distributed_lost_rank REUSE_FROM lawn_test_main)

@@ -40,16 +40,16 @@ with tempfile.TemporaryDirectory() as folder:
     expected = fingerprints(output)
     check(expected[0] != expected[1], "with and without LAWN the weights are the same")
 
-    # The plain run in its second epoch; LAWN's in its free phase, and when it is constrained.
+    # The plain run; LAWN's in its free phase, and when it is constrained.
     resume: list[str] = []
     stops: list[str] = []
     for name, line in (
         ("adam", f"epoch 1/{EPOCHS} "),
         ("lawn-adam", f"epoch 1/{EPOCHS} "),
-        ("lawn-adam", f"epoch 3/{EPOCHS} (constrained)"),
+        ("lawn-adam", f"epoch 2/{EPOCHS} (constrained)"),
     ):
         # The plain run's lines come first: look for LAWN's only once the plain one is done.
-        code, output = run([*JOB, "--out", str(stopped), *resume], nth_line(line), delay=0.1)
+        code, output = run([*JOB, "--out", str(stopped), *resume], nth_line(line), gate=stopped / f"{name}.csv")
         check(code == 130, f"the interrupted run ended with {code}:\n{output}")
         check(f"saved to {stopped / name}.pt" in output, f"not a stop of {name}:\n{output}")
         check("to go on from there:" in output, f"no word on how to resume:\n{output}")

@@ -49,7 +49,8 @@ def check_afan(records: dict[str, dict]) -> None:
         check(signs != clean, f"{name}: random signs change nothing")
 
 
-# Methods and rows of the table; what more the program is given; what must hold of the figures of all records.
+# Methods and rows of the table; what more the program is given; what must hold of the figures of all records. A width below
+# eight would not do: see tests/examples/checkpoint_test.cpp.
 CASES = {
     "mimicnorm": (
         ["batch-norm", "none", "last-norm", "centred", "mimicnorm"],
@@ -60,23 +61,23 @@ CASES = {
     "eman": (
         ["student", "eman", "copied", "stale", "batch-statistics"],
         ["student: test accuracy", "teacher: shuffled batches", "teacher: sorted batches", "pseudo-labels used"],
-        ["--labels", "40", "--threshold", "0.2", "--width", "4"],
+        ["--labels", "40", "--threshold", "0.2", "--width", "8"],
         check_eman,
     ),
     "afan": (
         ["clean", "signs", "signs-mixed", "adversarial", "adversarial-mixed"],
         ["test accuracy", "test loss", "  with random signs", "  adversarial", "train loss"],
-        ["--width", "4", "--step-size", "5", "--epsilon", "20"],
+        ["--width", "8", "--step-size", "5", "--epsilon", "20"],
         check_afan,
     ),
 }
 METHODS, ROWS, MORE, CHECK = CASES[NAME]
 
 
-def run(arguments: list[str], interrupt_at: int = 0) -> tuple[int, str]:
+def run(arguments: list[str], interrupt_at: int = 0, gate: pathlib.Path | None = None) -> tuple[int, str]:
     """Runs the program; sends SIGINT at its `interrupt_at`th first epoch: that of the method of that number."""
     stop = nth_line(f"epoch 1/{EPOCHS} ", interrupt_at) if interrupt_at else None
-    return programs.run([*JOB, *MORE, *arguments], stop)
+    return programs.run([*JOB, *MORE, *arguments], stop, gate=gate)
 
 
 def table(output: str) -> dict[str, list[str]]:
@@ -111,14 +112,16 @@ with tempfile.TemporaryDirectory() as folder:
     CHECK({name: content["figures"] for name, content in records.items()})
 
     # Within the first run, and within the fourth when three are done.
-    # A slow machine may stop later; any moment must do.
     resume: list[str] = []
     stops: list[str] = []
     for method in (1, 4):
-        code, output = run(["--out", str(stopped), *resume], interrupt_at=method if not resume else method - 1)
+        name = METHODS[method - 1]
+        code, output = run(
+            ["--out", str(stopped), *resume], interrupt_at=method if not resume else method - 1, gate=stopped / f"{name}.csv"
+        )
         check(code == 130, f"the interrupted program ended with {code}:\n{output}")
         stop = re.search(r"^stopped after (\d+) steps of (\S+); saved to (.+)$", output, re.MULTILINE)
-        check(stop is not None, f"no word on where it stopped:\n{output}")
+        check(stop is not None and stop[2] == name, f"no word on a stop of {name}:\n{output}")
         check(stop[3] == f"{stopped / stop[2]}.pt" and pathlib.Path(stop[3]).is_file(), f"no checkpoint:\n{output}")
         stops.append(f"{stop[2]} after {stop[1]} steps")
         resume = ["--resume", str(stopped)]

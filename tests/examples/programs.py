@@ -8,7 +8,6 @@ import pathlib
 import signal
 import subprocess
 import sys
-import time
 from typing import Callable
 
 PROGRAM = sys.argv[1]
@@ -38,15 +37,38 @@ def interrupt(process: subprocess.Popen) -> None:
     process.send_signal(signal.SIGINT)
 
 
+class Gate:
+    """Holds a program that writes a file until the gate opens: the file's temporary is a pipe, which cannot be opened for
+    writing, nor filled, until somebody reads. So a test acts while the program waits, however fast either of them is."""
+
+    def __init__(self, file: pathlib.Path) -> None:
+        self.path = file.with_name(file.name + ".tmp")
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        os.mkfifo(self.path)
+        self.reader = -1
+
+    def open(self) -> None:
+        if self.reader < 0:
+            self.reader = os.open(self.path, os.O_RDONLY | os.O_NONBLOCK)
+
+    def remove(self) -> None:
+        if self.reader >= 0:
+            os.close(self.reader)
+        if self.path.exists():  # the program has not come so far, or not further
+            self.path.unlink()
+
+
 def run(
     arguments: list[str],
     stop: Callable[[str], bool] | None = None,
-    delay: float = 0,
     launcher: list[str] | None = None,
     how: Callable[[subprocess.Popen], None] = interrupt,
+    gate: pathlib.Path | None = None,
 ) -> tuple[int, str]:
-    """Runs the program, under mpirun if that is the launcher; stops it `delay` seconds after the first line of its output
-    that `stop` holds for, as `how` says: any moment must do. Returns its exit status and output."""
+    """Runs the program, under mpirun if that is the launcher; at the first line of its output that `stop` holds for, does to
+    it as `how` says. Until then the program can write no file `gate`: not go beyond an epoch whose figures are to go there.
+    Returns its exit status and output."""
+    held = Gate(gate) if gate else None
     process = subprocess.Popen(
         [*(launcher or []), PROGRAM, *arguments],
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=ENVIRONMENT,
@@ -55,10 +77,13 @@ def run(
     for line in process.stdout:
         output += line
         if stop and stop(line):
-            time.sleep(delay)
             how(process)
             stop = None
+            if held:
+                held.open()
     code = process.wait()
+    if held:
+        held.remove()
     check(stop is None, f"the line at which to stop did not come:\n{output}")
     return code, output
 

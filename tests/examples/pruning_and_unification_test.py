@@ -41,9 +41,12 @@ STAGES = {
     "pruning": COLUMNS,
     "unification": ["pretraining", "plain", "admm-training", *COLUMNS],
 }[NAME]
-# Epochs from one start of the program to the next stop: in the first run, and in those whose optimizer has masks, ADMM's
-# targets and multipliers, and a frozen structure.
-STOPS = {"pruning": [1, 2], "unification": [1, 6, 6]}[NAME]
+# Where the program is stopped: the stage, of which it is the first epoch since the program started, and how many epochs it has
+# then trained. In the first run, and in those whose optimizer has masks, ADMM's targets and multipliers, a frozen structure.
+STOPS = {
+    "pruning": [("dense", 1), ("fine-tune", 2)],
+    "unification": [("pretraining", 1), ("admm-training", 6), ("one-shot", 6)],
+}[NAME]
 
 
 def row(output: str, title: str) -> list[str]:
@@ -104,14 +107,16 @@ with tempfile.TemporaryDirectory() as folder:
 
     resume: list[str] = []
     stops: list[str] = []
-    for epochs in STOPS:
-        code, output = run([*JOB, "--out", str(stopped), *resume], nth_line("epoch ", epochs), delay=0.02)
+    for name, epochs in STOPS:
+        code, output = run(
+            [*JOB, "--out", str(stopped), *resume], nth_line("epoch ", epochs), gate=stopped / f"{name}.csv"
+        )
         check(code == 130, f"the interrupted run ended with {code}:\n{output}")
         stop = re.search(r"stopped after (\d+) steps of ([\w-]+);", output)
         check(stop is not None and f"--resume {stopped}" in output, f"no word on how to resume:\n{output}")
+        check(stop.group(2) == name, f"not a stop of {name}:\n{output}")
         stops.append(f"{stop.group(2)} after {stop.group(1)} steps")
         resume = ["--resume", str(stopped)]
-    check(STAGES[0] not in stops[1], f"the second stop was in the first run: {stops}")
     code, output = run([*JOB, "--out", str(stopped), *resume])
     check(code == 0, f"the resumed run ended with {code}:\n{output}")
     check(row(output, "fingerprint of the weights") == fingerprints, f"not {fingerprints} in:\n{output}")

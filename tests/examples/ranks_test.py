@@ -11,7 +11,6 @@ import os
 import pathlib
 import pty
 import re
-import shutil
 import signal
 import subprocess
 import sys
@@ -23,8 +22,7 @@ import programs  # noqa: E402
 from programs import ENVIRONMENT, PROGRAM, check, history, nth_line, record, run  # noqa: E402
 
 MPIEXEC = sys.argv[2:]
-TIMEOUT, ANSWER = 3, 2  # seconds: --timeout, and what lawn::MpiOptions gives ranks to answer in
-SLACK = 10  # seconds for what a loaded machine adds
+TIMEOUT, ANSWER = 10, 2  # seconds: --timeout, and what lawn::MpiOptions gives ranks to answer in
 # A network without batch norm; batches that four ranks divide into parts of 0, 1, 1 and 1 images.
 SIZES = ["--network", "mlp", "--train-size", "45", "--test-size", "41", "--probe-size", "37", "--batch-size", "3"]
 JOB = [*SIZES, "--augment", "--free-fraction", "0.4", "--seed", "3", "--threads", "1"]
@@ -95,6 +93,7 @@ def trains_as_one_process(folder: pathlib.Path) -> None:
 def draws_one_bar_on_a_terminal(folder: pathlib.Path) -> None:
     ours, theirs = pty.openpty()
     command = [*mpirun(3), PROGRAM, *JOB, *RANKS, "--epochs", "100000", "--stop-after", "1.5", "--out", str(folder / "bar")]
+    begin = time.monotonic()
     process = subprocess.Popen(command, stdout=theirs, stderr=theirs, stdin=subprocess.DEVNULL, env=ENVIRONMENT)
     os.close(theirs)
     output = b""
@@ -105,20 +104,23 @@ def draws_one_bar_on_a_terminal(folder: pathlib.Path) -> None:
         pass
     check(process.wait() == 130, f"--stop-after ended with {process.returncode}:\n{output.decode()}")
     drawn = re.findall(rb"\radam  \[[= ]{30}\] ", output)
-    check(1 <= len(drawn) <= 12, f"{len(drawn)} bars in 1.5 s:\n{output.decode()}")
+    most = (time.monotonic() - begin) / 0.2 + 1  # it draws at most so often; three of them would draw more
+    check(1 <= len(drawn) <= most, f"{len(drawn)} bars instead of {most:.1f} at most:\n{output.decode()}")
 
 
 def stops_after_the_same_step_and_goes_on(folder: pathlib.Path) -> None:
-    """Signals to mpirun, which passes them on at different moments; then on with other numbers of ranks."""
+    """Signals to one rank; then on with other numbers of ranks."""
     whole, stopped = folder / "long", folder / "stopped"
     job = [*JOB, "--epochs", "12", "--lawn"]
     code, output = run([*job, "--out", str(whole)])
     check(code == 0, f"the plain run ended with {code}:\n{output}")
     resume: list[str] = []
     steps = [0]
-    usr1 = lambda process: process.send_signal(signal.SIGUSR1)  # noqa: E731
-    for ranks, line in ((3, "epoch 2/"), (2, "epoch 5/"), (4, "epoch 8/")):
-        code, output = run([*job, *RANKS, "--out", str(stopped), *resume], nth_line(line), 0.04, mpirun(ranks), usr1)
+    for ranks in (3, 2, 4):
+        last = lambda process: os.kill(rank_process(process, ranks - 1), signal.SIGUSR1)  # noqa: B023, E731
+        code, output = run(
+            [*job, *RANKS, "--out", str(stopped), *resume], nth_line("epoch "), mpirun(ranks), last, stopped / "lawn-adam.csv"
+        )
         check(code == 130, f"{ranks} ranks were stopped with {code}:\n{output}")
         found = re.findall(r"^stopped after (\d+) steps of lawn-adam; saved to (\S+)$", output, re.MULTILINE)
         check(len(found) == 1 and int(found[0][0]) > steps[-1], f"not one word on where it stopped:\n{output}")
@@ -131,42 +133,35 @@ def stops_after_the_same_step_and_goes_on(folder: pathlib.Path) -> None:
     print("stopped after", *steps[1:], "steps on 3, 2, 4 ranks, and ended as one process does")
 
 
-def stops_on_one_ctrl_c(folder: pathlib.Path) -> None:
-    """Open MPI's mpirun answers Ctrl-C with a SIGTERM to each rank."""
-    job = [*JOB, *RANKS, "--epochs", "100000", "--out", str(folder / "ctrl-c")]
-    _, output = run(job, nth_line("epoch 2/"), launcher=mpirun(2))
-    found = re.findall(r"^stopped after (\d+) steps of adam; saved to (\S+)$", output, re.MULTILINE)
-    check(len(found) == 1, f"not one word on where it stopped:\n{output}")
-    code, output = run([*job, "--resume", found[0][1], "--stop-after", "0.5"], launcher=mpirun(3))
-    later = re.search(r"^stopped after (\d+) steps", output, re.MULTILINE)
-    check(code == 130 and later is not None and int(later[1]) > int(found[0][0]), f"did not go on:\n{output}")
+def stops_on_signals_to_mpirun(folder: pathlib.Path) -> None:
+    """Which it passes on at different moments; Open MPI's answers Ctrl-C with a SIGTERM to each rank, and later a SIGKILL."""
+    job = [*JOB, *RANKS, "--epochs", "100000", "--out", str(folder / "mpirun")]  # it does not end first
+    resume: list[str] = []
+    steps = [0]
+    for ranks, what in ((2, signal.SIGINT), (3, signal.SIGUSR1)):
+        how = lambda process: process.send_signal(what)  # noqa: B023, E731
+        if what == signal.SIGINT:
+            ENVIRONMENT["OMPI_MCA_odls_base_sigkill_timeout"] = "10"  # seconds: what a loaded machine may take to save
+        _, output = run([*job, *resume], nth_line("epoch ", 2), mpirun(ranks), how)
+        ENVIRONMENT.pop("OMPI_MCA_odls_base_sigkill_timeout", None)
+        found = re.findall(r"^stopped after (\d+) steps of adam; saved to (\S+)$", output, re.MULTILINE)
+        check(len(found) == 1 and int(found[0][0]) > steps[-1], f"{what.name}: not one word on where:\n{output}")
+        steps.append(int(found[0][0]))
+        resume = ["--resume", found[0][1]]
 
 
 def loses_a_rank(folder: pathlib.Path, lost: int, how: int, by_mpirun: bool) -> None:
-    """Kills or stops a rank of three in the middle of a run that saves every epoch, rank 0 while it writes a checkpoint; then
-    goes on with two."""
+    """Kills or stops a rank of three in the middle of a run that saves every epoch; then goes on with two."""
     name = signal.Signals(how).name
     what = f"{name} for rank {lost}{', mpirun ending all' if by_mpirun else ''}"
     out = folder / what
     job = [*JOB, "--epochs", "12", "--checkpoint-every", "1"]
-    began: list[float] = []
-
-    def lose(process: subprocess.Popen) -> None:
-        victim = rank_process(process, lost)
-        began.append(time.monotonic())
-        while lost == 0 and not (out / "adam.pt.tmp").exists():
-            if time.monotonic() - began[0] > 10:
-                process.terminate()  # mpirun takes its ranks along
-                check(False, f"{what}: no checkpoint is written beside the last one")
-        os.kill(victim, how)
-
+    lose = lambda process: os.kill(rank_process(process, lost), how)  # noqa: E731
     ENVIRONMENT.update(GO_ON if how == signal.SIGKILL and not by_mpirun else {})
-    code, output = run([*job, *RANKS, "--out", str(out)], nth_line("epoch 3/"), 0.03 * lost, mpirun(3), lose)
+    code, output = run([*job, *RANKS, "--out", str(out)], nth_line("epoch "), mpirun(3), lose, out / "adam.csv")
     for variable in GO_ON:
         ENVIRONMENT.pop(variable, None)
-    took = time.monotonic() - began[0]
-    check("epoch 12/" not in output, f"{what}: the run came to its end:\n{output}")
-    check(took < TIMEOUT + ANSWER + SLACK, f"{what}: took {took:.1f} s")
+    check("epoch 3/" not in output, f"{what}: the run went on:\n{output}")
     if by_mpirun:
         check(code != 0 and re.search(rf"rank {lost}\b.*signal 9", output, re.DOTALL), f"{what}, {code}:\n{output}")
     else:
@@ -174,11 +169,40 @@ def loses_a_rank(folder: pathlib.Path, lost: int, how: int, by_mpirun: bool) -> 
             said = re.search(rf"^cifar10: rank {rank}: (.*)$", output, re.MULTILINE)
             check(said is not None, f"{what}: no word of rank {rank}:\n{output}")
             check(f"rank {lost} has not come, and did not answer within {ANSWER}000 ms" in said[1], f"{what}: {said[1]}")
+    goes_on(folder, job, out, what)
+
+
+def loses_rank_0_while_it_saves(folder: pathlib.Path) -> None:
+    """Kills it when it has written a part of a checkpoint beside the last one; mpirun ends the others; then goes on with two."""
+    out = folder / "killed while it saves"
+    job = [*JOB, "--epochs", "12", "--checkpoint-every", "1"]
+    code, output = run([*job, "--out", str(out)], nth_line("epoch "), gate=out / "adam.csv")
+    check(code == 130 and (out / "adam.pt").is_file(), f"the first run ended with {code}:\n{output}")
+    written = b""
+
+    def kill(process: subprocess.Popen) -> None:
+        nonlocal written
+        with (out / "adam.pt.tmp").open("rb") as reader:
+            written = reader.read(1000)  # comes when it is written; of the rest a pipe does not hold all
+            os.kill(rank_process(process, 0), signal.SIGKILL)
+            process.wait()
+
+    code, output = run(
+        [*job, *RANKS, "--out", str(out), "--resume", str(out / "adam.pt")], nth_line("epoch 2/"), mpirun(3), kill, out / "adam.pt"
+    )
+    check(code != 0 and re.search(r"rank 0\b.*signal 9", output, re.DOTALL), f"killed while it saves, {code}:\n{output}")
+    check("epoch 3/" not in output, f"the run went on:\n{output}")
+    (out / "adam.pt.tmp").write_bytes(written)  # what a file would hold
+    goes_on(folder, job, out, "rank 0 killed while it saves")
+
+
+def goes_on(folder: pathlib.Path, job: list[str], out: pathlib.Path, what: str) -> None:
+    """From a checkpoint that a lost rank has left, on two ranks, to where an undisturbed run comes."""
     check((out / "adam.pt").is_file(), f"{what}: there is no checkpoint")
     code, output = run([*job, *RANKS, "--out", str(out), "--resume", str(out / "adam.pt")], launcher=mpirun(2))
     check(code == 0, f"{what}: the resumed run ended with {code}:\n{output}")
     check_same_run(folder / "undisturbed", out, "adam", what)
-    print(f"{what}: over after {took:.1f} s, and resumed on two ranks")
+    print(f"{what}: resumed on two ranks")
 
 
 def names_other_flags(folder: pathlib.Path) -> None:
@@ -188,10 +212,8 @@ def names_other_flags(folder: pathlib.Path) -> None:
         (["--batch-size", "4"], "expected 'batch-size 3', got 'batch-size 4'"),
         (["--compare"], "expected 'compare off', got 'compare on'"),
     ):
-        begin = time.monotonic()
         code, output = run([*job, ":", "-n", "1", PROGRAM, *job, *more, ":", "-n", "1", PROGRAM, *job], launcher=mpirun(1))
-        took = time.monotonic() - begin
-        check(code != 0 and took < TIMEOUT + ANSWER + SLACK, f"{more} on rank 1 ended with {code} after {took:.1f} s")
+        check(code != 0, f"{more} on rank 1 ended with {code}:\n{output}")
         said = [line for line in output.splitlines() if line.startswith("cifar10: --distributed: ")]
         check(len(said) == 3 and all(f"rank 1: {difference}" in line for line in said), f"{more} on rank 1:\n{output}")
     # A file that is missing on one rank is named with the rank, by all.
@@ -204,11 +226,11 @@ def names_other_flags(folder: pathlib.Path) -> None:
 
 
 def names_the_rank_that_cannot_write(folder: pathlib.Path) -> None:
-    out = folder / "gone"
-    remove = lambda process: shutil.rmtree(out)  # noqa: E731
-    code, output = run([*JOB, *RANKS, "--epochs", "1000", "--out", str(out)], nth_line("epoch 2/"), 0, mpirun(2), remove)
+    out = folder / "taken"
+    (out / "adam.csv").mkdir(parents=True)  # where the file should go
+    code, output = run([*JOB, *RANKS, "--epochs", "3", "--out", str(out)], launcher=mpirun(2))
     reason = re.search(r"^cifar10: rank 0: (.*adam.csv: \d+ bytes could not be written: .*)$", output, re.MULTILINE)
-    check(code != 0 and reason is not None, f"a folder that is gone, {code}:\n{output}")
+    check(code != 0 and reason is not None, f"a file that cannot be written, {code}:\n{output}")
     check(re.search(rf"^cifar10: rank 1: .*rank 0 failed: {re.escape(reason[1])}", output, re.MULTILINE), output)
 
 
@@ -217,12 +239,12 @@ with tempfile.TemporaryDirectory() as name:
     trains_as_one_process(folder)
     draws_one_bar_on_a_terminal(folder)
     stops_after_the_same_step_and_goes_on(folder)
-    stops_on_one_ctrl_c(folder)
+    stops_on_signals_to_mpirun(folder)
     names_other_flags(folder)
     names_the_rank_that_cannot_write(folder)
     code, output = run([*JOB, "--epochs", "12", "--checkpoint-every", "1", "--out", str(folder / "undisturbed")])
     check(code == 0, f"the plain run ended with {code}:\n{output}")
     loses_a_rank(folder, lost=1, how=signal.SIGKILL, by_mpirun=False)
     loses_a_rank(folder, lost=2, how=signal.SIGSTOP, by_mpirun=False)
-    for rank in (0, 1):
-        loses_a_rank(folder, lost=rank, how=signal.SIGKILL, by_mpirun=True)
+    loses_a_rank(folder, lost=1, how=signal.SIGKILL, by_mpirun=True)
+    loses_rank_0_while_it_saves(folder)

@@ -35,7 +35,7 @@ using lawn::testing::Tensors;
 /// Gradients of step `step`: without one for parameter 0 in the first two, and for parameter 1 in
 /// every third.
 void set_some_gradients(const Tensors& parameters, int64_t step) {
-  lawn::testing::set_gradients(parameters, step);
+  lawn::testing::set_pulling_gradients(parameters, step);
   if (step < 2) parameters[0].mutable_grad() = torch::Tensor();
   if (step % 3 == 2) parameters[1].mutable_grad() = torch::Tensor();
 }
@@ -138,8 +138,8 @@ TYPED_TEST(Capturable, GoesOnFromStepsOnTheHostAndSavesForThem) {
 TYPED_TEST(Capturable, StepsInACaptureByTheRatesThatWereUploaded) {
   auto [a, b, device, host] = TestFixture::twins(TypeParam::options().back());
   for (int64_t step = 0; step < 6; ++step) {
-    lawn::testing::set_gradients(a, step);
-    lawn::testing::set_gradients(b, step);
+    lawn::testing::set_pulling_gradients(a, step);
+    lawn::testing::set_pulling_gradients(b, step);
     set_rates(host, step);
     set_rates(device, step);
     if (step < 2) {
@@ -158,8 +158,8 @@ TYPED_TEST(Capturable, StepsInACaptureByTheRatesThatWereUploaded) {
 TYPED_TEST(Capturable, StartsAnewOnWhatLosesItsState) {
   auto [a, b, device, host] = TestFixture::twins(TypeParam::options().back());
   for (int64_t step = 0; step < 6; ++step) {
-    lawn::testing::set_gradients(a, step);
-    lawn::testing::set_gradients(b, step);
+    lawn::testing::set_pulling_gradients(a, step);
+    lawn::testing::set_pulling_gradients(b, step);
     if (step == 3) {
       if constexpr (!std::is_same_v<TypeParam,
                                     lawn::testing::AdagradPair>) {  // its own is for good
@@ -182,8 +182,8 @@ TYPED_TEST(Capturable, StepsGroupsThatAreAddedLater) {
   typename TypeParam::Fused host(Tensors{b[0]}, options);
   device.make_capturable();
   for (int64_t step = 0; step < 6; ++step) {
-    lawn::testing::set_gradients(a, step);
-    lawn::testing::set_gradients(b, step);
+    lawn::testing::set_pulling_gradients(a, step);
+    lawn::testing::set_pulling_gradients(b, step);
     if (step == 3) {
       device.add_param_group(torch::optim::OptimizerParamGroup(Tensors{a[1], a[2]}));
       host.add_param_group(torch::optim::OptimizerParamGroup(Tensors{b[1], b[2]}));
@@ -205,7 +205,7 @@ TYPED_TEST(Capturable, RefusesInACaptureWhatAReplayWouldNotDo) {
   }
   EXPECT_FALSE(optimizer.capturable());
   optimizer.make_capturable();
-  lawn::testing::set_gradients(a, 0);
+  lawn::testing::set_pulling_gradients(a, 0);
   {
     const PretendedCapture capture;
     expect_refusal([&] { optimizer.step(); }, "expected a step before the capture");
@@ -233,7 +233,7 @@ TYPED_TEST(Capturable, RefusesWhatTheFusedFunctionDoesNotTake) {
   const auto weights = lawn::testing::parameters(torch::kFloat);
   const auto gaps = torch::randn({4, 6}).slice(1, 0, 6, 2).requires_grad_();
   typename TypeParam::Fused optimizer(Tensors{weights[0], gaps}, TypeParam::options().front());
-  lawn::testing::set_gradients({weights[0], gaps}, 0);
+  lawn::testing::set_pulling_gradients({weights[0], gaps}, 0);
   optimizer.make_capturable();
   const Tensors before = copies({weights[0], gaps});
   expect_refusal([&] { optimizer.step(); }, "takes, got one of shape [4, 3] in group 0");

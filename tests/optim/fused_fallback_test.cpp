@@ -21,7 +21,7 @@ namespace {
 
 using lawn::testing::expect_close;
 using lawn::testing::Group;
-using lawn::testing::set_gradients;
+using lawn::testing::set_pulling_gradients;
 using lawn::testing::Tensors;
 using lawn::testing::tolerance;
 
@@ -84,7 +84,7 @@ TYPED_TEST(FusedFallback, StepsParametersWithoutElements) {
   const auto empty = torch::empty({0, 3}, torch::requires_grad());
   const auto full = torch::ones({3}, torch::requires_grad());
   typename TypeParam::Fused fused({empty, full}, TypeParam::options().back());
-  set_gradients({empty, full}, 0);
+  set_pulling_gradients({empty, full}, 0);
   fused.step();
   fused.step();
   EXPECT_TRUE(this->moved(full, torch::ones({3})));
@@ -104,7 +104,7 @@ TYPED_TEST(FusedFallback, TakesGradientsInAnyOrderOfMemory) {
   typename TypeParam::Plain plain(b, TypeParam::options().back());
   for (int64_t t = 0; t < 10; ++t) {
     for (const auto& p : {a, b}) {
-      set_gradients(p, t);
+      set_pulling_gradients(p, t);
       p[0].mutable_grad() = p[0].grad().contiguous(torch::MemoryFormat::ChannelsLast);
       p[1].mutable_grad() = p[1].grad().t().contiguous().t();
       p[2].mutable_grad() = torch::full({}, 0.25).expand({7});

@@ -84,7 +84,7 @@ TYPED_TEST(FusedOptimizers, FollowGroupsSchedulesAndLateGradients) {
   const auto never = a[3].detach().clone();
   for (int64_t t = 0; t < 12; ++t) {
     for (const auto& p : {a, b}) {
-      lawn::testing::set_gradients(p, t);
+      lawn::testing::set_pulling_gradients(p, t);
       if (t < 5) p[2].mutable_grad().reset();       // its step count lags behind from here on
       if (t % 3 == 1) p[1].mutable_grad().reset();  // and this one's falls behind with time
       p[3].mutable_grad().reset();
@@ -198,8 +198,8 @@ TYPED_TEST(FusedOptimizers, CallTheirFunctionOnceForEachGroupAndDtype) {
   groups.emplace_back(more, this->options_with_lr(0.1));
   typename TypeParam::Fused fused(groups, this->options());
   for (int64_t t = 0; t < 2; ++t) {
-    lawn::testing::set_gradients(a, t);
-    lawn::testing::set_gradients(more, t);
+    lawn::testing::set_pulling_gradients(a, t);
+    lawn::testing::set_pulling_gradients(more, t);
     if (t == 0) fused.step();  // makes the state
   }
   const Calls calls;
@@ -214,7 +214,7 @@ TYPED_TEST(FusedOptimizers, CallTheirFunctionOnceForEachGroupAndDtype) {
 TYPED_TEST(FusedOptimizers, LeaveTheGradientsAndBumpTheVersionsOfTheParameters) {
   const auto a = parameters(torch::kFloat);
   typename TypeParam::Fused fused(a, this->options());
-  lawn::testing::set_gradients(a, 0);
+  lawn::testing::set_pulling_gradients(a, 0);
   Tensors gradients;
   for (const auto& p : a) gradients.push_back(p.grad().clone());
   const auto stale = (a[0] * a[0]).sum();
@@ -264,7 +264,7 @@ TYPED_TEST(FusedOptimizers, TakeGroupsAfterTheirConstruction) {
   const auto later = parameters(torch::kFloat);
   const auto before = later[0].detach().clone();
   fused.add_param_group(Group(later));
-  lawn::testing::set_gradients(later, 0);
+  lawn::testing::set_pulling_gradients(later, 0);
   fused.step();
   EXPECT_FALSE(torch::equal(later[0], before));
 }
@@ -273,7 +273,7 @@ TYPED_TEST(FusedOptimizers, RefuseAGroupWithAnotherOptimizersOptions) {
   const auto a = parameters(torch::kFloat);
   typename TypeParam::Fused fused(a, this->options());
   fused.param_groups()[0].set_options(std::make_unique<torch::optim::LBFGSOptions>());
-  lawn::testing::set_gradients(a, 0);
+  lawn::testing::set_pulling_gradients(a, 0);
   lawn::testing::expect_refusal([&] { fused.step(); },
                                 "expected each parameter group to have the options of lawn::Fused");
 }

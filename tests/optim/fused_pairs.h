@@ -96,7 +96,7 @@ inline Tensors copies(const Tensors& tensors) {
 }
 
 /// A gradient that pulls each element towards 0, with noise that depends on `step` alone.
-inline void set_gradients(const Tensors& tensors, int64_t step) {
+inline void set_pulling_gradients(const Tensors& tensors, int64_t step) {
   torch::manual_seed(1000 + step);
   for (const auto& tensor : tensors) {
     const auto values = tensor.detach();
@@ -123,8 +123,8 @@ inline void expect_close(const Tensors& actual, const Tensors& expected, double 
 inline void step_both(torch::optim::Optimizer& fused, const Tensors& a,
                       torch::optim::Optimizer& plain, const Tensors& b, int64_t from, int64_t to) {
   for (int64_t t = from; t < to; ++t) {
-    set_gradients(a, t);
-    set_gradients(b, t);
+    set_pulling_gradients(a, t);
+    set_pulling_gradients(b, t);
     fused.step();
     plain.step();
   }

@@ -30,7 +30,7 @@ inline int64_t count_of(double fraction, int64_t all) {
 /// @return bool, in the shape of `scores`; waits for the device
 inline at::Tensor smallest(const at::Tensor& scores, int64_t count) {
   const auto flat = scores.reshape({-1});
-  TORCH_INTERNAL_ASSERT(count >= 0 && count <= flat.numel());
+  TORCH_INTERNAL_ASSERT(count >= 0 && count <= flat.numel(), count, " of ", flat.numel());
   if (count == 0) return at::zeros_like(scores, scores.options().dtype(at::kBool));
   if (count == flat.numel()) return at::ones_like(scores, scores.options().dtype(at::kBool));
   const auto limit = std::get<0>(at::kthvalue(flat, count));

@@ -100,7 +100,7 @@ inline bool takes(const at::Tensor& tensor, const at::Tensor& pruned) {
 /// @note  does not wait for the device
 inline void zero_pruned_(const std::vector<at::Tensor>& tensors,
                          const std::vector<at::Tensor>& pruned) {
-  TORCH_INTERNAL_ASSERT(tensors.size() == pruned.size());
+  TORCH_INTERNAL_ASSERT(tensors.size() == pruned.size(), "a mask for each tensor");
   const at::NoGradGuard no_grad;
   sphere::cuda::ByDevice<PrunedRun> runs;
   // From the last on: the optimizer has touched it last, so that it may still be in a cache.

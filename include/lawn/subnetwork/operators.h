@@ -112,7 +112,7 @@ inline std::vector<Edge> parse_edges(std::string_view letters) {
         edges.push_back(Edge::kUnused);
         break;
       default:
-        TORCH_INTERNAL_ASSERT(letter == '.');
+        TORCH_INTERNAL_ASSERT(letter == '.', "no kind of edge: ", letter);
         edges.push_back(Edge::kStop);
     }
   }

@@ -1,0 +1,65 @@
+# SPDX-License-Identifier: Apache-2.0
+#
+# The target headers compiles each header alone, as one includes it first in a program. Reading LibTorch takes nearly all of such a
+# compile: what a header itself includes of LibTorch, or another header of lawn that it includes, may come precompiled without
+# giving it anything that it does not ask for.
+
+# From the smallest to the largest, which holds the others.
+set(bases ATen/core/Tensor.h torch/serialize/input-archive.h)
+
+# Sets `result` to what the header includes in angle brackets, itself or through headers of lawn; conditions are not read.
+function(lawn_includes header result)
+  get_property(known GLOBAL PROPERTY "lawn_includes_${header}" SET)
+  if(NOT known)
+    set_property(GLOBAL PROPERTY "lawn_includes_${header}" "")
+    file(STRINGS "${PROJECT_SOURCE_DIR}/include/${header}" lines REGEX "^#include <")
+    set(all "")
+    foreach(line IN LISTS lines)
+      string(REGEX REPLACE "^#include <(.*)>.*" "\\1" included "${line}")
+      list(APPEND all "${included}")
+      if(included MATCHES "^lawn/" AND EXISTS "${PROJECT_SOURCE_DIR}/include/${included}")
+        lawn_includes("${included}" more)
+        list(APPEND all ${more})
+      endif()
+    endforeach()
+    list(REMOVE_DUPLICATES all)
+    set_property(GLOBAL PROPERTY "lawn_includes_${header}" "${all}")
+  endif()
+  get_property(all GLOBAL PROPERTY "lawn_includes_${header}")
+  set(${result} "${all}" PARENT_SCOPE)
+endfunction()
+
+# Adds the compile of one header, with what the target `library` brings.
+function(lawn_add_header path library)
+  file(RELATIVE_PATH header "${PROJECT_SOURCE_DIR}/include" "${path}")
+  lawn_includes("${header}" includes)
+  set(base "")
+  foreach(candidate IN LISTS bases)
+    if(candidate IN_LIST includes)
+      set(base "${candidate}")
+    endif()
+  endforeach()
+  string(MAKE_C_IDENTIFIER "lawn_headers_${library}_${base}" target)
+  set(source "${PROJECT_BINARY_DIR}/headers/${header}.cpp")
+  file(GENERATE OUTPUT "${source}" CONTENT "#include <${header}>\n")
+  if(NOT TARGET ${target})
+    add_library(${target} OBJECT EXCLUDE_FROM_ALL)
+    target_link_libraries(${target} PRIVATE ${library})
+    target_compile_options(${target} PRIVATE -O0)
+    if(base)
+      target_precompile_headers(${target} PRIVATE "<${base}>")
+    endif()
+    add_dependencies(headers ${target})
+  endif()
+  target_sources(${target} PRIVATE "${source}")
+endfunction()
+
+add_custom_target(headers)
+foreach(header IN LISTS headers)
+  lawn_add_header("${header}" lawn::lawn)
+endforeach()
+if(TARGET lawn::mpi)
+  foreach(header IN LISTS mpi_headers)
+    lawn_add_header("${header}" lawn::mpi)
+  endforeach()
+endif()
