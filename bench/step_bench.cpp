@@ -209,6 +209,23 @@ void add_optimizer(const std::string& name, const ShapeList& list, at::Device de
   add_lawn<Kind>("lawn/" + name, list, device, Kind::kBytes + kBytesOfLAWN<Opt>, 0);
 }
 
+/// LAWN's step with learning rate, step count and phase in memory of the device, to be compared with
+/// `lawn/`; on a GPU also captured in a graph.
+template <class Kind>
+void add_captured(const std::string& name, const ShapeList& list, at::Device device) {
+  using Opt = typename Kind::Optimizer;
+  add("captured/" + name, list, device, Kind::kBytes + kBytesOfLAWN<Opt>,
+      [=] {
+        const auto& weights = Network::shared(list, device).weights;
+        auto optimizer = std::make_shared<lawn::LAWN<Opt>>(
+            Kind::make(weights), lawn::select(weights),
+            lawn::LAWNOptions().zero_norm(lawn::ZeroNorm::kLeaveFree));
+        optimizer->make_capturable();
+        return [optimizer] { optimizer->step(); };
+      },
+      {Timing::kStep, Timing::kHot, Timing::kHost, Timing::kGraph});
+}
+
 /// LibTorch's own: the naive form is measured around these.
 template <class Kind>
 void add_naive(const std::string& name, const ShapeList& list, at::Device device) {
@@ -313,12 +330,14 @@ int main(int argc, char** argv) {
     add_optimizer<SGD<torch::optim::SGD>>("SGD", list, device);
     add_naive<SGD<torch::optim::SGD>>("SGD", list, device);
     add_optimizer<SGD<lawn::FusedSGD>>("FusedSGD", list, device);
+    add_captured<SGD<lawn::FusedSGD>>("FusedSGD", list, device);
     if (device.is_cpu()) add_loops(list);
     add_lawn<SGD<ApartSGD>>("apart/FusedSGD", list, device, SGD<ApartSGD>::kBytes + kSphereBytes,
                             0);
     add_optimizer<Adam<torch::optim::Adam>>("Adam", list, device);
     add_naive<Adam<torch::optim::Adam>>("Adam", list, device);
     add_optimizer<Adam<lawn::FusedAdam>>("FusedAdam", list, device);
+    add_captured<Adam<lawn::FusedAdam>>("FusedAdam", list, device);
     add_lawn<Adam<ApartAdam>>("apart/FusedAdam", list, device,
                               Adam<ApartAdam>::kBytes + kSphereBytes, 0);
     add_parts(list, device);
