@@ -161,9 +161,9 @@ if(EXISTS "${readme}")
     add_executable(snippet_${snippet} "${folder}/${snippet}.cpp")
     target_link_libraries(snippet_${snippet} PRIVATE lawn::lawn)
     target_precompile_headers(snippet_${snippet} REUSE_FROM lawn_test_main)
-    # With which the precompiled header was made; what it has of them is nothing.
-    target_compile_definitions(snippet_${snippet}
-                               PRIVATE $<TARGET_PROPERTY:GTest::gtest,INTERFACE_COMPILE_DEFINITIONS>)
+    # With which the precompiled header was compiled; it takes none that differ.
+    target_compile_options(snippet_${snippet} PRIVATE $<TARGET_PROPERTY:GTest::gtest,INTERFACE_COMPILE_OPTIONS>)
+    target_compile_definitions(snippet_${snippet} PRIVATE $<TARGET_PROPERTY:GTest::gtest,INTERFACE_COMPILE_DEFINITIONS>)
     add_test(NAME snippet_${snippet} COMMAND snippet_${snippet} WORKING_DIRECTORY "${folder}")
   endforeach()
 endif()
