@@ -65,7 +65,8 @@ inline std::string remark(const sphere::Layer& layer, const LayerSums& sums, Pha
   } else if (sums.gg == 0 && layer.gradient.defined() && layer.weight.numel() > 0) {
     add("gradient is zero");
   }
-  if (norm_error && *norm_error > worst_norm_error(layer.weight.scalar_type())) {
+  if (norm_error && std::isfinite(*norm_error) &&
+      *norm_error > worst_norm_error(layer.weight.scalar_type())) {
     add("off its sphere");
   }
   if (phase == Phase::kConstrained && (layer.radius == 0).any().item<bool>()) {
