@@ -15,7 +15,7 @@ function(lawn_add_example name script)
 
   if(TARGET lawn_test_main AND CMAKE_CXX_COMPILER_ID MATCHES "Clang")
     # Spares half of a compile. By g++ the program is compiled with what it includes alone, as in a project of its own.
-    target_precompile_headers(${name} REUSE_FROM lawn_test_main)
+    lawn_precompile_torch(${name})
   endif()
 
   find_package(ZLIB QUIET)
