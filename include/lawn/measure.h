@@ -49,11 +49,13 @@ inline std::string remark(const sphere::Layer& layer, const LayerSums& sums, Pha
   const auto add = [&note](const char* text) {
     note += (note.empty() ? "" : ", ") + std::string(text);
   };
-  if (layer.weight.numel() == 0) {
+  const bool zero = (sums.norms == 0).all().item<bool>();
+  const bool empty = zero && layer.weight.numel() == 0;  // not so an empty part of a whole
+  if (empty) {
     add("no elements");
   } else if (!all_finite(sums.norms)) {
     add("weight is not finite");
-  } else if ((sums.norms == 0).all().item<bool>()) {
+  } else if (zero) {
     add("weight is zero");
   }
   if (!layer.weight.grad().defined()) {
@@ -62,7 +64,7 @@ inline std::string remark(const sphere::Layer& layer, const LayerSums& sums, Pha
     add("gradient is not dense");
   } else if (!std::isfinite(sums.gg)) {
     add("gradient is not finite");
-  } else if (sums.gg == 0 && layer.gradient.defined() && layer.weight.numel() > 0) {
+  } else if (sums.gg == 0 && layer.gradient.defined() && !empty) {
     add("gradient is zero");
   }
   if (norm_error && std::isfinite(*norm_error) &&
