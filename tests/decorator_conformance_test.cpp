@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
+#include <string>
 #include <type_traits>
 #include <vector>
 
@@ -237,14 +238,22 @@ REGISTER_TYPED_TEST_SUITE_P(DecoratorConformance, TrainsASharedGradientAsIfEachW
                             RefusesAWeightWhoseShapeHasChanged,
                             FollowsWeightsThatAreConvertedBetweenSteps);
 
+/// Instances of a typed test have numbers for names.
+struct Numbers {
+  template <class Row>
+  static std::string GetName(int number) {
+    return std::to_string(number);
+  }
+};
+
 using lawn::testing::BaseRows;
-INSTANTIATE_TYPED_TEST_SUITE_P(LAWN, DecoratorConformance,
-                               BaseRows::Around<lawn::testing::LAWNRow>);
+INSTANTIATE_TYPED_TEST_SUITE_P(LAWN, DecoratorConformance, BaseRows::Around<lawn::testing::LAWNRow>,
+                               Numbers);
 INSTANTIATE_TYPED_TEST_SUITE_P(Masked, DecoratorConformance,
-                               BaseRows::Around<lawn::testing::MaskedRow>);
+                               BaseRows::Around<lawn::testing::MaskedRow>, Numbers);
 INSTANTIATE_TYPED_TEST_SUITE_P(Centered, DecoratorConformance,
-                               BaseRows::Around<lawn::testing::CenteredRow>);
-INSTANTIATE_TYPED_TEST_SUITE_P(Admm, DecoratorConformance,
-                               BaseRows::Around<lawn::testing::AdmmRow>);
+                               BaseRows::Around<lawn::testing::CenteredRow>, Numbers);
+INSTANTIATE_TYPED_TEST_SUITE_P(Admm, DecoratorConformance, BaseRows::Around<lawn::testing::AdmmRow>,
+                               Numbers);
 
 }  // namespace

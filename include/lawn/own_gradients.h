@@ -38,7 +38,7 @@ class GradientMemory {
     for (int64_t dim = 0; dim < values.dim(); ++dim) {
       last += (values.size(dim) - 1) * values.stride(dim);
     }
-    const auto bytes = static_cast<std::uintptr_t>(last + 1) * values.element_size();
+    const auto bytes = static_cast<std::uintptr_t>((last + 1) * values.element_size());
     const bool overlaps_itself = at::has_internal_overlap(values) == at::MemOverlap::Yes;
     spans_.push_back({parameter.unsafeGetTensorImpl(), begin, begin + bytes, values.device()});
     if (changes) changed_.push_back({parameter, overlaps_itself});
