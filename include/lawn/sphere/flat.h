@@ -16,7 +16,7 @@ enum class Dtype : std::uint8_t { kFloat64, kFloat32, kBFloat16, kFloat16 };
 /// larger than the second, may have lost something to the limits of their range: to products that
 /// have vanished, each at most the least number of full precision, or that have overflowed. Such a
 /// sum is taken again in double.
-constexpr float kLeastFloatSum = std::numeric_limits<float>::min() * (1 << 26);
+constexpr float kLeastFloatSum = std::numeric_limits<float>::min() * 67108864.0f;  // 2^26
 constexpr float kMostFloatSum = std::numeric_limits<float>::max();
 
 /// A layer as plain memory: `spheres` runs of `sphere_numel` elements, one after the other without
