@@ -61,6 +61,7 @@ class MaskRule {
     }
     own_gradients_(optimizer, weights);
     std::vector<at::Tensor> gradients;
+    gradients.reserve(weights.size());
     for (const at::Tensor& weight : weights) gradients.push_back(weight.grad());
     zero_pruned_(gradients, pruned);
   }

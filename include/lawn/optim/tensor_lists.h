@@ -81,17 +81,16 @@ template <class Options>
 std::vector<Batch<Options>> batches(const char* who,
                                     std::vector<torch::optim::OptimizerParamGroup>& groups) {
   std::vector<Batch<Options>> all;
-  for (std::size_t g = 0; g < groups.size(); ++g) {
+  for (const auto& group : groups) {
     std::vector<at::Tensor> weights;
     std::vector<at::Tensor> gradients;
-    for (std::size_t p = 0; p < groups[g].params().size(); ++p) {
-      const at::Tensor& weight = groups[g].params()[p];
+    for (const at::Tensor& weight : group.params()) {
       const at::Tensor& gradient = weight.grad();
       if (!gradient.defined()) continue;
       weights.push_back(weight);
       gradients.push_back(gradient);
     }
-    const auto& options = group_options<Options>(who, groups[g]);
+    const auto& options = group_options<Options>(who, group);
     for (const auto& list : by_device_and_dtype(weights)) {
       all.push_back({&options, pick(weights, list), pick(gradients, list)});
     }

@@ -38,7 +38,7 @@ inline Code ask_for_code(at::Device device) {
   }
   const Code answer = error == nullptr ? Code::kThere : Code::kMissing;
   // Of several threads that ask at once, one warns.
-  const Code before = code_on[static_cast<std::size_t>(device.index())].exchange(answer);
+  const Code before = code_on[static_cast<std::uint8_t>(device.index())].exchange(answer);
   if (answer == Code::kMissing && before == Code::kNotAsked) {
     TORCH_WARN("lawn: its CUDA kernels were compiled for the architectures ",
                launchers->architectures, " and hold no code for ", device, " (CUDA says: ", error,
@@ -59,7 +59,7 @@ inline bool has_kernels(at::Device device) {
   if (!device.has_index()) {
     device = c10::impl::VirtualGuardImpl(device.type()).getDevice();
   }
-  auto code = detail::code_on[static_cast<std::size_t>(device.index())].load();
+  auto code = detail::code_on[static_cast<std::uint8_t>(device.index())].load();
   if (code == detail::Code::kNotAsked) code = detail::ask_for_code(device);
   return code == detail::Code::kThere;
 }
