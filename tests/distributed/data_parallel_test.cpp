@@ -123,6 +123,14 @@ TEST_F(ParallelTraining, WeighsUnevenAndEmptyPartsByTheirSamples) {
       {24, 7, 5, 1});
 }
 
+TEST_F(ParallelTraining, WeighsThemWhereRecordsAreCheckedWhenTheBackwardPassIsOver) {
+  detail::distributed::checks_late = true;  // as on a GPU
+  expect_like_one_process(
+      [](auto& model) { return lawn_around(torch::optim::SGD(model->parameters(), 0.05), model); },
+      {24, 7, 5, 1});
+  detail::distributed::checks_late = false;
+}
+
 TEST_F(ParallelTraining, AccumulatesGradientsOfPartsOfAnySize) {
   auto model = make_model(0), twin = make_model(0);
   DataParallel parallel(*model, ranks, small_buckets());
@@ -217,7 +225,7 @@ TEST_F(ParallelTraining, AveragesBatchNormsBuffersBySamples) {
 
 TEST_F(ParallelTraining, LeavesLocalBuffersAlone) {
   torch::nn::Sequential model(torch::nn::BatchNorm1d(kFeatures), torch::nn::Linear(kFeatures, 4));
-  DataParallel parallel(*model, ranks, DataParallelOptions().buffers(BufferRule::kLocal));
+  DataParallel parallel(*model, ranks, DataParallelOptions().buffers(BufferPolicy::kLocal));
   const Batch batch(rank64(), 8);
   const auto loss = loss_of(model, batch.x, batch.y);
   const auto before = model->named_buffers()["0.running_mean"].clone();

@@ -136,16 +136,27 @@ TEST_F(Faults, RanksThatDoDifferentThingsAreNamed) {
   }
 }
 
+/// Records are checked when the backward pass is over, as on a GPU.
+struct ChecksLate {
+  ChecksLate() { detail::distributed::checks_late = true; }
+  ~ChecksLate() { detail::distributed::checks_late = false; }
+};
+
 TEST_F(Faults, ASkippedStepIsFoundAtOnceByItsNumber) {
-  begin(kForEver, kAnswer);
-  DataParallel parallel(*model, *group);
-  torch::optim::SGD optimizer(model->parameters(), 0.1);
-  for (int64_t number = 0; number < 3; ++number) step(parallel, optimizer, number);
-  const auto before = model->weight.clone();
-  expect_named(
-      [&] { step(parallel, optimizer, at_fault() ? 4 : 3); },
-      size() == 2 ? "got rank 1 in step 4, rank 0 in step 3" : "got rank 1 in step 4, ranks 0");
-  EXPECT_TRUE(torch::equal(model->weight, before));
+  for (const bool late : {false, true}) {
+    SCOPED_TRACE(late);
+    std::optional<ChecksLate> checks_late;
+    if (late) checks_late.emplace();
+    begin(kForEver, kAnswer);
+    DataParallel parallel(*model, *group);
+    torch::optim::SGD optimizer(model->parameters(), 0.1);
+    for (int64_t number = 0; number < 3; ++number) step(parallel, optimizer, number);
+    const auto before = model->weight.clone();
+    expect_named(
+        [&] { step(parallel, optimizer, at_fault() ? 4 : 3); },
+        size() == 2 ? "got rank 1 in step 4, rank 0 in step 3" : "got rank 1 in step 4, ranks 0");
+    EXPECT_TRUE(torch::equal(model->weight, before));
+  }
 }
 
 TEST_F(Faults, ASkippedStepWithoutNumbersIsFoundAtTheEnd) {

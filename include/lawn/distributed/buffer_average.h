@@ -15,7 +15,7 @@
 #include <lawn/distributed/replica.h>
 #include <lawn/finite_math.h>
 
-namespace lawn::detail {
+namespace lawn::detail::distributed {
 
 /// Makes the buffers of all ranks the same, once a step and beside the backward pass.
 ///
@@ -37,11 +37,11 @@ class BufferAverage {
     counts_.dtype = at::kLong;
   }
 
-  /// @param share  this rank's part of all samples; the shares of all ranks add up to one
-  void begin(ProcessGroup& ranks, double share) {
+  /// @param share  this rank's part of all samples, 0-dim; the shares of all ranks add up to one
+  void begin(ProcessGroup& ranks, const at::Tensor& share) {
     const at::NoGradGuard no_grad;
     values_.begin(ranks, c10d::ReduceOp::SUM, share);
-    counts_.begin(ranks, c10d::ReduceOp::MAX, 1);
+    counts_.begin(ranks, c10d::ReduceOp::MAX, {});
   }
 
   /// Waits, and writes the buffers.
@@ -58,12 +58,12 @@ class BufferAverage {
     std::vector<at::Tensor> flat;
     c10::intrusive_ptr<c10d::Work> work;
 
-    void begin(ProcessGroup& ranks, c10d::ReduceOp::RedOpType op, double factor) {
+    void begin(ProcessGroup& ranks, c10d::ReduceOp::RedOpType op, const at::Tensor& factor) {
       if (tensors.empty()) return;
       std::vector<at::Tensor> parts;
       for (const auto& tensor : tensors) parts.push_back(tensor.reshape({-1}).to(dtype));
       flat = {at::cat(parts)};
-      if (at::isFloatingType(dtype)) flat[0].mul_(factor);
+      if (factor.defined()) flat[0].mul_(factor);
       c10d::AllreduceOptions options;
       options.reduceOp = op;
       work = ranks.group()->allreduce(flat, options);
@@ -85,4 +85,4 @@ class BufferAverage {
   Flat counts_;
 };
 
-}  // namespace lawn::detail
+}  // namespace lawn::detail::distributed

@@ -14,7 +14,9 @@
 #include <ATen/core/Tensor.h>
 #include <ATen/core/ivalue.h>
 #include <ATen/ops/ones_like.h>
+#include <ATen/ops/zeros.h>
 #include <ATen/ops/zeros_like.h>
+#include <c10/core/TensorOptions.h>
 #include <c10/util/Exception.h>
 #include <c10/util/intrusive_ptr.h>
 #include <torch/csrc/autograd/autograd.h>
@@ -31,7 +33,11 @@
 
 namespace lawn {
 
-namespace detail {
+namespace detail::distributed {
+
+/// Whether records are checked at the end of a backward pass on a CPU, too. Tests set it, where there
+/// is no GPU.
+inline bool checks_late = false;
 
 /// A step of `DataParallel` under way, shared with the reducer's hook.
 struct ParallelStep {
@@ -42,18 +48,28 @@ struct ParallelStep {
   /// and of all.
   int64_t first_samples = 0;
   int64_t samples = 0;
-  /// What this rank's gradients are multiplied by before they are added; < 0 until it is known.
-  double factor = -1;
+  /// What this rank's gradients are multiplied by before they are added, 0-dim; undefined until it
+  /// is known.
+  at::Tensor factor;
 
-  /// The first bucket's turn: the others' records are there, or are waited for.
+  /// The first bucket's turn: the others' records are there, or are waited for. Where they are on a
+  /// GPU, they are checked when the backward pass is over, so that the host does not wait in it.
   void know_the_others() {
-    if (factor >= 0) return;
-    const double share = record->share();
+    if (factor.defined()) return;
+    if (is_host_the_device()) record->check();
+    const auto share = record->share();
     factor = samples == 0
-                 ? 0
-                 : share * static_cast<double>(first_samples) / static_cast<double>(samples);
+                 ? at::zeros_like(share)
+                 : share * (static_cast<double>(first_samples) / static_cast<double>(samples));
     buffers->begin(*ranks, share);
   }
+
+  /// The end of the backward pass.
+  void end() const {
+    if (!is_host_the_device()) record->check();
+  }
+
+  bool is_host_the_device() const { return !checks_late && ranks->device().is_cpu(); }
 };
 
 /// What c10d's reducer calls for each full bucket, on the thread that runs the backward pass.
@@ -64,12 +80,12 @@ class WeightedSumHook : public c10d::CppCommHookInterface<std::shared_ptr<Parall
   c10::intrusive_ptr<c10::ivalue::Future> runHook(c10d::GradBucket& bucket) override {
     state_->know_the_others();
     std::vector<at::Tensor> flat{bucket.getBufferRef()};
-    if (state_->factor != 1) flat[0].mul_(state_->factor);
+    flat[0].mul_(state_->factor);
     return state_->ranks->group()->allreduce(flat)->getFuture();
   }
 };
 
-}  // namespace detail
+}  // namespace detail::distributed
 
 /// Trains copies of one model on several ranks, each with its own part of every batch.
 ///
@@ -100,7 +116,9 @@ class DataParallel {
  public:
   /// Checks that all ranks have the same model (names, shapes, dtypes of parameters and buffers)
   /// and the same options, then gives every rank the values of rank 0.
-  /// @param model  with at least one parameter that requires a gradient, on `ranks`' device
+  /// @param model    with at least one parameter that requires a gradient, on `ranks`' device
+  /// @param ranks    must outlive this object, as the model must
+  /// @param options  the same on every rank
   /// @throws c10::Error on every rank, if one differs: with its name and what differs, before
   ///         anything is changed
   DataParallel(const torch::nn::Module& model, ProcessGroup& ranks,
@@ -109,14 +127,14 @@ class DataParallel {
         ranks_(ranks),
         parameters_(detail::each_once(model.named_parameters())),
         buffers_(detail::each_once(model.named_buffers())),
-        average_(options.buffers() == BufferRule::kAverage ? buffers_
-                                                           : std::vector<detail::NamedTensor>{}) {
-    detail::tell_of_errors(ranks_, [&] { options_.validate(); });
-    check_agreement(
-        ranks_, "lawn::DataParallel", "model",
-        detail::describe("parameter", parameters_) + detail::describe("buffer", buffers_));
+        average_(options.buffers() == BufferPolicy::kAverage ? buffers_
+                                                             : std::vector<detail::NamedTensor>{}) {
+    detail::distributed::tell_of_errors(ranks_, [&] { options_.validate(); });
+    check_agreement(ranks_, "lawn::DataParallel", "model",
+                    detail::distributed::describe("parameter", parameters_) +
+                        detail::distributed::describe("buffer", buffers_));
     check_agreement(ranks_, "lawn::DataParallel", "options", options_.describe());
-    detail::tell_of_errors(ranks_, [&] {
+    detail::distributed::tell_of_errors(ranks_, [&] {
       for (const auto& parameter : parameters_) {
         if (parameter.tensor.requires_grad()) trained_.push_back(parameter);
       }
@@ -124,8 +142,8 @@ class DataParallel {
           !trained_.empty(),
           "lawn::DataParallel: expected a model with parameters that require gradients, got "
           "none");
-      detail::broadcast_(ranks_, parameters_, 0);
-      detail::broadcast_(ranks_, buffers_, 0);
+      detail::distributed::broadcast_(ranks_, parameters_, 0);
+      detail::distributed::broadcast_(ranks_, buffers_, 0);
       make_reducer();
     });
   }
@@ -143,7 +161,7 @@ class DataParallel {
   ///         `find_unused_parameters`
   void backward(const at::Tensor& loss, int64_t samples,
                 std::optional<int64_t> step = std::nullopt) {
-    detail::tell_of_errors(ranks_, [&] {
+    detail::distributed::tell_of_errors(ranks_, [&] {
       check_loss(loss, samples);
       reduce({loss}, {seed(loss, samples)}, step);
     });
@@ -151,7 +169,7 @@ class DataParallel {
 
   /// The same on a rank that has no samples (left): after `accumulate`, or without any.
   void backward_without_batch(std::optional<int64_t> step = std::nullopt) {
-    detail::tell_of_errors(ranks_, [&] {
+    detail::distributed::tell_of_errors(ranks_, [&] {
       std::vector<at::Tensor> roots, zeros;
       for (const auto& [name, parameter] : trained_) {
         roots.push_back(parameter.view_as(parameter));
@@ -164,7 +182,7 @@ class DataParallel {
   /// A backward pass of this rank alone: its gradients are part of the next `backward`, weighted by
   /// their samples. Ranks may accumulate differently often.
   void accumulate(const at::Tensor& loss, int64_t samples) {
-    detail::tell_of_errors(ranks_, [&] {
+    detail::distributed::tell_of_errors(ranks_, [&] {
       check_loss(loss, samples);
       const auto weight = seed(loss, samples);
       torch::autograd::backward({loss}, {weight});
@@ -196,7 +214,7 @@ class DataParallel {
         /*use_python_reducer=*/false, std::vector<int64_t>{});
     state_->ranks = &ranks_;
     state_->buffers = &average_;
-    reducer_->register_comm_hook(std::make_unique<detail::WeightedSumHook>(state_));
+    reducer_->register_comm_hook(std::make_unique<detail::distributed::WeightedSumHook>(state_));
   }
 
   /// What a loss is multiplied by: its samples, in multiples of the first one's.
@@ -214,14 +232,16 @@ class DataParallel {
     reducer_->rebuild_buckets();
     const auto every = options_.compare_weights_every();
     const bool compare = every > 0 && steps_ % every == 0;
-    state_->factor = -1;
-    state_->record =
-        std::make_unique<detail::StepRecord>(ranks_, step.value_or(steps_), state_->samples,
-                                             compare ? detail::fingerprint(parameters_) : 0);
+    state_->factor.reset();
+    state_->record = std::make_unique<detail::distributed::StepRecord>(
+        ranks_, step.value_or(steps_), state_->samples,
+        compare ? detail::distributed::fingerprint(parameters_, ranks_.device())
+                : at::zeros({}, at::TensorOptions(ranks_.device()).dtype(at::kLong)));
     reducer_->prepare_for_backward(options_.find_unused_parameters() ? roots
                                                                      : std::vector<at::Tensor>{});
     torch::autograd::backward(roots, seeds);
     check_reduced();
+    state_->end();
     average_.end();
     state_->samples = 0;
     ++steps_;
@@ -280,8 +300,9 @@ class DataParallel {
   std::vector<detail::NamedTensor> parameters_;
   std::vector<detail::NamedTensor> buffers_;
   std::vector<detail::NamedTensor> trained_;
-  detail::BufferAverage average_;
-  std::shared_ptr<detail::ParallelStep> state_ = std::make_shared<detail::ParallelStep>();
+  detail::distributed::BufferAverage average_;
+  std::shared_ptr<detail::distributed::ParallelStep> state_ =
+      std::make_shared<detail::distributed::ParallelStep>();
   std::unique_ptr<c10d::Reducer> reducer_;
   int64_t steps_ = 0;
 };

@@ -8,12 +8,15 @@
 
 #include <ATen/core/Tensor.h>
 #include <ATen/core/grad_mode.h>
+#include <ATen/ops/zeros.h>
+#include <c10/core/Device.h>
+#include <c10/core/TensorOptions.h>
 #include <c10/util/Exception.h>
 
 #include <lawn/distributed/collective.h>
 #include <lawn/unique_parameters.h>
 
-namespace lawn::detail {
+namespace lawn::detail::distributed {
 
 /// What must be the same on every rank for the ranks' tensors to belong together, a line each.
 inline std::string describe(const char* kind, const std::vector<NamedTensor>& tensors) {
@@ -33,10 +36,12 @@ inline void broadcast_(Collective& ranks, const std::vector<NamedTensor>& tensor
 
 /// A number that two ranks share if their tensors have the same bits, and next to never otherwise:
 /// the sum of the bits' patterns, taken as integers, each tensor multiplied by a factor of its own.
-/// @note waits for the device
-inline int64_t fingerprint(const std::vector<NamedTensor>& tensors) {
+/// @return 0-dim, int64, on `device`
+/// @note does not wait for the device
+inline at::Tensor fingerprint(const std::vector<NamedTensor>& tensors, at::Device device) {
+  constexpr int64_t kPrime = 1099511628211;
   const at::NoGradGuard no_grad;
-  uint64_t sum = 0;
+  auto sum = at::zeros({}, at::TensorOptions(device).dtype(at::kLong));
   for (const auto& [name, tensor] : tensors) {
     if (tensor.numel() == 0) continue;
     const auto flat = tensor.detach().contiguous().view({-1});
@@ -47,9 +52,9 @@ inline int64_t fingerprint(const std::vector<NamedTensor>& tensors) {
                                 : size == 4 ? at::kInt
                                 : size == 2 ? at::kShort
                                             : at::kByte);
-    sum = sum * 1099511628211ULL + static_cast<uint64_t>(bits.sum(at::kLong).item<int64_t>());
+    sum.mul_(kPrime).add_(bits.sum(at::kLong).to(device));  // wraps
   }
-  return static_cast<int64_t>(sum);
+  return sum;
 }
 
-}  // namespace lawn::detail
+}  // namespace lawn::detail::distributed

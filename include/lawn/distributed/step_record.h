@@ -6,9 +6,12 @@
 #include <utility>
 #include <vector>
 
+#include <ATen/TensorOperators.h>
 #include <ATen/core/Tensor.h>
-#include <ATen/ops/empty.h>
-#include <ATen/ops/zeros.h>
+#include <ATen/ops/full_like.h>
+#include <ATen/ops/stack.h>
+#include <c10/core/StreamGuard.h>
+#include <c10/core/impl/VirtualGuardImpl.h>
 #include <c10/util/Exception.h>
 #include <c10/util/intrusive_ptr.h>
 #include <c10/util/irange.h>
@@ -18,38 +21,40 @@
 #include <lawn/distributed/process_group.h>
 #include <lawn/finite_math.h>
 
-namespace lawn::detail {
+namespace lawn::detail::distributed {
 
-/// What each rank tells the others at the begin of a backward pass, sent while it runs.
+/// What each rank tells the others at the beginning of a backward pass, sent while it runs.
 class StepRecord {
  public:
   /// @param step     number of this rank's step, from 0
   /// @param samples  of this rank, since the gradients were zero
-  /// @param weights  fingerprint of this rank's weights, or 0 if they are not to be compared
-  StepRecord(ProcessGroup& ranks, int64_t step, int64_t samples, int64_t weights)
+  /// @param weights  fingerprint of this rank's weights, `[]`; 0 if they are not to be compared
+  StepRecord(ProcessGroup& ranks, int64_t step, int64_t samples, const at::Tensor& weights)
       : rank_(ranks.rank()), step_(step) {
-    auto mine = at::empty({3}, at::kLong);
-    auto* values = mine.mutable_data_ptr<int64_t>();
-    values[0] = step;
-    values[1] = samples;
-    values[2] = weights;
-    work_ = ranks.begin_gather(mine.to(ranks.device()), records_);
+    const auto number = [&](int64_t value) { return at::full_like(weights, value); };
+    work_ = ranks.begin_gather(at::stack({number(step), number(samples), weights}), records_);
   }
 
-  /// Waits for all ranks' records, and checks that they can take this step together.
-  /// @return the part of this rank's samples in all samples
-  /// @throws c10::Error that names the rank that is in another step or has other weights
-  double share() {
+  /// This rank's part of the samples of all ranks: 0-dim, float64, where the records are. Waits for
+  /// all ranks; where the records are on a GPU, it is the GPU that waits, not the host.
+  at::Tensor share() {
     work_->wait();
+    const auto samples = at::stack(records_).select(1, 1).to(at::kDouble);
+    return samples[rank_] / samples.sum();
+  }
+
+  /// Checks that all ranks can take this step together. The host waits for their records, and for
+  /// nothing else that a GPU still has to do.
+  /// @throws c10::Error that names the rank that is in another step or has other weights
+  void check() {
+    const auto read = records_on_host();
     std::vector<int64_t> steps, weights;
-    int64_t all = 0, mine = 0;
-    for (const auto i : c10::irange(records_.size())) {
-      const auto record = records_[i].cpu();
-      const auto* values = record.const_data_ptr<int64_t>();
+    int64_t all = 0;
+    for (const auto i : c10::irange(read.size(0))) {
+      const auto* values = read.const_data_ptr<int64_t>() + 3 * i;
       steps.push_back(values[0]);
       weights.push_back(values[2]);
       all += values[1];
-      if (static_cast<int>(i) == rank_) mine = values[1];
     }
     const auto by_step = group_by_value(steps);
     TORCH_CHECK(by_step.size() == 1,
@@ -58,19 +63,31 @@ class StepRecord {
                 ": a step was skipped; call backward equally often on every rank, without a batch "
                 "where there is none");
     const auto by_weights = group_by_value(weights);
-    TORCH_CHECK(by_weights.size() == 1,
-                "lawn::DataParallel: expected the same weights on every rank at the begin of step ",
-                step_, ", got others on ", odd_ones(by_weights), " than on ",
-                name_ranks(by_weights[0]),
-                ": a step of the optimizer was skipped or taken there alone, or the weights were "
-                "changed; do what changes weights on every rank");
+    TORCH_CHECK(
+        by_weights.size() == 1,
+        "lawn::DataParallel: expected the same weights on every rank at the beginning of step ",
+        step_, ", got others on ", odd_ones(by_weights), " than on ", name_ranks(by_weights[0]),
+        ": a step of the optimizer was skipped or taken there alone, or the weights were "
+        "changed; do what changes weights on every rank");
     TORCH_CHECK(all > 0, "lawn::DataParallel: expected at least one sample in step ", step_,
                 ", got none on any rank");
-    return static_cast<double>(mine) / static_cast<double>(all);
   }
 
  private:
-  /// All ranks but those of the first group.
+  /// The records of all ranks, `[ranks, 3]`. On a GPU they are read on a stream of their own.
+  at::Tensor records_on_host() {
+    const auto device = records_.front().device();
+    if (device.is_cpu()) {
+      work_->wait();
+      return at::stack(records_);
+    }
+    const c10::impl::VirtualGuardImpl streams(device.type());
+    const c10::StreamGuard guard(streams.getStreamFromGlobalPool(device));
+    work_->wait();
+    return at::stack(records_).cpu();
+  }
+
+  /// All ranks except those of the first group.
   static std::string odd_ones(const std::vector<std::vector<int>>& groups) {
     std::vector<int> odd;
     for (const auto i : c10::irange(std::size_t{1}, groups.size())) {
@@ -85,4 +102,4 @@ class StepRecord {
   c10::intrusive_ptr<c10d::Work> work_;
 };
 
-}  // namespace lawn::detail
+}  // namespace lawn::detail::distributed
