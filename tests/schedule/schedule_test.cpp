@@ -10,8 +10,11 @@
 #include <utility>
 #include <vector>
 
+#include <lawn/optimizer.h>
+#include <lawn/options.h>
 #include <lawn/schedule/lawn_schedule.h>
 #include <lawn/schedule/warmup_decay.h>
+#include <lawn/subnetwork/selection.h>
 
 #include "tests/support/refusal.h"
 
@@ -58,10 +61,11 @@ double twin(const WarmupDecayOptions& o, int64_t t) {
 
 /// The equations of LAWNSchedule: two schedules of the other kind, one after the other.
 double twin(const LAWNScheduleOptions& o, int64_t t) {
-  if (t < o.free_steps()) {
+  const int64_t free_steps = *o.free_steps();
+  if (t < free_steps) {
     return twin(WarmupDecayOptions()
                     .warmup_steps(o.warmup_steps())
-                    .total_steps(o.free_steps())
+                    .total_steps(free_steps)
                     .decay(o.free_decay())
                     .power(o.power())
                     .final_factor(o.free_final_factor()),
@@ -69,11 +73,11 @@ double twin(const LAWNScheduleOptions& o, int64_t t) {
   }
   return twin(WarmupDecayOptions()
                   .warmup_steps(o.second_warmup_steps())
-                  .total_steps(o.total_steps() - o.free_steps())
+                  .total_steps(o.total_steps() - free_steps)
                   .decay(o.decay())
                   .power(o.power())
                   .final_factor(o.final_factor()),
-              t - o.free_steps());
+              t - free_steps);
 }
 
 double lr(torch::optim::Optimizer& optimizer, size_t group = 0) {
@@ -210,6 +214,30 @@ TEST_F(LAWNScheduleTest, WithoutAFreePhaseIsAWarmupAndADecay) {
   for (int64_t step = 0; step < 40; ++step) {
     EXPECT_EQ(two_part.factor(step), one_part.factor(step));
   }
+}
+
+TEST_F(LAWNScheduleTest, TakesTheFreeStepsOfTheLAWNThatItIsMadeFor) {
+  const auto options = LAWNScheduleOptions().total_steps(30).second_warmup_steps(4);
+  const auto make_lawn = [](int64_t free_steps) {
+    auto weight = torch::ones(3).requires_grad_();
+    return lawn::LAWN<torch::optim::SGD>(
+        torch::optim::SGD({weight}, torch::optim::SGDOptions(kBase)), lawn::select({weight}),
+        lawn::LAWNOptions().free_steps(free_steps));
+  };
+  auto lawn = make_lawn(10);
+  EXPECT_DOUBLE_EQ(LAWNSchedule(lawn, options).factor(10), 0.2);
+  EXPECT_DOUBLE_EQ(LAWNSchedule(lawn, LAWNScheduleOptions(options).free_steps(10)).factor(10), 0.2);
+  EXPECT_EQ(
+      lawn::testing::refusal(
+          [&] { LAWNSchedule schedule(lawn, LAWNScheduleOptions(options).free_steps(8)); }),
+      "lawn::LAWNSchedule: expected the free_steps of the LAWN that it is made for, 10, got 8; "
+      "leave them out to have the same");
+
+  auto by_hand = make_lawn(lawn::LAWNOptions::kNever);
+  EXPECT_DOUBLE_EQ(LAWNSchedule(by_hand, LAWNScheduleOptions(options).free_steps(8)).factor(8),
+                   0.2);
+  EXPECT_EQ(lawn::testing::refusal([&] { LAWNSchedule schedule(by_hand, options); }),
+            "lawn::LAWNSchedule: expected free_steps for a LAWN that switches by hand, got none");
 }
 
 // --- driving an optimizer -----------------------------------------------------------------------
@@ -482,9 +510,9 @@ TEST_F(WarmupDecayTest, RemembersAGroupThatJoinedJustBeforeTheCheckpoint) {
 }
 
 /// Loads the checkpoint of `saved` into `target`, expects `message`, and that nothing moved.
-void expect_load_refused(const lawn::detail::SegmentSchedule& saved,
-                         lawn::detail::SegmentSchedule& target, torch::optim::Optimizer& driven,
-                         const std::string& message) {
+void expect_load_refused(const lawn::detail::schedule::SegmentSchedule& saved,
+                         lawn::detail::schedule::SegmentSchedule& target,
+                         torch::optim::Optimizer& driven, const std::string& message) {
   std::stringstream file;
   torch::save(saved, file);
   const std::vector<double> base_lrs = target.base_lrs();

@@ -2,9 +2,13 @@
 #pragma once
 
 #include <cstdint>
+#include <limits>
 #include <locale>
+#include <optional>
 #include <sstream>
 #include <string>
+#include <type_traits>
+#include <utility>
 #include <vector>
 
 #include <c10/util/Exception.h>
@@ -17,9 +21,11 @@
 
 namespace lawn {
 
+/// Options of `LAWNSchedule`.
 struct LAWNScheduleOptions {
-  /// Steps of the free phase, >= 0: the same number as LAWNOptions::free_steps.
-  TORCH_ARG(int64_t, free_steps) = 0;
+  /// Steps of the free phase, >= 0. Left out, they are those of the LAWN that the schedule is made
+  /// for, or 0 for another optimizer.
+  TORCH_ARG(std::optional<int64_t>, free_steps);
   /// Steps of both phases together, > free_steps + second_warmup_steps. Has to be given.
   TORCH_ARG(int64_t, total_steps) = 0;
   /// Steps of linear warm-up at the start, in [0, free_steps].
@@ -54,56 +60,91 @@ struct LAWNScheduleOptions {
 /// warm-up. The schedule does not look at the optimizer's phase: with `constrain()` called by hand
 /// at another step the two do not meet.
 ///
+/// The free steps are known to `LAWN<Opt>`, and to a decorator around it; the schedule takes them
+/// from there. A LAWN that switches by hand alone (`LAWNOptions::kNever`), and one that comes as a
+/// reference to `torch::optim::Optimizer`, have none to give.
+///
 ///     lawn::LAWNSchedule schedule(optimizer, lawn::LAWNScheduleOptions()
 ///                                                .free_steps(2000).total_steps(10000)
 ///                                                .warmup_steps(200).second_warmup_steps(200));
 ///
 /// @throws c10::Error at construction, the optimizer unchanged, if an option is out of its range,
-///         if a group's learning rate is negative or not finite, or if that of every group is 0
+///         if `free_steps` is not LAWN's, if a group's learning rate is negative or not finite, or
+///         if that of every group is 0
 /// @source Gupta et al. 2021, arXiv 2108.05839: warm-up in both phases, decay to zero at the end
-class LAWNSchedule : public detail::SegmentSchedule {
+class LAWNSchedule : public detail::schedule::SegmentSchedule {
  public:
-  LAWNSchedule(torch::optim::Optimizer& optimizer, const LAWNScheduleOptions& options)
-      : SegmentSchedule(optimizer, kWhere, written_out(options), segments(options)) {}
+  /// @param optimizer  must outlive the schedule
+  /// @param options    checked here
+  template <class Opt>
+  LAWNSchedule(Opt& optimizer, const LAWNScheduleOptions& options)
+      : LAWNSchedule(completed(optimizer, options), optimizer) {}
 
  private:
-  static constexpr const char* kWhere = "lawn::LAWNSchedule";
+  static constexpr const char* kWho = "lawn::LAWNSchedule";
 
-  static std::vector<detail::Segment> segments(const LAWNScheduleOptions& options) {
-    const int64_t free = options.free_steps();
+  /// @param options  with free steps
+  LAWNSchedule(const LAWNScheduleOptions& options, torch::optim::Optimizer& optimizer)
+      : SegmentSchedule(optimizer, kWho, written_out(options), segments(options)) {}
+
+  template <class Opt, class = void>
+  struct IsLAWN : std::false_type {};
+  template <class Opt>
+  struct IsLAWN<Opt, std::void_t<decltype(std::declval<const Opt&>().lawn_options().free_steps())>>
+      : std::true_type {};
+
+  template <class Opt>
+  static LAWNScheduleOptions completed([[maybe_unused]] const Opt& optimizer,
+                                       LAWNScheduleOptions options) {
+    if constexpr (IsLAWN<Opt>::value) {
+      const int64_t free_steps = optimizer.lawn_options().free_steps();
+      const bool by_hand = free_steps == std::numeric_limits<int64_t>::max();
+      TORCH_CHECK(!by_hand || options.free_steps(), kWho,
+                  ": expected free_steps for a LAWN that switches by hand, got none");
+      TORCH_CHECK(by_hand || options.free_steps().value_or(free_steps) == free_steps, kWho,
+                  ": expected the free_steps of the LAWN that it is made for, ", free_steps,
+                  ", got ", options.free_steps().value_or(0), "; leave them out to have the same");
+      if (!by_hand) options.free_steps(free_steps);
+    }
+    if (!options.free_steps()) options.free_steps(0);
+    return options;
+  }
+
+  static std::vector<detail::schedule::Segment> segments(const LAWNScheduleOptions& options) {
+    const int64_t free = *options.free_steps();
     const int64_t total = options.total_steps();
     const int64_t first = options.warmup_steps();
     const int64_t second = options.second_warmup_steps();
-    detail::check_steps(kWhere, "free_steps", free);
-    detail::check_steps(kWhere, "second_warmup_steps", second);
-    TORCH_CHECK(first >= 0 && first <= free, kWhere,
+    detail::schedule::check_steps(kWho, "free_steps", free);
+    detail::schedule::check_steps(kWho, "second_warmup_steps", second);
+    TORCH_CHECK(first >= 0 && first <= free, kWho,
                 ": warmup_steps must be in [0, free_steps = ", free, "], got ", first);
-    TORCH_CHECK(total > free && total - free > second, kWhere,
+    TORCH_CHECK(total > free && total - free > second, kWho,
                 ": total_steps must be > free_steps + second_warmup_steps = ", free, " + ", second,
                 ", got ", total);
-    detail::check_total_steps(kWhere, total);
-    detail::check_power(kWhere, options.power());
-    detail::check_factor(kWhere, "free_final_factor", options.free_final_factor());
-    detail::check_factor(kWhere, "final_factor", options.final_factor());
-    return {detail::warmup(first),
-            detail::decay(free - first, options.free_decay(), options.free_final_factor(),
-                          options.power()),
-            detail::warmup(second),
-            detail::decay(total - free - second, options.decay(), options.final_factor(),
-                          options.power())};
+    detail::schedule::check_total_steps(kWho, total);
+    detail::schedule::check_power(kWho, options.power());
+    detail::schedule::check_factor(kWho, "free_final_factor", options.free_final_factor());
+    detail::schedule::check_factor(kWho, "final_factor", options.final_factor());
+    return {detail::schedule::warmup(first),
+            detail::schedule::decay(free - first, options.free_decay(), options.free_final_factor(),
+                                    options.power()),
+            detail::schedule::warmup(second),
+            detail::schedule::decay(total - free - second, options.decay(), options.final_factor(),
+                                    options.power())};
   }
 
   static std::string written_out(const LAWNScheduleOptions& options) {
     std::ostringstream text;
     text.imbue(std::locale::classic());
-    text << "free_steps = " << options.free_steps() << ", total_steps = " << options.total_steps()
+    text << "free_steps = " << *options.free_steps() << ", total_steps = " << options.total_steps()
          << ", warmup_steps = " << options.warmup_steps()
          << ", second_warmup_steps = " << options.second_warmup_steps()
-         << ", free_decay = " << options.free_decay()
-         << ", free_final_factor = " << detail::shortest_decimal(options.free_final_factor())
+         << ", free_decay = " << options.free_decay() << ", free_final_factor = "
+         << detail::schedule::shortest_decimal(options.free_final_factor())
          << ", decay = " << options.decay()
-         << ", power = " << detail::shortest_decimal(options.power())
-         << ", final_factor = " << detail::shortest_decimal(options.final_factor());
+         << ", power = " << detail::schedule::shortest_decimal(options.power())
+         << ", final_factor = " << detail::schedule::shortest_decimal(options.final_factor());
     return text.str();
   }
 };

@@ -14,7 +14,7 @@
 
 #include <lawn/finite_math.h>
 
-namespace lawn::detail {
+namespace lawn::detail::schedule {
 
 /// Shortest decimal that reads back as the same double, whatever the locale: what a checkpoint
 /// compares options by.
@@ -77,4 +77,4 @@ inline void check_base_rates(const std::string& where, const std::vector<double>
               " of ", whose, "; ", remedy);
 }
 
-}  // namespace lawn::detail
+}  // namespace lawn::detail::schedule

@@ -10,7 +10,7 @@
 
 namespace lawn {
 
-/// How a learning rate goes from one value to another; the equations are at `detail::Segment`.
+/// How a learning rate goes from one value to another; the equations are at `detail::schedule::Segment`.
 enum class Decay {
   kNone,        ///< stays where it is
   kLinear,      ///< a straight line
@@ -33,7 +33,7 @@ inline std::ostream& operator<<(std::ostream& stream, Decay decay) {
   return stream << "polynomial";
 }
 
-namespace detail {
+namespace detail::schedule {
 
 /// One piece of a schedule: a factor that goes from `from` to `to` over `steps` steps. With i = 0
 /// ... steps-1 the step inside the segment and p = i / steps,
@@ -98,5 +98,5 @@ inline double factor_at(const std::vector<Segment>& segments, int64_t step) {
   return segments.back().to;
 }
 
-}  // namespace detail
+}  // namespace detail::schedule
 }  // namespace lawn

@@ -17,7 +17,7 @@
 #include <lawn/schedule/option_checks.h>
 #include <lawn/schedule/segment.h>
 
-namespace lawn::detail {
+namespace lawn::detail::schedule {
 
 /// What every schedule of this library is: a list of segments that multiplies each group's base
 /// learning rate.
@@ -170,4 +170,4 @@ inline std::ostream& operator<<(std::ostream& stream, const SegmentSchedule& sch
   return stream << schedule.description();
 }
 
-}  // namespace lawn::detail
+}  // namespace lawn::detail::schedule

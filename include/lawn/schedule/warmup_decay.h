@@ -17,6 +17,7 @@
 
 namespace lawn {
 
+/// Options of `WarmupDecay`.
 struct WarmupDecayOptions {
   /// Steps of linear warm-up, >= 0.
   TORCH_ARG(int64_t, warmup_steps) = 0;
@@ -50,25 +51,28 @@ struct WarmupDecayOptions {
 ///
 /// @throws c10::Error at construction, the optimizer unchanged, if an option is out of its range,
 ///         if a group's learning rate is negative or not finite, or if that of every group is 0
-class WarmupDecay : public detail::SegmentSchedule {
+class WarmupDecay : public detail::schedule::SegmentSchedule {
  public:
+  /// @param optimizer  must outlive the schedule
+  /// @param options    checked here
   WarmupDecay(torch::optim::Optimizer& optimizer, const WarmupDecayOptions& options)
-      : SegmentSchedule(optimizer, kWhere, written_out(options), segments(options)) {}
+      : SegmentSchedule(optimizer, kWho, written_out(options), segments(options)) {}
 
  private:
-  static constexpr const char* kWhere = "lawn::WarmupDecay";
+  static constexpr const char* kWho = "lawn::WarmupDecay";
 
-  static std::vector<detail::Segment> segments(const WarmupDecayOptions& options) {
+  static std::vector<detail::schedule::Segment> segments(const WarmupDecayOptions& options) {
     const int64_t warmup = options.warmup_steps();
     const int64_t total = options.total_steps();
-    detail::check_steps(kWhere, "warmup_steps", warmup);
-    TORCH_CHECK(total > warmup, kWhere, ": total_steps must be > warmup_steps = ", warmup, ", got ",
+    detail::schedule::check_steps(kWho, "warmup_steps", warmup);
+    TORCH_CHECK(total > warmup, kWho, ": total_steps must be > warmup_steps = ", warmup, ", got ",
                 total);
-    detail::check_total_steps(kWhere, total);
-    detail::check_power(kWhere, options.power());
-    detail::check_factor(kWhere, "final_factor", options.final_factor());
-    return {detail::warmup(warmup), detail::decay(total - warmup, options.decay(),
-                                                  options.final_factor(), options.power())};
+    detail::schedule::check_total_steps(kWho, total);
+    detail::schedule::check_power(kWho, options.power());
+    detail::schedule::check_factor(kWho, "final_factor", options.final_factor());
+    return {detail::schedule::warmup(warmup),
+            detail::schedule::decay(total - warmup, options.decay(), options.final_factor(),
+                                    options.power())};
   }
 
   static std::string written_out(const WarmupDecayOptions& options) {
@@ -76,8 +80,8 @@ class WarmupDecay : public detail::SegmentSchedule {
     text.imbue(std::locale::classic());
     text << "warmup_steps = " << options.warmup_steps()
          << ", total_steps = " << options.total_steps() << ", decay = " << options.decay()
-         << ", power = " << detail::shortest_decimal(options.power())
-         << ", final_factor = " << detail::shortest_decimal(options.final_factor());
+         << ", power = " << detail::schedule::shortest_decimal(options.power())
+         << ", final_factor = " << detail::schedule::shortest_decimal(options.final_factor());
     return text.str();
   }
 };
