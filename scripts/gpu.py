@@ -247,7 +247,7 @@ class Session:
         folder = self.state / "train"
         if not self.options.dry_run:
             shutil.rmtree(folder, ignore_errors=True)
-        job = [self.build / "examples/cifar10/cifar10", *JOB]
+        job = [self.build / "examples/apps/cifar10/cifar10", *JOB]
         runs = (("train without a stop", [*job, "--out", folder / "whole"], 0),
                 ("train stopped", [*job, "--out", folder / "stopped", "--stop-after", STOP_AFTER], STOPPED),
                 ("train resumed", [*job, "--out", folder / "stopped", "--resume", folder / "stopped/lawn-adam.pt"], 0))

@@ -103,7 +103,7 @@ class Job:
         self.question, self.cell, self.run = question, cell, run
         self.folder = options.work / f"{run.key}-{options.device}-{options.threads}"
         self.folder.mkdir(parents=True, exist_ok=True)
-        program = options.build / "examples" / run.program / run.program
+        program = options.build / "examples" / "apps" / run.program / run.program
         command = [str(program), *run.arguments(), f"--out={self.folder}", f"--device={options.device}"]
         command += [f"--threads={options.threads}"] if options.threads else []
         root = options.roots.get(dict(run.flags).get("data", ""))
@@ -256,7 +256,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("questions", nargs="*", default=ALL, help=f"of {', '.join(ALL)} [all]")
     parser.add_argument("--size", choices=("cpu", "gpu"), default="cpu", help="hours of two cores, or days of a GPU")
-    parser.add_argument("--build", type=pathlib.Path, help="build folder with examples/cifar10/cifar10 and so on")
+    parser.add_argument("--build", type=pathlib.Path, help="build folder with examples/apps/cifar10/cifar10 and so on")
     parser.add_argument("--work", type=pathlib.Path, help="folder for checkpoints and output of runs at work")
     parser.add_argument("--results", type=pathlib.Path, default=HERE / "results", help="folder of the .jsonl files")
     parser.add_argument(

@@ -67,7 +67,7 @@ class RunTest(unittest.TestCase):
         temporary = tempfile.TemporaryDirectory()
         self.addCleanup(temporary.cleanup)
         self.folder = pathlib.Path(temporary.name)
-        program = self.folder / "build" / "examples" / "cifar10" / "cifar10"
+        program = self.folder / "build" / "examples" / "apps" / "cifar10" / "cifar10"
         program.parent.mkdir(parents=True)
         program.write_text(PROGRAM.format(python=sys.executable))
         program.chmod(0o755)

@@ -5,7 +5,7 @@
 
 #include <memory>
 
-#include "examples/afan/adversarial.h"
+#include "examples/apps/afan/adversarial.h"
 
 namespace {
 

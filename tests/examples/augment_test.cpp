@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "examples/support/augment.h"
+#include "examples/apps/support/augment.h"
 
 #include <ATen/CPUGeneratorImpl.h>
 #include <gtest/gtest.h>

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "examples/support/checkpoint.h"
+#include "examples/apps/support/checkpoint.h"
 
 #include <gtest/gtest.h>
 #include <sys/resource.h>
@@ -16,10 +16,10 @@
 #include <string>
 #include <vector>
 
-#include "examples/support/classification.h"
-#include "examples/support/generated.h"
-#include "examples/support/resnet.h"
-#include "examples/support/trainer.h"
+#include "examples/apps/support/classification.h"
+#include "examples/apps/support/generated.h"
+#include "examples/apps/support/resnet.h"
+#include "examples/apps/support/trainer.h"
 #include "tests/examples/temporary_folder.h"
 #include "tests/support/refusal.h"
 

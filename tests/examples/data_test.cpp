@@ -9,9 +9,9 @@
 #include <string>
 #include <vector>
 
-#include "examples/support/cifar10.h"
-#include "examples/support/generated.h"
-#include "examples/support/idx.h"
+#include "examples/apps/support/cifar10.h"
+#include "examples/apps/support/generated.h"
+#include "examples/apps/support/idx.h"
 #include "tests/examples/temporary_folder.h"
 #include "tests/support/refusal.h"
 

@@ -7,8 +7,8 @@
 #include <cmath>
 #include <memory>
 
-#include "examples/eman/fixmatch.h"
-#include "examples/eman/teacher.h"
+#include "examples/apps/eman/fixmatch.h"
+#include "examples/apps/eman/teacher.h"
 #include "tests/support/refusal.h"
 
 namespace {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "examples/support/flags.h"
+#include "examples/apps/support/flags.h"
 
 #include <gtest/gtest.h>
 

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "examples/support/interactions.h"
+#include "examples/apps/support/interactions.h"
 
 #include <gtest/gtest.h>
 #include <torch/torch.h>
@@ -11,8 +11,8 @@
 #include <tuple>
 #include <vector>
 
-#include "examples/support/generated_interactions.h"
-#include "examples/support/unseen_items.h"
+#include "examples/apps/support/generated_interactions.h"
+#include "examples/apps/support/unseen_items.h"
 #include "tests/support/refusal.h"
 
 namespace {

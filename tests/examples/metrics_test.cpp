@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "examples/support/metrics.h"
+#include "examples/apps/support/metrics.h"
 
 #include <gtest/gtest.h>
 #include <lawn/lawn.h>
@@ -9,12 +9,12 @@
 #include <string>
 #include <vector>
 
-#include "examples/support/history.h"
-#include "examples/support/networks.h"
-#include "examples/support/progress.h"
-#include "examples/support/resnet.h"
-#include "examples/support/table.h"
-#include "examples/support/vgg.h"
+#include "examples/apps/support/history.h"
+#include "examples/apps/support/networks.h"
+#include "examples/apps/support/progress.h"
+#include "examples/apps/support/resnet.h"
+#include "examples/apps/support/table.h"
+#include "examples/apps/support/vgg.h"
 
 namespace {
 

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <gtest/gtest.h>
-#include <lawn/companions/mimic_norm.h>
+#include <lawn/companions/mimicnorm/mimic_norm.h>
 #include <torch/torch.h>
 
-#include "examples/mimicnorm/kept_bytes.h"
-#include "examples/mimicnorm/network.h"
+#include "examples/apps/mimicnorm/kept_bytes.h"
+#include "examples/apps/mimicnorm/network.h"
 
 namespace {
 

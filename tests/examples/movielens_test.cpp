@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "examples/support/movielens.h"
+#include "examples/apps/support/movielens.h"
 
 #include <gtest/gtest.h>
 #include <torch/torch.h>

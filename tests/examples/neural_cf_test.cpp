@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "examples/support/neural_cf.h"
+#include "examples/apps/support/neural_cf.h"
 
 #include <gtest/gtest.h>
 #include <lawn/lawn.h>

@@ -8,7 +8,7 @@
 #include <gtest/gtest.h>
 #include <torch/torch.h>
 
-#include "examples/support/optimizers.h"
+#include "examples/apps/support/optimizers.h"
 #include "tests/support/refusal.h"
 
 namespace {

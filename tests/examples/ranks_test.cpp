@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "examples/support/ranks.h"
+#include "examples/apps/support/ranks.h"
 
 #include <gtest/gtest.h>
 #include <torch/torch.h>
@@ -8,8 +8,8 @@
 #include <string>
 #include <vector>
 
-#include "examples/support/distributed.h"
-#include "examples/support/run_options.h"
+#include "examples/apps/support/distributed.h"
+#include "examples/apps/support/run_options.h"
 #include "tests/support/refusal.h"
 
 namespace {

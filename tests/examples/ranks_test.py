@@ -74,7 +74,7 @@ def trains_as_one_process(folder: pathlib.Path) -> None:
     job = [*JOB, "--epochs", "3", "--compare"]
     code, plain = run([*job, "--out", str(whole)])
     check(code == 0, f"the plain run ended with {code}:\n{plain}")
-    for ranks in (0, 1, 2, 3, 4):  # none: without mpirun
+    for ranks in (0, 2, 4):  # none: without mpirun; others are below
         out = folder / f"on-{ranks}"
         code, output = run([*job, *RANKS, "--out", str(out)], launcher=mpirun(ranks) if ranks else [])
         check(code == 0, f"{ranks} ranks ended with {code}:\n{output}")

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "examples/support/recommendation.h"
+#include "examples/apps/support/recommendation.h"
 
 #include <gtest/gtest.h>
 #include <lawn/lawn.h>
@@ -15,8 +15,8 @@
 #include <utility>
 #include <vector>
 
-#include "examples/support/generated_interactions.h"
-#include "examples/support/trainer.h"
+#include "examples/apps/support/generated_interactions.h"
+#include "examples/apps/support/trainer.h"
 #include "tests/examples/temporary_folder.h"
 #include "tests/support/refusal.h"
 

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "examples/support/run_record.h"
+#include "examples/apps/support/run_record.h"
 
 #include <gtest/gtest.h>
 #include <torch/torch.h>

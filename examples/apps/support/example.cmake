@@ -1,0 +1,32 @@
+# SPDX-License-Identifier: Apache-2.0
+#
+# What the training programs' projects share.
+
+if(NOT TARGET lawn::lawn)
+  find_package(lawn REQUIRED OPTIONAL_COMPONENTS mpi)
+endif()
+
+# The program `name` of main.cpp; inside lawn's own build also its test examples_<name>_test, by a SCRIPT of tests/examples that
+# takes the path of the program.
+function(lawn_add_example name script)
+  add_executable(${name} main.cpp)
+  target_link_libraries(${name} PRIVATE lawn::lawn)
+  target_include_directories(${name} PRIVATE ../../..) # examples/apps/support/...
+
+  if(TARGET lawn_test_main) # spares half of a compile
+    lawn_precompile_torch(${name})
+  endif()
+
+  find_package(ZLIB QUIET)
+  if(ZLIB_FOUND) # gzipped IDX files are read as they are
+    target_link_libraries(${name} PRIVATE ZLIB::ZLIB)
+    target_compile_definitions(${name} PRIVATE LAWN_EXAMPLES_ZLIB)
+  endif()
+
+  if(LAWN_BUILD_TESTS)
+    find_package(Python3 REQUIRED COMPONENTS Interpreter)
+    add_test(NAME examples_${name}_test
+             COMMAND "${Python3_EXECUTABLE}" -B "${PROJECT_SOURCE_DIR}/../../../tests/examples/${script}" $<TARGET_FILE:${name}>)
+    set_tests_properties(examples_${name}_test PROPERTIES TIMEOUT 600 ENVIRONMENT "OMP_WAIT_POLICY=PASSIVE")
+  endif()
+endfunction()

@@ -1,0 +1,98 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <c10/util/Exception.h>
+
+#include <cstdint>
+#include <string>
+
+#include "examples/apps/support/cifar10.h"
+#include "examples/apps/support/dataset.h"
+#include "examples/apps/support/flags.h"
+#include "examples/apps/support/generated.h"
+#include "examples/apps/support/idx.h"
+
+namespace examples {
+
+/// Which images a program trains on, as its command line says.
+struct ImageOptions {
+  std::string data = "generated";
+  std::string root = ".";
+  std::string network = "resnet20";
+  int64_t train_size = 0;
+  int64_t test_size = 0;
+  int64_t validation = 0;
+  int64_t probe_size = 1000;
+  bool augment = false;
+  GeneratedOptions generated;  ///< what is drawn where --data and the sizes do not say otherwise
+
+  /// Declares the flags of programs that train the networks of make_network().
+  void add_images(Flags& flags) {
+    add_data(flags);
+    flags.add("network", &network, "what to train; vgg and mlp have no normalisation")
+        .choices({"resnet20", "resnet18", "vgg", "mlp"});
+    add_sizes(flags);
+    flags.add("augment", &augment, "crop and flip at random");
+  }
+
+  /// Declares the flags that say which data.
+  void add_data(Flags& flags) {
+    flags.add("data", &data, "what to train on; generated needs no files")
+        .choices({"generated", "cifar10", "fashion-mnist", "mnist"});
+    flags.add("root", &root, "folder of the data's files").incidental();
+  }
+
+  /// Declares the flags that say how much of them.
+  void add_sizes(Flags& flags) {
+    flags
+        .add("train-size", &train_size,
+             "train on that many images, classes in equal shares; 0 is all (generated: " +
+                 std::to_string(generated.train_size) + ")")
+        .range(0, 1e6);
+    flags
+        .add("test-size", &test_size,
+             "test on that many; 0 is all (generated: " + std::to_string(generated.test_size) + ")")
+        .range(0, 1e6);
+    flags
+        .add("validation", &validation,
+             "hold that many training images out and test on them, so that settings can be chosen "
+             "without the test images; 0 is none")
+        .range(0, 1e6);
+    flags.add("probe-size", &probe_size, "images of each half that every epoch is measured on")
+        .range(1, 1e6);
+  }
+
+  /// @throws c10::Error for flags that contradict each other
+  void check_images() const {
+    TORCH_CHECK(validation == 0 || test_size == 0,
+                "--validation tests on the images that it holds out: leave --test-size out");
+  }
+
+  /// The images, in host memory. Generated ones do not depend on --seed: runs share them.
+  /// @throws c10::Error that names the file or the size that is wrong
+  Split load_images() const {
+    if (data == "generated") {
+      GeneratedOptions drawn = generated;
+      if (train_size > 0) drawn.train_size = train_size;
+      if (test_size > 0) drawn.test_size = test_size;
+      const int64_t trained = drawn.train_size;
+      drawn.train_size += validation;
+      const Split split = generate_images(drawn);
+      return validation == 0 ? split : hold_out(split.train, trained, validation, 0);
+    }
+    Split split;
+    if (data == "cifar10") split = load_cifar10(root);
+    if (data == "fashion-mnist") split = load_mnist(root, "Fashion-MNIST");
+    if (data == "mnist") split = load_mnist(root, "MNIST");
+    if (validation > 0) return hold_out(split.train, train_size, validation, 0);
+    return {subset(split.train, train_size, 0), subset(split.test, test_size, 0)};
+  }
+
+  /// "1000 generated images (2000 to test)", for the line that heads a job.
+  std::string images_text(const Split& split) const {
+    return std::to_string(split.train.size()) + " " + split.train.name + " (" +
+           std::to_string(split.test.size()) + (validation > 0 ? " held out" : "") + " to test)";
+  }
+};
+
+}  // namespace examples

@@ -1,0 +1,134 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <ATen/Functions.h>
+#include <ATen/TensorOperators.h>
+#include <ATen/core/grad_mode.h>
+
+#include <algorithm>
+#include <cmath>
+#include <vector>
+
+#include "examples/apps/support/augment.h"
+#include "examples/apps/support/classifier.h"
+#include "examples/apps/support/dataset.h"
+#include "examples/apps/support/ranks.h"
+
+namespace examples {
+
+/// Below this norm of d loss / d logits = softmax(logits) - one_hot(label) an example counts as one
+/// whose gradient has vanished: it moves no weight any more. (The norm is at most sqrt(2).)
+constexpr double kVanishedGradient = 1e-4;
+
+/// Bins of equal width into which the expected calibration error sorts confidences.
+constexpr int64_t kCalibrationBins = 15;
+
+/// What a network makes of a data set, as means over its examples.
+struct Evaluation {
+  double loss = 0;         ///< cross-entropy, in nats
+  double accuracy = 0;     ///< share of examples whose largest logit is the label's
+  double logit_norm = 0;   ///< Euclidean norm of an example's logits
+  double vanished = 0;     ///< share of examples with a gradient below kVanishedGradient
+  double calibration = 0;  ///< expected calibration error over kCalibrationBins
+};
+
+/// How a batch is fed to a network.
+struct Feeding {
+  ChannelStatistics statistics;
+  at::Device device = at::kCPU;
+  at::ScalarType precision = at::kFloat;  ///< kFloat, or what autocast computes in
+  bool channels_last = true;
+
+  /// Lays a network out as its input is, on the device. Call it before an optimizer makes its
+  /// state.
+  void place(torch::nn::Module& network) const {
+    network.to(device);
+    if (channels_last) to_channels_last(network);
+  }
+
+  /// What a network is given for a batch of bytes.
+  at::Tensor input(const at::Tensor& images) const {
+    const auto format =
+        channels_last ? at::MemoryFormat::ChannelsLast : at::MemoryFormat::Contiguous;
+    return normalise(images.contiguous(format), statistics);
+  }
+
+  /// The network's float32 logits for a batch of bytes.
+  at::Tensor logits(Classifier& network, const at::Tensor& images) const {
+    const at::Tensor normalised = input(images);
+    const Autocast autocast(device, precision);
+    return network.forward(normalised).to(at::kFloat);
+  }
+};
+
+/// Sums over examples of what Evaluation holds: float64 [4], on the logits' device.
+inline at::Tensor metric_sums(const at::Tensor& logits, const at::Tensor& labels) {
+  const at::Tensor log_probabilities = logits.to(at::kDouble).log_softmax(1);
+  const at::Tensor loss = -log_probabilities.gather(1, labels.unsqueeze(1)).squeeze(1);
+  // 1 - p of the label as -expm1(log p): with p next to 1 the subtraction would leave rounding.
+  const at::Tensor gradient =
+      log_probabilities.exp().scatter(1, labels.unsqueeze(1), loss.neg().expm1().unsqueeze(1));
+  return at::stack({loss.sum(), logits.argmax(1).eq(labels).sum().to(at::kDouble),
+                    logits.to(at::kDouble).norm(2, {1}).sum(),
+                    gradient.norm(2, {1}).lt(kVanishedGradient).sum().to(at::kDouble)});
+}
+
+/// How far accuracy and confidence lie apart, for confidences in bins ((b-1)/B, b/B]: float64 [B]
+/// on the logits' device. The expected calibration error is the sum of their sizes over all
+/// examples:
+///   ECE = sum_b |gap_b| / N,   gap_b = sum over i in bin b of ([argmax_i = label_i] - max_c p_ic)
+/// @source Guo et al. 2017, arXiv 1706.04599, eq. 3, with B = 15
+inline at::Tensor calibration_gaps(const at::Tensor& logits, const at::Tensor& labels) {
+  const auto [confidence, predicted] = logits.to(at::kDouble).softmax(1).max(1);
+  const at::Tensor bin =
+      (confidence * kCalibrationBins).ceil().sub(1).clamp(0, kCalibrationBins - 1).to(at::kLong);
+  const at::Tensor bins = at::arange(kCalibrationBins, labels.options());
+  // A product with ones and zeros, not index_add_: the same bits every time on a GPU, too.
+  const at::Tensor member = bin.unsqueeze(0).eq(bins.unsqueeze(1)).to(at::kDouble);
+  return member.mv(predicted.eq(labels).to(at::kDouble) - confidence);
+}
+
+/// Runs a network over a data set in evaluation mode, without graph, in batches, each rank over its
+/// part: all get the figures of the whole.
+/// @note waits for the device; leaves the network in the mode in which it was
+inline Evaluation evaluate(Classifier& network, const Dataset& data, const Feeding& feeding,
+                           Ranks& ranks = alone(), int64_t batch_size = 500) {
+  const at::NoGradGuard no_grad;
+  const bool was_training = network.is_training();
+  network.eval();
+  at::Tensor sums = at::zeros({4}, data.images.options().dtype(at::kDouble));
+  at::Tensor gaps = at::zeros({kCalibrationBins}, sums.options());
+  const Part mine = ranks.part(0, data.size());
+  for (int64_t begin = mine.begin; begin < mine.end; begin += batch_size) {
+    const int64_t end = std::min(begin + batch_size, mine.end);
+    const at::Tensor logits = feeding.logits(network, data.images.slice(0, begin, end));
+    const at::Tensor labels = data.labels.slice(0, begin, end);
+    sums += metric_sums(logits, labels);
+    gaps += calibration_gaps(logits, labels);
+  }
+  network.train(was_training);
+  for (const at::Tensor& part : {sums, gaps}) ranks.sum_(part);
+  const at::Tensor means =
+      (at::cat({sums, gaps.abs().sum().unsqueeze(0)}) / static_cast<double>(data.size())).cpu();
+  const auto* mean = means.const_data_ptr<double>();
+  return {mean[0], mean[1], mean[2], mean[3], mean[4]};
+}
+
+/// Euclidean norm of each tensor, in one read from the device.
+inline std::vector<double> norms(const std::vector<at::Tensor>& tensors) {
+  const at::NoGradGuard no_grad;
+  std::vector<at::Tensor> each;
+  for (const at::Tensor& tensor : tensors) each.push_back(tensor.to(at::kDouble).norm());
+  const at::Tensor host = at::stack(each).cpu();
+  const auto* values = host.const_data_ptr<double>();
+  return std::vector<double>(values, values + host.numel());
+}
+
+/// Euclidean norm of several tensors as one vector, from the norm of each.
+inline double joint_norm(const std::vector<double>& norms) {
+  double squares = 0;
+  for (const double norm : norms) squares += norm * norm;
+  return std::sqrt(squares);
+}
+
+}  // namespace examples

@@ -1,0 +1,48 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <torch/nn/modules/linear.h>
+
+#include <string>
+#include <vector>
+
+#include "examples/apps/support/classifier.h"
+
+namespace examples {
+
+/// What tells one MLP from another.
+struct MLPOptions {
+  int64_t inputs = 784;                      ///< channels times height times width of an image
+  std::vector<int64_t> hidden = {256, 256};  ///< units of each hidden layer
+  int64_t classes = 10;
+};
+
+/// Linear layers with ReLU between them and no normalisation: up to its biases positively
+/// homogeneous in every weight, and so small that thousands of steps take seconds. It starts as
+/// LibTorch's linear layers do, with weights of variance 1 / (3 fan-in): their norms have room to
+/// grow, which those of VGG's larger start lack.
+class MLPImpl : public Classifier {
+ public:
+  explicit MLPImpl(const MLPOptions& options) : head_(nullptr) {
+    int64_t in = options.inputs;
+    for (size_t layer = 0; layer < options.hidden.size(); ++layer) {
+      hidden_.push_back(register_module("hidden" + std::to_string(layer + 1),
+                                        torch::nn::Linear(in, options.hidden[layer])));
+      in = options.hidden[layer];
+    }
+    head_ = register_module("head", torch::nn::Linear(in, options.classes));
+  }
+
+  at::Tensor forward(const at::Tensor& images) override {
+    at::Tensor x = images.flatten(1);
+    for (auto& layer : hidden_) x = at::relu(layer(x));
+    return head_(x);
+  }
+
+ private:
+  std::vector<torch::nn::Linear> hidden_;
+  torch::nn::Linear head_;
+};
+TORCH_MODULE(MLP);
+
+}  // namespace examples

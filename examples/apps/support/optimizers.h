@@ -1,0 +1,203 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <lawn/lawn.h>
+#include <lawn/optim/lamb.h>
+#include <lawn/optim/lars.h>
+#include <lawn/schedule/lawn_schedule.h>
+#include <lawn/schedule/warmup_decay.h>
+#include <torch/optim/adam.h>
+#include <torch/optim/adamw.h>
+#include <torch/optim/sgd.h>
+
+#include <algorithm>
+#include <memory>
+#include <ostream>
+#include <string>
+#include <type_traits>
+#include <utility>
+#include <vector>
+
+#include "examples/apps/support/ablation.h"
+
+namespace examples {
+
+/// An optimizer with its learning-rate schedule, whatever their types.
+class Stepper {
+ public:
+  virtual ~Stepper() = default;
+
+  virtual torch::optim::Optimizer& optimizer() = 0;
+  /// The learning rate of the next step; call it once after each optimizer().step().
+  virtual void advance_schedule() = 0;
+  /// Whether LAWN holds the norms by now; always false without LAWN.
+  virtual bool constrained() const = 0;
+  /// LAWN's report on each layer; nothing without LAWN.
+  virtual void print_report(std::ostream& out) const = 0;
+  virtual void save(torch::serialize::OutputArchive& archive) const = 0;
+  virtual void load(torch::serialize::InputArchive& archive) = 0;
+
+  double learning_rate() { return optimizer().param_groups().front().options().get_lr(); }
+};
+
+template <class Optimizer>
+struct IsLAWN : std::false_type {};
+template <class Base>
+struct IsLAWN<lawn::LAWN<Base>> : std::true_type {};
+
+template <class Optimizer, class = void>
+struct HasPhase : std::false_type {};
+template <class Optimizer>
+struct HasPhase<Optimizer, std::void_t<decltype(std::declval<Optimizer>().phase())>>
+    : std::true_type {};
+
+template <class Optimizer, class Schedule>
+class TypedStepper : public Stepper {
+ public:
+  /// @param optimizer_arguments  what the optimizer is constructed of, in place
+  template <class ScheduleOptions, class... OptimizerArguments>
+  explicit TypedStepper(const ScheduleOptions& schedule,
+                        OptimizerArguments&&... optimizer_arguments)
+      : optimizer_(std::forward<OptimizerArguments>(optimizer_arguments)...),
+        schedule_(optimizer_, schedule) {}
+
+  torch::optim::Optimizer& optimizer() override { return optimizer_; }
+  void advance_schedule() override { schedule_.step(); }
+
+  bool constrained() const override {
+    if constexpr (HasPhase<Optimizer>::value)
+      return optimizer_.phase() == lawn::Phase::kConstrained;
+    return false;
+  }
+
+  void print_report(std::ostream& out) const override {
+    if constexpr (IsLAWN<Optimizer>::value) out << optimizer_.report();
+  }
+
+  void save(torch::serialize::OutputArchive& archive) const override {
+    torch::serialize::OutputArchive optimizer;
+    torch::serialize::OutputArchive schedule;
+    optimizer_.save(optimizer);
+    schedule_.save(schedule);
+    archive.write("optimizer", optimizer);
+    archive.write("schedule", schedule);
+  }
+
+  void load(torch::serialize::InputArchive& archive) override {
+    torch::serialize::InputArchive optimizer;
+    torch::serialize::InputArchive schedule;
+    archive.read("optimizer", optimizer);
+    archive.read("schedule", schedule);
+    optimizer_.load(optimizer);
+    schedule_.load(schedule);
+  }
+
+ private:
+  Optimizer optimizer_;
+  Schedule schedule_;
+};
+
+/// LibTorch's, and lawn's.
+inline const std::vector<std::string> kOptimizers = {
+    "sgd", "adam", "adamw", "fused-sgd", "fused-adam", "fused-adamw", "lamb", "lars"};
+
+/// Parts of LAWN that can be taken away, to see what the others do. To do without the free phase
+/// takes no more than free_steps 0.
+inline const std::vector<std::string> kAblations = {"none", "projection", "rescaling"};
+
+/// What the optimizer of a run is.
+struct StepperOptions {
+  std::string optimizer = "adam";  ///< one of kOptimizers; sgd and lars have momentum 0.9
+  double learning_rate = 1e-3;
+  double weight_decay = 0;
+  bool lawn = false;
+  std::string ablate = "none";     ///< one of kAblations; what is missing of LAWN
+  bool two_part_schedule = false;  ///< LAWN's schedule without LAWN, as a control
+  int64_t free_steps = 0;          ///< of LAWN, and the first part of its schedule
+  int64_t warmup_steps =
+      0;  ///< of linear warm-up: at the start, and with LAWN after the switch too
+  int64_t total_steps = 0;
+  double final_factor = 0;  ///< share of the learning rate that is left at the end
+
+  /// Without LAWN.
+  lawn::WarmupDecayOptions schedule() const {
+    return lawn::WarmupDecayOptions()
+        .warmup_steps(warmup_steps)
+        .total_steps(total_steps)
+        .decay(lawn::Decay::kCosine)
+        .final_factor(final_factor);
+  }
+};
+
+namespace detail {
+
+template <class Base>
+std::unique_ptr<Stepper> make_stepper(Base&& base, const lawn::Subnetwork& constrained,
+                                      const StepperOptions& options) {
+  if (!options.lawn && !options.two_part_schedule) {
+    return std::make_unique<TypedStepper<Base, lawn::WarmupDecay>>(options.schedule(),
+                                                                   std::move(base));
+  }
+  const auto two_part = lawn::LAWNScheduleOptions()
+                            .free_steps(options.free_steps)
+                            .total_steps(options.total_steps)
+                            .warmup_steps(std::min(options.warmup_steps, options.free_steps))
+                            .second_warmup_steps(options.warmup_steps)
+                            .decay(lawn::Decay::kCosine)
+                            .final_factor(options.final_factor);
+  if (!options.lawn) {
+    return std::make_unique<TypedStepper<Base, lawn::LAWNSchedule>>(two_part, std::move(base));
+  }
+  if (options.ablate != "none") {
+    TORCH_CHECK(options.ablate == "projection" || options.ablate == "rescaling",
+                "unknown part of LAWN '", options.ablate, "'; expected one of ", kAblations);
+    TORCH_CHECK(options.weight_decay == 0, "LAWN without its ", options.ablate,
+                ": expected no weight decay, got ", options.weight_decay,
+                ": its effect could not be told from that of the missing part");
+    const Ablation parts = {options.ablate != "projection", options.ablate != "rescaling"};
+    return std::make_unique<TypedStepper<AblatedLAWN<Base>, lawn::LAWNSchedule>>(
+        two_part, std::move(base), constrained, options.free_steps, parts);
+  }
+  return std::make_unique<TypedStepper<lawn::LAWN<Base>, lawn::LAWNSchedule>>(
+      two_part, std::move(base), constrained, lawn::LAWNOptions().free_steps(options.free_steps));
+}
+
+}  // namespace detail
+
+/// The optimizer of a run and its schedule: warm-up and cosine decay without LAWN; with it,
+/// or with its two-part schedule, warm-up and hold up to the switch, then the same once more.
+/// @throws c10::Error for an unknown name, and what the optimizer, LAWN and the schedule refuse
+inline std::unique_ptr<Stepper> make_stepper(const std::vector<at::Tensor>& parameters,
+                                             const lawn::Subnetwork& constrained,
+                                             const StepperOptions& options) {
+  const std::string& name = options.optimizer;
+  const auto make = [&](auto&& base) {
+    return detail::make_stepper(std::forward<decltype(base)>(base), constrained, options);
+  };
+  const auto sgd = torch::optim::SGDOptions(options.learning_rate)
+                       .momentum(0.9)
+                       .weight_decay(options.weight_decay);
+  const auto adam =
+      torch::optim::AdamOptions(options.learning_rate).weight_decay(options.weight_decay);
+  const auto adamw =
+      torch::optim::AdamWOptions(options.learning_rate).weight_decay(options.weight_decay);
+  if (name == "sgd") return make(torch::optim::SGD(parameters, sgd));
+  if (name == "adam") return make(torch::optim::Adam(parameters, adam));
+  if (name == "adamw") return make(torch::optim::AdamW(parameters, adamw));
+  if (name == "fused-sgd") return make(lawn::FusedSGD(parameters, sgd));
+  if (name == "fused-adam") return make(lawn::FusedAdam(parameters, adam));
+  if (name == "fused-adamw") return make(lawn::FusedAdamW(parameters, adamw));
+  if (name == "lamb") {
+    return make(lawn::LAMB(
+        parameters, lawn::LAMBOptions(options.learning_rate).weight_decay(options.weight_decay)));
+  }
+  if (name == "lars") {
+    return make(lawn::LARS(
+        parameters,
+        lawn::LARSOptions(options.learning_rate).momentum(0.9).weight_decay(options.weight_decay)));
+  }
+  TORCH_CHECK(false, "unknown optimizer '", name, "'; expected one of ", kOptimizers);
+  return nullptr;  // not reached; gcc does not see that without optimisation
+}
+
+}  // namespace examples

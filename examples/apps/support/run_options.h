@@ -1,0 +1,205 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <ATen/Context.h>
+#include <ATen/Parallel.h>
+#include <torch/cuda.h>
+
+#include <filesystem>
+#include <iostream>
+#include <string>
+#include <vector>
+
+#include "examples/apps/support/checkpoint.h"
+#include "examples/apps/support/flags.h"
+#include "examples/apps/support/optimizers.h"
+
+namespace examples {
+
+/// What every training program takes from its command line, whatever it trains.
+struct RunOptions {
+  std::string optimizer = "adam";
+  bool lawn = false;
+  bool compare = false;
+  std::string select = "walk";
+  std::string ablate = "none";
+  int64_t epochs = 24;
+  int64_t batch_size = 64;
+  double learning_rate = 0;
+  double weight_decay = 0;
+  double free_fraction = 0.2;
+  double warmup = 0.05;
+  double final_factor = 0;
+  bool two_part_schedule = false;
+  int64_t seed = 0;
+  std::string device = "auto";
+  int64_t threads = 0;
+  std::string out = "out";
+  int64_t checkpoint_every = 0;
+  double stop_after = 0;
+  std::string resume;
+
+  bool many = false;                      ///< a program that trains several networks in any case
+  std::vector<std::string> command_line;  ///< as it was given
+  Settings settings;                      ///< of all flags that change what a run computes
+
+  /// Declares the flags that say how to train, without LAWN's.
+  /// @param optimizers  that the program knows
+  void add_optimization(Flags& flags, const std::vector<std::string>& optimizers) {
+    flags.add("optimizer", &optimizer, "LibTorch's, or lawn's fused ones").choices(optimizers);
+    flags.add("epochs", &epochs, "passes over the training data").range(1, 1e6);
+    flags.add("batch-size", &batch_size, "samples a step").range(1, 1e7);
+    flags.add("lr", &learning_rate, "learning rate; 0 is 0.05 for sgd, 0.001 for the others")
+        .range(0, 1e3);
+    flags.add("weight-decay", &weight_decay, "as the optimizer understands it").range(0, 1e3);
+    flags
+        .add("warmup", &warmup,
+             "share of the steps that the learning rate rises; with LAWN, after the switch too")
+        .range(0, 0.1);
+    flags
+        .add("final-factor", &final_factor,
+             "share of the learning rate at which its decay, a half cosine, ends")
+        .range(0, 1);
+    flags.add("seed", &seed, "of the weights and of all that is drawn in training").range(0, 1e15);
+  }
+
+  /// Declares the flags that say how to train, plain or with LAWN.
+  void add_training(Flags& flags) {
+    add_optimization(flags, kOptimizers);
+    flags.add("lawn", &lawn, "train with LAWN around the optimizer").incidental();
+    flags.add("compare", &compare, "train plain and with LAWN from one seed").incidental();
+    flags
+        .add("select", &select,
+             "what LAWN constrains: the sub-network that the walk finds, or all weights")
+        .choices({"walk", "all"});
+    flags.add("ablate", &ablate, "part of LAWN to leave out, to see what the rest does")
+        .choices(kAblations);
+    flags.add("free-fraction", &free_fraction, "share of the steps before LAWN constrains")
+        .range(0, 0.9);
+    flags.add("two-part-schedule", &two_part_schedule,
+              "train the plain optimizer with LAWN's schedule too, as a control");
+  }
+
+  /// Declares the flags that say where to run, what to keep and when to stop.
+  void add_running(Flags& flags) {
+    flags.add("device", &device, "").choices({"auto", "cpu", "cuda"});
+    flags.add("threads", &threads, "of the CPU; 0 leaves the choice to torch").range(0, 1024);
+    flags.add("out", &out, "folder for records, CSV files and checkpoints").incidental();
+    flags
+        .add("checkpoint-every", &checkpoint_every,
+             "epochs between checkpoints; 0 saves at the end and on Ctrl-C only")
+        .range(0, 1e6)
+        .incidental();
+    flags.add("stop-after", &stop_after, "seconds after which to stop as on Ctrl-C; 0 is never")
+        .range(0, 1e9)
+        .incidental();
+    flags
+        .add("resume", &resume,
+             "checkpoint to go on from; the folder of all where several networks are trained")
+        .incidental();
+  }
+
+  /// Reads a command line by flags that are all declared.
+  /// @return false if only --help was asked for, which is then printed
+  /// @throws c10::Error as Flags::parse() does, and for flags that contradict each other
+  bool parse(Flags& flags, int argc, char** argv) {
+    if (!flags.parse(argc, argv)) {
+      std::cout << flags.help();
+      return false;
+    }
+    TORCH_CHECK(!(lawn && compare), "--compare trains with and without LAWN: leave --lawn out");
+    TORCH_CHECK(ablate == "none" || lawn || compare, "--ablate ", ablate,
+                ": takes a part of LAWN away; expected --lawn or --compare beside it");
+    TORCH_CHECK(ablate == "none" || weight_decay == 0, "--ablate ", ablate,
+                ": expected --weight-decay 0, got ", weight_decay,
+                ": its effect could not be told from that of the missing part");
+    command_line.assign(argv, argv + argc);
+    settings = flags.essential_values();
+    return true;
+  }
+
+  /// @param place  of this process among those of the machine, which share its GPUs
+  at::Device torch_device(int64_t place = 0) const {
+    const bool cuda = device == "cuda" || (device == "auto" && torch::cuda::is_available());
+    TORCH_CHECK(!cuda || torch::cuda::is_available(), "--device cuda: no CUDA device was found");
+    if (!cuda) return at::kCPU;
+    const auto devices = static_cast<int64_t>(torch::cuda::device_count());
+    return {at::kCUDA, static_cast<c10::DeviceIndex>(place % devices)};
+  }
+
+  /// The optimizer's usual learning rate, unless --lr gives another.
+  double rate() const {
+    if (learning_rate > 0) return learning_rate;
+    return optimizer == "sgd" || optimizer == "fused-sgd" ? 0.05 : 1e-3;
+  }
+
+  /// Plain, with LAWN, or both.
+  std::vector<bool> runs() const {
+    if (compare) return {false, true};
+    return {lawn};
+  }
+
+  /// What decides the runs of a program, in lines.
+  std::string job() const {
+    return lines(settings) + "lawn " + (lawn ? "on" : "off") + "\ncompare " +
+           (compare ? "on" : "off") + "\n";
+  }
+
+  /// "adam", "lawn-adam" or "lawn-adam-without-rescaling": names a run's files.
+  std::string run_name(bool with_lawn) const {
+    if (!with_lawn) return optimizer;
+    return "lawn-" + optimizer + (ablate == "none" ? "" : "-without-" + ablate);
+  }
+
+  /// The checkpoint that a run goes on from, empty if it starts anew. With --compare --resume names
+  /// a folder: a run whose checkpoint is not there had not begun.
+  std::string resumed_checkpoint(bool with_lawn) const {
+    if (resume.empty() || !std::filesystem::is_directory(resume)) {
+      TORCH_CHECK(resume.empty() || !compare, "--resume ", resume,
+                  ": with --compare name the folder that holds the checkpoints of both runs");
+      return resume;
+    }
+    return resumed_from_folder(run_name(with_lawn), /*begun=*/!(compare && with_lawn));
+  }
+
+  /// The same of one of several runs. --resume names the folder of all; a run whose checkpoint is
+  /// not there had not begun.
+  /// @param begun  the run must have, as the first of a program
+  std::string resumed_from_folder(const std::string& run, bool begun) const {
+    if (resume.empty()) return "";
+    TORCH_CHECK(std::filesystem::is_directory(resume), "--resume ", resume,
+                ": expected the folder that holds the checkpoints of all runs");
+    const std::filesystem::path path = std::filesystem::path(resume) / (run + ".pt");
+    const bool there = std::filesystem::exists(path);
+    TORCH_CHECK(there || !begun, "--resume ", resume, ": there is no ", path.filename().string(),
+                " in that folder");
+    return there ? path.string() : "";
+  }
+
+  /// Whether more than one network is trained, so that --resume takes a folder.
+  bool several() const { return many || compare; }
+
+  /// "adam without and with LAWN, 3 epochs of batches of 64", for the line that heads a job.
+  std::string summary() const {
+    return optimizer +
+           (compare ? " without and with LAWN"
+            : lawn  ? " with LAWN"
+                    : "") +
+           ", " + std::to_string(epochs) + " epochs of batches of " + std::to_string(batch_size);
+  }
+
+  /// Threads, and kernels that give the same bits each time.
+  void apply_to_torch() const {
+    if (threads > 0) at::set_num_threads(static_cast<int>(threads));
+    at::globalContext().setBenchmarkCuDNN(false);
+    at::globalContext().setDeterministicCuDNN(true);
+  }
+};
+
+/// " on cpu with 2 threads".
+inline std::string device_text(at::Device device) {
+  return " on " + device.str() +
+         (device.is_cpu() ? " with " + std::to_string(at::get_num_threads()) + " threads" : "");
+}
+
+}  // namespace examples
