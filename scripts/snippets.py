@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
-"""Writes each C++ block of a Markdown page as a program, so that what the page shows is compiled and run as a test.
+"""Writes each C++ block of Markdown pages as a program, so that what the pages show is compiled and run as a test.
 
-usage: readme_snippets.py PAGE FOLDER        prints the names, separated by semicolons, and writes FOLDER/<name>.cpp
+usage: snippets.py FOLDER PAGE...        prints the names, separated by semicolons, and writes FOLDER/<name>.cpp
 
 A block is named by an HTML comment, which readers do not see, in the line before it:
 
@@ -32,7 +32,7 @@ def program(page, name, setup, code):
     lines = (setup.strip("\n") + "\n" + code).splitlines()
     includes = [line for line in lines if line.startswith("#include")]
     body = [line for line in lines if not line.startswith("#include")]
-    top = [f"// Written from {page} by readme_snippets.py."]
+    top = [f"// Written from {page} by snippets.py."]
     if not any("torch/torch.h" in line for line in includes):
         includes.insert(0, "#include <torch/torch.h>")
     if not any("lawn/lawn.h" in line for line in includes):
@@ -40,8 +40,7 @@ def program(page, name, setup, code):
     return "\n".join(top + includes + ["", f"static void {name}() {{"] + body + ["}", "", f"int main() {{ {name}(); }}", ""])
 
 
-def main():
-    page, folder = pathlib.Path(sys.argv[1]), pathlib.Path(sys.argv[2])
+def programs_of(page):
     text = page.read_text()
     programs = {}
     for block in BLOCK.finditer(text):
@@ -54,8 +53,19 @@ def main():
         programs[name] = program(page.name, name, block["setup"], block["code"])
     if len(programs) != len(re.findall(r"^\s*(?:```|~~~)\s*(?:cpp|c\+\+|cc|cxx)(?!\w)", text, re.MULTILINE | re.IGNORECASE)):
         sys.exit(f"{page}: a C++ block is written otherwise than ```cpp at the start of its line")
+    return programs
+
+
+def main():
+    folder, pages = pathlib.Path(sys.argv[1]), [pathlib.Path(page) for page in sys.argv[2:]]
+    programs = {}
+    for page in pages:
+        for name, code in programs_of(page).items():
+            if name in programs:
+                sys.exit(f"{page}: a second snippet named {name}")
+            programs[name] = code
     if not programs:
-        sys.exit(f"{page}: no snippet found")
+        sys.exit("no snippet found")
 
     folder.mkdir(parents=True, exist_ok=True)
     for name, code in programs.items():
