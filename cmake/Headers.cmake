@@ -4,8 +4,16 @@
 # compile: what a header itself includes of LibTorch, or another header of lawn that it includes, may come precompiled without
 # giving it anything that it does not ask for.
 
-# From the smallest to the largest, which holds the others.
-set(bases ATen/core/Tensor.h torch/serialize/input-archive.h)
+# What may be precompiled, and the headers of LibTorch that include it, by a regular expression. Where several fit, the last
+# counts, which is the largest.
+set(bases ATen/core/Tensor.h torch/optim/optimizer.h ATen/TensorOperators.h torch/csrc/distributed/c10d/Work.hpp
+          torch/serialize/input-archive.h torch/nn/module.h)
+set(includes_ATen_core_Tensor_h "^ATen/core/Tensor.h")
+set(includes_torch_optim_optimizer_h "^torch/optim/")
+set(includes_ATen_TensorOperators_h "^ATen/(TensorOperators|Functions)\\.h")
+set(includes_torch_csrc_distributed_c10d_Work_hpp "^torch/csrc/distributed/c10d/(Work|Backend|ProcessGroup|comm|reducer)\\.hpp")
+set(includes_torch_serialize_input_archive_h "^torch/(serialize/(input-)?archive|optim/(adagrad|serialize)|nn/pimpl)\\.h")
+set(includes_torch_nn_module_h "^torch/(nn/(module|cloneable|modules/.*)|optim/(adam|adamw|sgd|lbfgs|rmsprop))\\.h")
 
 # Sets `result` to what the header includes in angle brackets, itself or through headers of lawn; conditions are not read.
 function(lawn_includes header result)
@@ -35,7 +43,10 @@ function(lawn_add_header path library)
   lawn_includes("${header}" includes)
   set(base "")
   foreach(candidate IN LISTS bases)
-    if(candidate IN_LIST includes)
+    string(MAKE_C_IDENTIFIER "${candidate}" name)
+    set(those ${includes})
+    list(FILTER those INCLUDE REGEX "${includes_${name}}")
+    if(those)
       set(base "${candidate}")
     endif()
   endforeach()
