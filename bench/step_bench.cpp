@@ -26,11 +26,11 @@
 #include <utility>
 #include <vector>
 
-#include <lawn/companions/admm.h>
-#include <lawn/companions/centered.h>
-#include <lawn/companions/masked.h>
+#include <lawn/companions/mimicnorm/centered.h>
+#include <lawn/companions/pruning/masked.h>
+#include <lawn/companions/unification/admm.h>
 #include <lawn/lawn.h>
-#include <lawn/sphere/sphere.h>
+#include <lawn/sphere/functions.h>
 
 #include "naive_lawn.h"
 #include "network.h"
@@ -51,7 +51,7 @@ constexpr int kSphereBytes = 12 + 8;
 
 /// What LAWN's part adds to the step of `Opt`: nothing where it is folded into the step's own pass.
 template <class Opt>
-constexpr int kBytesOfLAWN = lawn::detail::kFolds<Opt> ? 0 : kSphereBytes;
+constexpr int kBytesOfLAWN = lawn::detail::folded::kFoldsInto<Opt> ? 0 : kSphereBytes;
 
 // Gradients are set once and not refreshed between steps, although each projection changes them: a
 // second projection does the arithmetic of the first, and its operands stay ordinary numbers. For
@@ -183,18 +183,18 @@ void add_companions(const ShapeList& list, at::Device device) {
 void add_loops(const ShapeList& list) {
   add("loops/FusedSGD", list, at::kCPU, SGD<lawn::FusedSGD>::kBytes, [=] {
     std::vector<lawn::sphere::Layer> layers;
-    std::vector<lawn::folded::Layer> flat;
+    std::vector<lawn::detail::folded::FlatLayer> flat;
     std::vector<at::Tensor> momenta;
     for (const auto& weight : Network::shared(list, at::kCPU).weights) {
       layers.push_back({weight.detach(), weight.grad(), weight.detach().norm()});
       momenta.push_back(torch::zeros_like(weight));
-      lawn::folded::Layer layer;
+      lawn::detail::folded::FlatLayer layer;
       static_cast<lawn::sphere::Flat&>(layer) = lawn::sphere::flatten(layers.back());
       layer.first_moment = momenta.back().data_ptr();
       flat.push_back(layer);
     }
-    const lawn::folded::SGD step = {kLearningRate, 0.9, 0, false, false};
-    return [layers, momenta, flat, step] { lawn::folded::cpu::step(flat, step); };
+    const lawn::detail::folded::SGD step = {kLearningRate, 0.9, 0, false, false};
+    return [layers, momenta, flat, step] { lawn::detail::folded::cpu::step(flat, step); };
   });
 }
 

@@ -51,3 +51,4 @@ if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU")
 endif()
 
 include(cmake/Headers.cmake)
+include(cmake/Docs.cmake)

@@ -82,7 +82,7 @@ def main():
     parser.add_argument("--nvcc", default=shutil.which("nvcc"))
     parser.add_argument("--cuobjdump")
     parser.add_argument("--arch", nargs="+", default=["80", "90", "100"])
-    parser.add_argument("source", nargs="?", default=str(ROOT / "include/lawn/sphere/cuda/launchers.cu"))
+    parser.add_argument("source", nargs="?", default=str(ROOT / "include/lawn/kernels.cu"))
     options = parser.parse_args()
     if not options.nvcc or not shutil.which(options.nvcc):
         print("skipped: there is no nvcc to compile the CUDA kernels with")

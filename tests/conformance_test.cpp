@@ -288,7 +288,7 @@ TYPED_TEST(Conformance, CheckpointsGoFromAndToTheBaseOptimizer) {
 
 /// Counts its calls; changes nothing.
 struct CountingRule {
-  static constexpr const char* kName = "test::Counting";
+  static constexpr const char* kWho = "test::Counting";
   int64_t before = 0;
   int64_t after = 0;
   void before_step(torch::optim::Optimizer& /*optimizer*/) { ++before; }
@@ -322,7 +322,8 @@ TYPED_TEST(Conformance, NestsWithAnotherDecoratorEitherWayRound) {
   this->train(lawn, alone, 0, 5);
   this->train(around, inner, 0, 5);
   this->train(within, outer, 0, 5);
-  if constexpr (lawn::detail::kFolds<Opt>) {  // folded alone, but not around another decorator
+  if constexpr (lawn::detail::folded::kFoldsInto<
+                    Opt>) {  // folded alone, but not around another decorator
     for (size_t i = 0; i < alone.values().size(); ++i) {
       EXPECT_TRUE(torch::allclose(inner.values()[i], alone.values()[i], 1e-5, 1e-6)) << i;
     }
@@ -374,7 +375,7 @@ TYPED_TEST(Conformance, StateAtTheSwitchIsKeptResetOrProjected) {
       } else if (found != lawn.state().end()) {
         auto moments = TypeParam::lawn().first_moments()
                            ? TypeParam::lawn().first_moments()(*found->second)
-                           : lawn::detail::first_moments(*found->second).value();
+                           : lawn::detail::decorator::first_moments(*found->second).value();
         for (const auto& m : moments) {
           const double along = (m * w.detach()).sum().template item<double>();
           EXPECT_NEAR(along, 0, 1e-5 * (m.norm() * w.detach().norm()).template item<double>());

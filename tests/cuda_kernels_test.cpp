@@ -11,7 +11,7 @@
 #include <vector>
 
 #include <lawn/cuda_kernels.h>
-#include <lawn/optim/folded/dispatch.h>
+#include <lawn/folded/dispatch.h>
 
 #include "tests/support/fake_gpus.h"
 #include "tests/support/warnings.h"
@@ -32,11 +32,11 @@ const char* missing_code() {
   return device % 2 == 0 ? nullptr : "no kernel image is available";
 }
 
-lawn::sphere::cuda::Launchers made_up() {
-  lawn::sphere::cuda::Launchers launchers{};
-  launchers.missing_code = missing_code;
-  launchers.architectures = "750,900";
-  return launchers;
+lawn::sphere::cuda::Entries made_up() {
+  lawn::sphere::cuda::Entries entries{};
+  entries.missing_code = missing_code;
+  entries.architectures = "750,900";
+  return entries;
 }
 
 std::size_t count_of(const std::string& word, const std::string& text) {
@@ -51,8 +51,8 @@ class KernelsOnFakeGpus : public ::testing::Test {
     for (int& count : asked) count = 0;
   }
 
-  const lawn::sphere::cuda::Launchers launchers_ = made_up();
-  const FakeGpus gpus_{&launchers_};
+  const lawn::sphere::cuda::Entries entries_ = made_up();
+  const FakeGpus gpus_{&entries_};
 };
 
 TEST_F(KernelsOnFakeGpus, AreAskedForOnceOnEachDevice) {
@@ -94,9 +94,9 @@ TEST_F(KernelsOnFakeGpus, OfTheCurrentDeviceAreMeantWithoutAnIndex) {
 
 TEST_F(KernelsOnFakeGpus, DecideWhereStepsAreFolded) {
   const CapturedWarnings warnings;
-  EXPECT_TRUE(lawn::folded::has_steps({torch::kCUDA, 2}));
-  EXPECT_FALSE(lawn::folded::has_steps({torch::kCUDA, 1}));
-  EXPECT_TRUE(lawn::folded::has_steps(torch::kCPU));
+  EXPECT_TRUE(lawn::detail::folded::has_steps({torch::kCUDA, 2}));
+  EXPECT_FALSE(lawn::detail::folded::has_steps({torch::kCUDA, 1}));
+  EXPECT_TRUE(lawn::detail::folded::has_steps(torch::kCPU));
 }
 
 TEST_F(KernelsOnFakeGpus, AreNotOnDevicesThatAreNotThere) {

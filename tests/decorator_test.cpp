@@ -20,7 +20,7 @@ using Log = std::vector<std::string>;
 
 /// Writes down when it is called; its number is its state.
 struct LoggingRule {
-  static constexpr const char* kName = "test::Logging";
+  static constexpr const char* kWho = "test::Logging";
   std::string name;
   Log* log;
   int64_t number = 0;

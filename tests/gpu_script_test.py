@@ -24,7 +24,7 @@ sys.path.insert(0, str(ROOT / "scripts"))
 import gpu  # noqa: E402
 
 SCRIPT = ROOT / "scripts/gpu.py"
-PROGRAMS = ("optim_capturable_gpu_test", "sphere_cuda_gpu_test", "companions_cuda_gpu_test")  # as ctest lists them
+PROGRAMS = ("capture_capturable_gpu_test", "sphere_cuda_gpu_test", "companions_cuda_gpu_test")  # as ctest lists them
 PASSES = 'echo "[ RUN      ] A.B"; echo "[       OK ] A.B (1 ms)"; echo "[  PASSED  ] 1 test."'
 CIFAR10 = """
 case "$*" in
@@ -34,6 +34,18 @@ case "$*" in
 esac
 echo "fingerprint of the weights         $weights"
 """
+
+
+def ends(process):
+    """Waits for the end of a killed process, which by itself would go on for 100 s."""
+    for _ in range(600):
+        try:
+            if "State:\tZ" in pathlib.Path(f"/proc/{process}/status").read_text():
+                return True
+        except OSError:
+            return True
+        time.sleep(0.1)
+    return False
 
 
 class GpuScript(unittest.TestCase):
@@ -69,7 +81,7 @@ class GpuScript(unittest.TestCase):
         (self.build / "CTestTestfile.cmake").touch()
         for name in PROGRAMS:
             self.stub(self.program(name), lines.get(name, PASSES))
-        self.stub(self.build / "examples/cifar10/cifar10", CIFAR10)
+        self.stub(self.build / "examples/apps/cifar10/cifar10", CIFAR10)
 
     def environment(self, **more):
         clean = {name: value for name, value in os.environ.items() if not name.startswith(("CUDA_", "GTEST_"))}
@@ -127,7 +139,7 @@ class GpuScript(unittest.TestCase):
         configured, built = self.called("cmake")
         self.assertIn("-DTORCH_CUDA_ARCH_LIST=8.6", configured)
         self.assertIn("-DTorch_DIR=/x", configured)
-        self.assertIn("--target sphere_cuda_gpu_test optim_capturable_gpu_test companions_cuda_gpu_test step_bench -- -k 0", built)
+        self.assertIn("--target sphere_cuda_gpu_test capture_capturable_gpu_test companions_cuda_gpu_test step_bench -- -k 0", built)
         self.assertEqual(self.run_script("build")[0], 0)
         self.assertEqual(len(self.called("cmake")), 4, "what has changed is built in any case")
 
@@ -136,7 +148,7 @@ class GpuScript(unittest.TestCase):
         self.program(PROGRAMS[0]).unlink()
         code, output = self.run_script("tests")
         self.assertEqual(code, 1)
-        self.assertIn("test optim_capturable_gpu_test: could not run: it is not built", output)
+        self.assertIn("test capture_capturable_gpu_test: could not run: it is not built", output)
 
     # --- what was brought along -------------------------------------------------------------------------------------------
 
@@ -174,7 +186,7 @@ class GpuScript(unittest.TestCase):
 
     def test_runs_the_tests_in_their_order_and_tells_what_became_of_each(self):
         self.built(sphere_cuda_gpu_test='echo "[ RUN      ] A.Hangs"; sleep 100',
-                   optim_capturable_gpu_test='echo "[ RUN      ] A.Fails"; echo "[  FAILED  ] A.Fails (0 ms)"; exit 1',
+                   capture_capturable_gpu_test='echo "[ RUN      ] A.Fails"; echo "[  FAILED  ] A.Fails (0 ms)"; exit 1',
                    companions_cuda_gpu_test='echo "x.cpp:3: Skipped"; echo "there is no GPU"; exit 77')
         start = time.monotonic()
         code, output = self.run_script("tests", "--limit", "1")
@@ -182,7 +194,7 @@ class GpuScript(unittest.TestCase):
         self.assertLess(time.monotonic() - start, 60)
         self.assertEqual(list(self.rows().items()), [
             ("test sphere_cuda_gpu_test", "failed: stopped after 1 s in A.Hangs"),
-            ("test optim_capturable_gpu_test", "failed (1) in A.Fails"),
+            ("test capture_capturable_gpu_test", "failed (1) in A.Fails"),
             ("test companions_cuda_gpu_test", "skipped: there is no GPU")])
         self.assertIn("0 of 3 passed: not test sphere_cuda_gpu_test", output)
 
@@ -204,7 +216,7 @@ class GpuScript(unittest.TestCase):
         self.assertIn("A.B", (records.parent / "logs/test-sphere_cuda_gpu_test.txt").read_text())
 
     def test_goes_on_where_a_killed_run_ended(self):
-        self.built(optim_capturable_gpu_test=f"sleep 100 & echo $! > {self.root}/child; wait")
+        self.built(capture_capturable_gpu_test=f"sleep 100 & echo $! > {self.root}/child; wait")
         process = subprocess.Popen([sys.executable, "-B", SCRIPT, self.build, "tests"], env=self.environment(),
                                    stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         child = self.root / "child"
@@ -212,8 +224,7 @@ class GpuScript(unittest.TestCase):
             time.sleep(0.05)
         process.send_signal(signal.SIGTERM)
         self.assertEqual(process.wait(60), 128 + signal.SIGTERM)
-        status = pathlib.Path(f"/proc/{child.read_text().strip()}/status")
-        self.assertTrue(not status.exists() or "State:\tZ" in status.read_text(), "it has left a program running")
+        self.assertTrue(ends(child.read_text().strip()), "it has left a program running")
         self.assertEqual(self.rows(), {"test sphere_cuda_gpu_test": "passed"})
 
         self.built()
@@ -226,12 +237,12 @@ class GpuScript(unittest.TestCase):
         self.assertEqual(len(self.called("sphere_cuda_gpu_test")), 2)
 
     def test_loses_nothing_when_it_is_killed_outright(self):
-        self.built(optim_capturable_gpu_test="kill -KILL $PPID; sleep 0.2")
+        self.built(capture_capturable_gpu_test="kill -KILL $PPID; sleep 0.2")
         self.assertEqual(self.run_script("tests")[0], -signal.SIGKILL)
         self.assertEqual(self.rows(), {"test sphere_cuda_gpu_test": "passed"})
 
     def test_keeps_failures_from_before_unless_asked_to_do_them_again(self):
-        self.built(optim_capturable_gpu_test="exit 3")
+        self.built(capture_capturable_gpu_test="exit 3")
         self.assertEqual(self.run_script("tests")[0], 1)
         self.built()
         self.assertEqual(self.run_script("tests")[0], 1)
@@ -242,7 +253,7 @@ class GpuScript(unittest.TestCase):
         self.built()
         self.assertEqual(self.run_script("tests", "--filter", "sphere|comp:A.*:B.*")[0], 0)
         self.assertEqual(self.called("sphere_cuda_gpu_test"), ["sphere_cuda_gpu_test --gtest_filter=A.*:B.*"])
-        self.assertEqual(self.called("optim_capturable_gpu_test"), [])
+        self.assertEqual(self.called("capture_capturable_gpu_test"), [])
         self.assertEqual(list(self.rows()), ["test sphere_cuda_gpu_test A.*:B.*", "test companions_cuda_gpu_test A.*:B.*"])
         self.assertEqual(self.run_script("tests", "--filter", "nothing")[0], 1)
 

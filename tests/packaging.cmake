@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 #
-# Tests of what surrounds the library: the package, programs that must not compile, the README's snippets, what a
+# Tests of what surrounds the library: the package, programs that must not compile, the snippets of the pages, what a
 # compile has to read, the formatting.
 
 find_package(Python3 REQUIRED COMPONENTS Interpreter)
@@ -54,7 +54,7 @@ function(lawn_add_consumer_test name folder program)
       "${CMAKE_CTEST_COMMAND}" --build-and-test "${folder}" "${CMAKE_CURRENT_BINARY_DIR}/consumer/${name}"
       --build-noclean --build-generator "${CMAKE_GENERATOR}" --build-options ${consumer_options} ${argument_CONFIGURE}
       ${argument_TARGET} --test-command "${program}" ${argument_RUN})
-  set_tests_properties(consumer_${name} PROPERTIES PROCESSORS 2 TIMEOUT 900)
+  set_tests_properties(consumer_${name} PROPERTIES TIMEOUT 900)
 endfunction()
 
 lawn_add_consumer_test(fetch_content "${CMAKE_CURRENT_SOURCE_DIR}/consumer" consumer
@@ -62,9 +62,9 @@ lawn_add_consumer_test(fetch_content "${CMAKE_CURRENT_SOURCE_DIR}/consumer" cons
 lawn_add_consumer_test(find_package "${CMAKE_CURRENT_SOURCE_DIR}/consumer" consumer CONFIGURE "-Dlawn_ROOT=${prefix}"
                        RUN ${kernels} ${threads})
 # The kernels again would show nothing that is new, and take half of the compile: not in those below, except where said.
-lawn_add_consumer_test(quickstart "${PROJECT_SOURCE_DIR}/examples/quickstart" quickstart
+lawn_add_consumer_test(quickstart "${PROJECT_SOURCE_DIR}/examples" quickstart TARGET quickstart
                        CONFIGURE "-Dlawn_ROOT=${prefix}" -DLAWN_NVCC=OFF)
-lawn_add_consumer_test(cifar10 "${PROJECT_SOURCE_DIR}/examples/cifar10" cifar10
+lawn_add_consumer_test(cifar10 "${PROJECT_SOURCE_DIR}/examples/apps/cifar10" cifar10
                        CONFIGURE "-Dlawn_ROOT=${prefix}" -DLAWN_NVCC=OFF
                        RUN --epochs 1 --train-size 100 --test-size 100 --batch-size 50 --compare)
 
@@ -147,15 +147,14 @@ foreach(program IN LISTS programs)
                                              "${PROJECT_BINARY_DIR}" "${main}" "${program}")
 endforeach()
 
-# --- The README's snippets --------------------------------------------------------------------------------------------
+# --- The pages' snippets ----------------------------------------------------------------------------------------------
 
-set(readme "${PROJECT_SOURCE_DIR}/README.md")
-if(EXISTS "${readme}")
-  set_property(DIRECTORY APPEND PROPERTY CMAKE_CONFIGURE_DEPENDS "${readme}" "${scripts}/readme_snippets.py")
+file(GLOB pages CONFIGURE_DEPENDS "${PROJECT_SOURCE_DIR}/README.md" "${PROJECT_SOURCE_DIR}/docs/guide/*.md")
+if(pages)
+  set_property(DIRECTORY APPEND PROPERTY CMAKE_CONFIGURE_DEPENDS ${pages} "${scripts}/snippets.py")
   set(folder "${PROJECT_BINARY_DIR}/snippets")
-  execute_process(
-    COMMAND "${Python3_EXECUTABLE}" "${scripts}/readme_snippets.py" "${readme}" "${folder}"
-    OUTPUT_VARIABLE snippets COMMAND_ERROR_IS_FATAL ANY)
+  execute_process(COMMAND "${Python3_EXECUTABLE}" "${scripts}/snippets.py" "${folder}" ${pages} OUTPUT_VARIABLE snippets
+                  COMMAND_ERROR_IS_FATAL ANY)
   foreach(snippet IN LISTS snippets)
     # A reader's program has only what the snippet includes, which is torch/torch.h in any case.
     add_executable(snippet_${snippet} "${folder}/${snippet}.cpp")
@@ -226,3 +225,7 @@ add_test(NAME gpu_script_test COMMAND "${Python3_EXECUTABLE}" -B "${CMAKE_CURREN
 set_tests_properties(gpu_script_test PROPERTIES TIMEOUT 300)
 add_test(NAME cuda_architectures_test COMMAND "${Python3_EXECUTABLE}" -B "${CMAKE_CURRENT_SOURCE_DIR}/cuda_architectures_test.py"
                                               "${CMAKE_COMMAND}" "${LAWN_NVCC}")
+
+# --- The layout of the headers ------------------------------------------------------------------------------------------
+
+add_test(NAME layout_test COMMAND "${Python3_EXECUTABLE}" -B "${CMAKE_CURRENT_SOURCE_DIR}/layout_test.py")

@@ -19,9 +19,9 @@
 #include <c10/util/Exception.h>
 
 #include <lawn/distributed/shard_ranks.h>
-#include <lawn/gradient_values.h>
-#include <lawn/optim/tensor_lists.h>
-#include <lawn/own_gradients.h>
+#include <lawn/parameters/gradient_values.h>
+#include <lawn/parameters/own_gradients.h>
+#include <lawn/parameters/tensor_lists.h>
 #include <lawn/sphere/layer.h>
 
 namespace lawn {
@@ -52,18 +52,18 @@ inline at::Tensor scaled_norm(const at::Tensor& values, double norm_type) {
 inline at::Tensor norms_of_order(const std::vector<at::Tensor>& values, double norm_type,
                                  at::Device device) {
   std::vector<at::Tensor> all;
-  for (const auto& list : by_device_and_dtype(values)) {
-    const auto chosen = pick(values, list);
+  for (const auto& list : parameters::by_device_and_dtype(values)) {
+    const auto chosen = parameters::pick(values, list);
     const auto wide = total_dtype(chosen.front().device());
     std::vector<at::Tensor> of_list;
     if (norm_type == 2) {
-      of_list = norms(chosen);
+      of_list = parameters::norms(chosen);
     } else if (norm_type == 1 || std::isinf(norm_type)) {
       of_list = at::_foreach_norm(chosen, norm_type, wide);
     } else {
       for (const auto& value : chosen) of_list.push_back(scaled_norm(value.to(wide), norm_type));
     }
-    all.push_back(to_device(at::stack(of_list), device, total_dtype(device)));
+    all.push_back(parameters::to_device(at::stack(of_list), device, total_dtype(device)));
   }
   if (all.empty()) return at::zeros({0}, at::TensorOptions(device).dtype(total_dtype(device)));
   return at::cat(all);
@@ -82,12 +82,12 @@ inline at::Tensor gradient_norm(const std::vector<at::Tensor>& parameters, doubl
                                 Collective* ranks, at::Device device) {
   at::Tensor numbers;
   at::Tensor mine;  // of what this rank holds of sharded parameters
-  tell_ranks_of_errors(ranks, [&] {
+  distributed::tell_ranks_of_errors(ranks, [&] {
     std::vector<at::Tensor> wholes;
     std::vector<at::Tensor> parts;
     at::Device on_ranks = device;
     for (const at::Tensor& parameter : parameters) {
-      const bool sharded = ShardMark::of(parameter) != nullptr;
+      const bool sharded = distributed::ShardMark::of(parameter) != nullptr;
       if (sharded) on_ranks = parameter.device();
       if (!parameter.grad().defined()) continue;
       const auto values = summed_values(parameter.grad());
@@ -99,8 +99,8 @@ inline at::Tensor gradient_norm(const std::vector<at::Tensor>& parameters, doubl
     mine = mine.numel() == 0 ? at::zeros({}, mine.options()) : scaled_norm(mine, norm_type);
   });
   if (ranks != nullptr) {
-    const auto of_ranks = gather_numbers(*ranks, mine);
-    numbers = at::cat({numbers, to_device(of_ranks, device, numbers.scalar_type())});
+    const auto of_ranks = distributed::gather_numbers(*ranks, mine);
+    numbers = at::cat({numbers, parameters::to_device(of_ranks, device, numbers.scalar_type())});
   }
   return numbers.numel() == 0 ? at::zeros({}, numbers.options()) : scaled_norm(numbers, norm_type);
 }
@@ -143,14 +143,14 @@ inline at::Tensor clip_grad_norm_(const std::vector<at::Tensor>& parameters, dou
   TORCH_CHECK(max_norm >= 0, kWho, ": max_norm must be >= 0, got ", max_norm);
   TORCH_CHECK(norm_type > 0, kWho, ": norm_type must be > 0, got ", norm_type);
   const at::NoGradGuard no_grad;
-  const auto once = detail::distinct(parameters);
-  Collective* const ranks = detail::ranks_of(kWho, once);
+  const auto once = detail::parameters::distinct(parameters);
+  Collective* const ranks = detail::distributed::ranks_of(kWho, once);
   at::Device device = once.empty() ? at::Device(at::kCPU) : once.front().device();
   auto dtype = at::kFloat;
   bool some = false;
   for (const at::Tensor& parameter : once) {
     const at::Tensor& gradient = parameter.grad();
-    const bool sharded = detail::ShardMark::of(parameter) != nullptr;
+    const bool sharded = detail::distributed::ShardMark::of(parameter) != nullptr;
     const auto& decides = sharded || !gradient.defined() ? parameter : gradient;
     const bool has = gradient.defined() && gradient.numel() != 0;
     if (has && !some) device = gradient.device();
@@ -171,18 +171,18 @@ inline at::Tensor clip_grad_norm_(const std::vector<at::Tensor>& parameters, dou
   if (std::isinf(max_norm)) return total.to(dtype);
 
   const auto factor = (max_norm / (total + 1e-6)).clamp_max(1.0);
-  detail::own_gradients_(once);
+  detail::parameters::own_gradients_(once);
   std::vector<at::Tensor> scaled;
   for (const at::Tensor& parameter : once) {
     if (!parameter.grad().defined() || parameter.grad().numel() == 0) continue;
-    const auto values = detail::values_of(parameter.grad());
+    const auto values = detail::parameters::values_of(parameter.grad());
     if (values.numel() != 0) scaled.push_back(values);
   }
-  for (const auto& list : detail::by_device_and_dtype(scaled)) {
-    const auto chosen = detail::pick(scaled, list);
+  for (const auto& list : detail::parameters::by_device_and_dtype(scaled)) {
+    const auto chosen = detail::parameters::pick(scaled, list);
     const auto& first = chosen.front();
-    at::_foreach_mul_(chosen,
-                      detail::to_device(factor, first.device(), sphere::accumulation_dtype(first)));
+    at::_foreach_mul_(chosen, detail::parameters::to_device(factor, first.device(),
+                                                            sphere::accumulation_dtype(first)));
   }
   return total.to(dtype);
 }

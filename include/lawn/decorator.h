@@ -12,9 +12,9 @@
 #include <torch/serialize/input-archive.h>
 #include <torch/serialize/output-archive.h>
 
-#include <lawn/checkpoint.h>
+#include <lawn/decorator/checkpoint.h>
 #include <lawn/finite_math.h>
-#include <lawn/held_once.h>
+#include <lawn/parameters/held_once.h>
 
 namespace lawn {
 
@@ -59,7 +59,7 @@ constexpr bool kHasBeginStep<Rule, std::void_t<decltype(std::declval<Rule&>().be
 /// @tparam Opt   any class derived from torch::optim::Optimizer that can be moved. One with a
 ///               function `check_step()` that throws what its step would refuse is asked beforehand
 /// @tparam Rule  copyable, with
-///   static constexpr const char* kName                    in messages and checkpoints
+///   static constexpr const char* kWho                    in messages and checkpoints
 ///   void before_step(torch::optim::Optimizer&)
 ///   void after_step(torch::optim::Optimizer&)
 ///   void save(torch::serialize::OutputArchive&) const
@@ -111,7 +111,7 @@ class Decorator : public Opt {
   /// @throws c10::Error also for a tensor that the optimizer would then hold twice, with its two
   ///         places; the groups stay as they were
   void add_param_group(const torch::optim::OptimizerParamGroup& group) {
-    detail::refuse_held(Rule::kName, this->param_groups(), group);
+    detail::parameters::refuse_held(Rule::kWho, this->param_groups(), group);
     Opt::add_param_group(group);
   }
 
@@ -120,10 +120,11 @@ class Decorator : public Opt {
   void save(torch::serialize::OutputArchive& archive) const override {
     Opt::save(archive);
     if constexpr (kDecorators == 1) {
-      archive.write(detail::kParametersKey, c10::IValue(detail::describe_parameters(*this)));
+      archive.write(detail::decorator::kParametersKey,
+                    c10::IValue(detail::decorator::describe_parameters(*this)));
     }
     torch::serialize::OutputArchive state(archive.compilation_unit());
-    state.write("name", c10::IValue(std::string(Rule::kName)));
+    state.write("name", c10::IValue(std::string(Rule::kWho)));
     rule_.save(state);
     archive.write(key(), state);
   }
@@ -133,28 +134,31 @@ class Decorator : public Opt {
   /// changes.
   /// @throws c10::Error
   void load(torch::serialize::InputArchive& archive) override {
-    detail::refuse_other_parameters(Rule::kName, archive, *this);
+    detail::decorator::refuse_other_parameters(Rule::kWho, archive, *this);
     Rule loaded = rule_;
     torch::serialize::InputArchive state;
     if (archive.try_read(key(), state)) {
       c10::IValue name;
       state.read("name", name);
-      TORCH_CHECK(name.toStringRef() == Rule::kName, Rule::kName, ": expected a checkpoint of ",
-                  Rule::kName, " in place ", kDecorators, " of the decorators, got one of ",
+      TORCH_CHECK(name.toStringRef() == Rule::kWho, Rule::kWho, ": expected a checkpoint of ",
+                  Rule::kWho, " in place ", kDecorators, " of the decorators, got one of ",
                   name.toStringRef(), ": nest them as they were saved; nothing was changed");
       loaded.load(state, *this);
     } else {
-      TORCH_WARN(Rule::kName,
+      TORCH_WARN(Rule::kWho,
                  ": the checkpoint was written by an optimizer without this decorator; the base "
                  "optimizer's state is loaded, the decorator's own stays as it is");
     }
-    detail::load_or_restore(*this, [&] { Opt::load(archive); });
+    detail::decorator::load_or_restore(*this, [&] { Opt::load(archive); });
     rule_ = std::move(loaded);
   }
 
  protected:
+  /// @param optimizer  moved in, with its groups, options and state
+  /// @param rule       acts around each step
   Decorator(Opt&& optimizer, Rule rule) : Opt(std::move(optimizer)), rule_(std::move(rule)) {}
 
+  /// What acts around each step.
   Rule rule_;
 
  private:

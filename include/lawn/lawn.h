@@ -3,10 +3,10 @@
 
 /// The whole of lawn: Logit Attenuating Weight Normalization for LibTorch.
 
-#include <lawn/amp/grad_scaler.h>
 #include <lawn/clip_grad_norm.h>
 #include <lawn/cuda_kernels.h>
 #include <lawn/decorator.h>
+#include <lawn/grad_scaler.h>
 #include <lawn/optim/fused_adagrad.h>
 #include <lawn/optim/fused_adam.h>
 #include <lawn/optim/fused_adamw.h>

@@ -10,9 +10,9 @@
 #include <c10/util/Exception.h>
 
 #include <lawn/decorator.h>
+#include <lawn/optimizer/rule.h>
 #include <lawn/options.h>
 #include <lawn/report.h>
-#include <lawn/rule.h>
 #include <lawn/subnetwork/subnetwork.h>
 
 namespace lawn {
@@ -50,20 +50,22 @@ namespace lawn {
 ///
 /// @source  Gupta, Ramanath, Shi, Ramachandran, Zhou, Zhou, Keerthi 2021, arXiv 2108.05839
 template <class Opt>
-class LAWN : public Decorator<Opt, detail::LAWNRule> {
-  using Base = Decorator<Opt, detail::LAWNRule>;
+class LAWN : public Decorator<Opt, detail::optimizer::LAWNRule> {
+  using Base = Decorator<Opt, detail::optimizer::LAWNRule>;
 
  public:
   /// @param optimizer  moved in, with its groups, options and state
   /// @param selection  of `final_homogeneous_subnetwork`, or by hand; every constrained tensor must
   ///                   be held by `optimizer`, once, and be floating point (`unique_parameters`
   ///                   lists those of a model with tied weights so)
+  /// @param options    checked here
   /// @throws c10::Error  that names the option or the parameter; with `Radius::kInitial` the
   ///                   constructor waits for the device
   LAWN(Opt&& optimizer, const Subnetwork& selection, LAWNOptions options = {})
-      : Base(std::move(optimizer), detail::LAWNRule(optimizer, selection, std::move(options))) {
-    if constexpr (detail::kFolds<Opt>) this->rule_.leave_to_base();
-    if constexpr (detail::kCapturable<Opt>) {
+      : Base(std::move(optimizer),
+             detail::optimizer::LAWNRule(optimizer, selection, std::move(options))) {
+    if constexpr (detail::folded::kFoldsInto<Opt>) this->rule_.leave_to_base();
+    if constexpr (detail::folded::kIsCapturable<Opt>) {
       if (this->capturable()) make_capturable();
     }
   }
@@ -81,16 +83,16 @@ class LAWN : public Decorator<Opt, detail::LAWNRule> {
   /// current stream of each device; the stream of the capture has to wait for it.
   /// `upload_learning_rates()` is to be called on the stream of the replay.
   ///
-  /// Only for an `Opt` of which it is known that nothing but numbers changes from step to step:
-  /// the fused optimizers themselves.
+  /// Only for the fused optimizers, and no class derived from them: their steps differ only in
+  /// numbers, which can be kept on the device.
   /// @throws c10::Error  before the switch, for `ZeroNorm::kError` (a captured step cannot throw)
   ///                     and for any but `StateAtSwitch::kKeep` and `Radius::kCaptured`; with
   ///                     `free_steps(LAWNOptions::kNever)`, where `constrain()` is called between
   ///                     replays, only for `StateAtSwitch::kReset` and `Radius::kInitial`; for
   ///                     `angular_steps`. Nothing is changed then
-  template <class O = Opt, class = std::enable_if_t<detail::kCapturable<O>>>
+  template <class O = Opt, class = std::enable_if_t<detail::folded::kIsCapturable<O>>>
   void make_capturable() {
-    lawn_options().check_capturable(phase() == Phase::kConstrained);
+    this->rule_.check_capturable();
     O::make_capturable();
     this->rule_.make_capturable();
   }
@@ -100,6 +102,7 @@ class LAWN : public Decorator<Opt, detail::LAWNRule> {
   /// @note   waits for the device with `ZeroNorm::kError`, and after `make_capturable`
   void constrain() { this->rule_.constrain(*this); }
 
+  /// Free or constrained. Waits for the device after `make_capturable`.
   Phase phase() const { return this->rule_.phase(); }
 
   /// Steps done in both phases.
@@ -108,6 +111,7 @@ class LAWN : public Decorator<Opt, detail::LAWNRule> {
   /// Dotted names of the constrained tensors.
   const std::vector<std::string>& constrained() const { return this->rule_.names(); }
 
+  /// The options that it was made with.
   const LAWNOptions& lawn_options() const { return this->rule_.options(); }
 
   /// Radius, norm and its error, cosine of weight and gradient and angular step of each layer: the

@@ -16,9 +16,11 @@
 #include <torch/arg.h>
 #include <torch/optim/optimizer.h>
 
-#include <lawn/sphere/spheres.h>
+#include <lawn/finite_math.h>
 
 namespace lawn {
+
+class Spheres;  // lawn/sphere/spheres.h
 
 /// What one radius holds: the whole weight tensor, or one output unit of it.
 enum class Granularity { kLayer, kOutputUnit };
@@ -55,7 +57,9 @@ struct LAWNOptions {
   TORCH_ARG(Granularity, granularity) = Granularity::kLayer;
   /// Whether the biases of the sub-network are constrained too, each on one sphere as a whole.
   TORCH_ARG(bool, biases) = false;
+  /// What happens where a norm is zero when its radius is taken.
   TORCH_ARG(ZeroNorm, zero_norm) = ZeroNorm::kError;
+  /// What happens to the state of the base optimizer at the switch.
   TORCH_ARG(StateAtSwitch, state_at_switch) = StateAtSwitch::kKeep;
   /// With `kInitial` and `kGiven` the weights jump to their radii at the switch.
   TORCH_ARG(Radius, radius) = Radius::kCaptured;
@@ -70,7 +74,9 @@ struct LAWNOptions {
   /// (lawn/distributed/sharded_spheres.h).
   TORCH_ARG(std::shared_ptr<Spheres>, spheres);
 
+  /// The weight decay that an optimizer of your own adds to gradients, out of the options of a group.
   using WeightDecayOf = std::function<double(const torch::optim::OptimizerOptions&)>;
+  /// The first moments that an optimizer of your own keeps of a parameter, out of its state.
   using FirstMomentsOf = std::function<std::vector<at::Tensor>(torch::optim::OptimizerParamState&)>;
   /// For an optimizer of your own that adds `lambda * weight` to the gradient: lambda, out of a
   /// group's options. LibTorch's own optimizers are known; others count as 0.
@@ -87,10 +93,6 @@ struct LAWNOptions {
     TORCH_CHECK(radii().empty() || radius() == Radius::kGiven,
                 "lawn::LAWN: radii are used with radius(Radius::kGiven) alone, got ",
                 radii().size(), " of them with another radius option");
-    TORCH_CHECK(
-        !angular_steps() || !spheres() || spheres()->local(),
-        "lawn::LAWN: angular_steps(true) needs weights that lie in this process as a whole, "
-        "got shards; measure the angles where the weights are gathered");
     for (const double value : radii()) {
       TORCH_CHECK(std::isfinite(value) && value > 0,
                   "lawn::LAWN: radii must be finite and > 0, got ", value);
@@ -104,8 +106,6 @@ struct LAWNOptions {
     const auto refuse_unless = [](bool can, const char* what) {
       TORCH_CHECK(can, "lawn::LAWN: make_capturable() expected ", what, "; nothing was changed");
     };
-    refuse_unless(!spheres() || spheres()->local(),
-                  "weights that lie in this process as a whole, got shards");
     refuse_unless(!angular_steps(),
                   "angular_steps(false), got true: the copies of the "
                   "weights that it takes cannot be captured");
@@ -129,8 +129,30 @@ struct LAWNOptions {
                     granularity() == Granularity::kLayer ? "layer" : "output unit", "\nbiases ",
                     biases(), "\nzero_norm ",
                     zero_norm() == ZeroNorm::kError ? "error" : "leave free", "\nstate_at_switch ",
-                    static_cast<int>(state_at_switch()), "\nradius ", static_cast<int>(radius()),
-                    ' ', c10::ArrayRef<double>(radii()), '\n');
+                    to_text(state_at_switch()), "\nradius ", to_text(radius()), ' ',
+                    c10::ArrayRef<double>(radii()), '\n');
+  }
+
+ private:
+  static const char* to_text(StateAtSwitch what) {
+    switch (what) {
+      case StateAtSwitch::kReset:
+        return "reset";
+      case StateAtSwitch::kProject:
+        return "project";
+      default:
+        return "keep";
+    }
+  }
+  static const char* to_text(Radius from) {
+    switch (from) {
+      case Radius::kInitial:
+        return "initial";
+      case Radius::kGiven:
+        return "given";
+      default:
+        return "captured";
+    }
   }
 };
 

@@ -9,14 +9,15 @@
 #include <string>
 #include <vector>
 
-#include <lawn/columns.h>
 #include <lawn/finite_math.h>
+#include <lawn/text_columns.h>
 
 namespace lawn {
 
 /// Free: the base optimizer alone. Constrained: norms held at their radii.
 enum class Phase { kFree, kConstrained };
 
+/// Prints the word: free, or constrained.
 inline std::ostream& operator<<(std::ostream& out, Phase phase) {
   return out << (phase == Phase::kFree ? "free" : "constrained");
 }
@@ -24,17 +25,19 @@ inline std::ostream& operator<<(std::ostream& out, Phase phase) {
 /// How one constrained tensor stands. Where it is cut into output units, `radius` and `norm` are
 /// over all of them and `norm_error` is the largest of any.
 struct LayerReport {
+  /// Dotted name in the selection.
   std::string name;
   /// Number of spheres: 1, or the output units.
   int64_t spheres = 1;
   /// R, in the units of the weight; none before the radii are known.
   std::optional<double> radius;
+  /// Norm now, as the radius.
   double norm = 0;
   /// max | ||w|| / R - 1 | over the spheres that are constrained; none in the free phase.
   std::optional<double> norm_error;
-  /// <w,g> / (||w|| ||g||), none where one of the norms is zero or not finite, of the gradient as
-  /// it now is: the base gradient between `backward()` and
-  /// `step()`, what the projection left of it (nearly 0) after a constrained step.
+  /// <w,g> / (||w|| ||g||), none where one of the norms is zero or not finite. The gradient is taken
+  /// as it now is: between `backward()` and `step()` the base gradient, after a constrained step
+  /// what the projection left of it (nearly 0).
   std::optional<double> cosine;
   /// Angle in radians by which the last step turned the weight; with
   /// `LAWNOptions::angular_steps(true)`, none for a zero weight.
@@ -45,8 +48,11 @@ struct LayerReport {
 
 /// What `LAWN::report()` returns; prints as a table.
 struct Report {
+  /// Free or constrained.
   Phase phase = Phase::kFree;
+  /// Steps done in both phases.
   int64_t steps = 0;
+  /// In the order of the selection.
   std::vector<LayerReport> layers;
 };
 
@@ -61,6 +67,7 @@ inline std::string cell(const std::optional<double>& value, int precision) {
 
 }  // namespace detail
 
+/// Prints a table with one line for each layer.
 inline std::ostream& operator<<(std::ostream& out, const Report& report) {
   out << "LAWN: " << report.phase << " phase, " << report.steps << " steps done\n";
   std::vector<std::vector<std::string>> rows = {

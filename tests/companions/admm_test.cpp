@@ -8,9 +8,9 @@
 #include <gtest/gtest.h>
 #include <torch/torch.h>
 
-#include <lawn/companions/admm.h>
-#include <lawn/companions/magnitude_masks.h>
-#include <lawn/companions/masked.h>
+#include <lawn/companions/pruning/magnitude_masks.h>
+#include <lawn/companions/pruning/masked.h>
+#include <lawn/companions/unification/admm.h>
 #include <lawn/lawn.h>
 
 #include "tests/support/refusal.h"
@@ -214,8 +214,8 @@ TEST_P(AdmmDtype, AddsThePenaltysGradientForEveryLayout) {
       const auto weight = make(layout).to(GetParam());
       auto gradient = torch::randn_like(weight);
       if (!same_order) gradient = torch::randn(weight.sizes()).to(GetParam());
-      const lawn::detail::PenaltyTerm term{weight, gradient, torch::randn_like(weight).to(wide),
-                                           torch::randn_like(weight).to(wide)};
+      const lawn::detail::unification::PenaltyTerm term{
+          weight, gradient, torch::randn_like(weight).to(wide), torch::randn_like(weight).to(wide)};
       const auto double_of = [](const torch::Tensor& tensor) { return tensor.to(torch::kDouble); };
       const auto expected =
           double_of(gradient) +
@@ -223,8 +223,8 @@ TEST_P(AdmmDtype, AddsThePenaltysGradientForEveryLayout) {
       const auto before = weight.clone();
       auto twin = term;
       twin.gradient = gradient.clone();
-      lawn::detail::add_penalty_({term}, 0.3);
-      lawn::detail::aten::add_penalty_(twin, 0.3);
+      lawn::detail::unification::add_penalty_({term}, 0.3);
+      lawn::detail::unification::aten::add_penalty_(twin, 0.3);
       // Of numbers of size 1, summed with cancellation.
       const double rounding = lawn::testing::tolerance(GetParam()).step;
       EXPECT_TRUE(torch::allclose(double_of(gradient), expected, rounding, rounding)) << layout;

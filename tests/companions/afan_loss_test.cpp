@@ -10,7 +10,7 @@
 #include <gtest/gtest.h>
 #include <torch/torch.h>
 
-#include <lawn/companions/afan_loss.h>
+#include <lawn/companions/afan/afan_loss.h>
 
 #include "tests/support/refusal.h"
 

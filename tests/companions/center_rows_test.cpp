@@ -10,7 +10,7 @@
 #include <gtest/gtest.h>
 #include <torch/torch.h>
 
-#include <lawn/companions/center_rows.h>
+#include <lawn/companions/mimicnorm/center_rows.h>
 
 #include "tests/support/refusal.h"
 #include "tests/support/tolerance.h"
@@ -66,7 +66,7 @@ void expect_centered(const WeightRows& rows, const std::string& what) {
   const double limit = lawn::testing::tolerance(rows.weight.scalar_type()).norm * 4;
   auto slow = rows;
   slow.weight = rows.weight.clone();
-  lawn::detail::aten::center_rows_(slow);
+  lawn::detail::mimicnorm::aten::center_rows_(slow);
   EXPECT_LE(difference(slow.weight, expected), limit) << what << ", ATen";
   const auto strides = rows.weight.strides().vec();
   center_rows_(rows);
@@ -84,7 +84,7 @@ TEST_F(CenterRows, EqualsAPlainLoopForEveryDtypeAndSize) {
     for (const auto& shape : std::vector<std::vector<int64_t>>{
              {7, 300}, {5, 3, 3, 3}, {3, 511}, {3, 512}, {2, 2049}, {40, 2}, {2, kChunk + 5}}) {
       const WeightRows rows{weight(shape, dtype)};
-      EXPECT_TRUE(lawn::detail::takes(rows));
+      EXPECT_TRUE(lawn::detail::mimicnorm::takes(rows));
       expect_centered(rows, c10::toString(dtype) + (", " + std::to_string(shape[1])));
     }
   }
@@ -95,19 +95,19 @@ TEST_F(CenterRows, EqualsAPlainLoopForEveryLayout) {
     const std::string what = c10::toString(dtype);
     const WeightRows channels_last{
         weight({6, 5, 3, 3}, dtype).contiguous(torch::MemoryFormat::ChannelsLast)};
-    EXPECT_TRUE(lawn::detail::takes(channels_last));
+    EXPECT_TRUE(lawn::detail::mimicnorm::takes(channels_last));
     expect_centered(channels_last, what + ", channels last");
     const WeightRows transposed{weight({6, 5}, dtype).t()};
-    EXPECT_FALSE(lawn::detail::takes(transposed));
+    EXPECT_FALSE(lawn::detail::mimicnorm::takes(transposed));
     expect_centered(transposed, what + ", transposed");
     const WeightRows columns{weight({6, 5, 2}, dtype), 1};
-    EXPECT_FALSE(lawn::detail::takes(columns));
+    EXPECT_FALSE(lawn::detail::mimicnorm::takes(columns));
     expect_centered(columns, what + ", output units along the second dimension");
     const WeightRows columns_in_order{weight({6, 5}, dtype).t(), 1};
-    EXPECT_TRUE(lawn::detail::takes(columns_in_order));
+    EXPECT_TRUE(lawn::detail::mimicnorm::takes(columns_in_order));
     expect_centered(columns_in_order, what + ", columns that follow one another");
     const WeightRows strided{weight({6, 10}, dtype).slice(1, 0, 10, 2)};
-    EXPECT_FALSE(lawn::detail::takes(strided));
+    EXPECT_FALSE(lawn::detail::mimicnorm::takes(strided));
     expect_centered(strided, what + ", strided");
   }
 }
@@ -249,8 +249,8 @@ TEST_F(CenterRows, RefusesWhatHasNoMeanBeforeAnythingIsChanged) {
 
 /// Each loop as compiled for any CPU against itself as compiled for this one.
 TEST_F(CenterRows, LoopsForAWiderInstructionSetEqualThoseForAnyCPU) {
-  using lawn::detail::cpu::SubtractMean;
-  using lawn::detail::cpu::SumOfElements;
+  using lawn::detail::mimicnorm::cpu::SubtractMean;
+  using lawn::detail::mimicnorm::cpu::SumOfElements;
   using lawn::sphere::cpu::run_avx2;
   using lawn::sphere::cpu::run_baseline;
   if (!lawn::sphere::cpu::has_avx2()) GTEST_SKIP() << "this CPU has no AVX2";

@@ -11,9 +11,9 @@
 #include <gtest/gtest.h>
 #include <torch/torch.h>
 
-#include <lawn/companions/center_rows.h>
-#include <lawn/companions/centered.h>
-#include <lawn/companions/masked.h>
+#include <lawn/companions/mimicnorm/center_rows.h>
+#include <lawn/companions/mimicnorm/centered.h>
+#include <lawn/companions/pruning/masked.h>
 #include <lawn/lawn.h>
 
 #include "tests/support/refusal.h"

@@ -12,10 +12,10 @@
 #include <string>
 #include <vector>
 
-#include <lawn/companions/admm_penalty.h>
-#include <lawn/companions/center_rows.h>
-#include <lawn/companions/unify_frozen.h>
-#include <lawn/companions/zero_pruned.h>
+#include <lawn/companions/mimicnorm/center_rows.h>
+#include <lawn/companions/pruning/zero_pruned.h>
+#include <lawn/companions/unification/admm_penalty.h>
+#include <lawn/companions/unification/unify_frozen.h>
 
 #include "tests/support/gpu.h"
 #include "tests/support/tolerance.h"
@@ -32,8 +32,8 @@ namespace {
 
 using lawn::center_rows_;
 using lawn::WeightRows;
-using lawn::detail::FrozenSigns;
-using lawn::detail::PenaltyTerm;
+using lawn::detail::unification::FrozenSigns;
+using lawn::detail::unification::PenaltyTerm;
 using lawn::testing::tolerance;
 
 constexpr torch::ScalarType kDtypes[] = {torch::kDouble, torch::kFloat, torch::kBFloat16,
@@ -105,7 +105,7 @@ class CudaCompanions : public lawn::testing::Gpu {
       const auto weight = torch::randn({8 + i % 37, 12 + i % 53}, options);
       const lawn::BlockShape block =
           i % 10 == 3 ? lawn::BlockShape{8, 12} : lawn::BlockShape{1 + i % 4, 4};
-      const lawn::detail::BlockGrid grid("test", "weight", weight, block);
+      const lawn::detail::companions::BlockGrid grid("test", "weight", weight, block);
       const auto chosen = torch::rand(grid.shape(), device()) < 0.5;
       const auto signs = torch::where(grid.spread(chosen), torch::sign(weight), 0.0);
       frozen.push_back({weight, signs.to(torch::kChar).contiguous(), block});
@@ -139,12 +139,12 @@ TEST_P(CudaCompanionsOfDtype, CentreRowsAsATenDoes) {
   const auto weights = tensors_of(600, GetParam());
   const auto before = clones_of(weights);
   const auto version = weights[0]._version();
-  for (const WeightRows& rows : rows_of(weights)) ASSERT_TRUE(lawn::detail::takes(rows));
+  for (const WeightRows& rows : rows_of(weights)) ASSERT_TRUE(lawn::detail::mimicnorm::takes(rows));
   center_rows_(rows_of(weights));
   EXPECT_GT(weights[0]._version(), version) << "autograd has to know";
   for (std::size_t i = 0; i < weights.size(); ++i) {
     const auto expected = before[i].to(torch::kDouble, /*non_blocking=*/false, /*copy=*/true);
-    lawn::detail::aten::center_rows_({expected});
+    lawn::detail::mimicnorm::aten::center_rows_({expected});
     expect_near(weights[i], expected, 4 * tolerance(GetParam()).norm * largest(before[i]),
                 "weight " + std::to_string(i));
   }
@@ -172,7 +172,7 @@ TEST_P(CudaCompanionsOfDtype, CentreRowsOfEveryLayoutOfLargeAndOfBadOnes) {
   }
   center_rows_(rows_of(weights));
   for (std::size_t i = 0; i < weights.size(); ++i) {
-    lawn::detail::aten::center_rows_({twins[i]});
+    lawn::detail::mimicnorm::aten::center_rows_({twins[i]});
     const double bound = 32 * tolerance(GetParam()).norm;  // of numbers up to 8
     EXPECT_TRUE(torch::allclose(weights[i].to(torch::kDouble), twins[i], 0, bound,
                                 /*equal_nan=*/true))
@@ -188,11 +188,11 @@ TEST_P(CudaCompanionsOfDtype, ZeroWhatIsPrunedAndNothingElse) {
   }
   const auto twins = clones_of(tensors);
   const auto version = tensors[0]._version();
-  ASSERT_TRUE(lawn::detail::takes(tensors[0], masks[0]));
-  lawn::detail::zero_pruned_(tensors, masks);
+  ASSERT_TRUE(lawn::detail::pruning::takes(tensors[0], masks[0]));
+  lawn::detail::pruning::zero_pruned_(tensors, masks);
   EXPECT_GT(tensors[0]._version(), version) << "autograd has to know";
   for (std::size_t i = 0; i < tensors.size(); ++i) {
-    lawn::detail::aten::zero_pruned_(twins[i], masks[i]);
+    lawn::detail::pruning::aten::zero_pruned_(twins[i], masks[i]);
     EXPECT_TRUE(torch::equal(tensors[i], twins[i])) << i;
   }
 }
@@ -201,11 +201,11 @@ TEST_P(CudaCompanionsOfDtype, AddThePenaltyAsATenDoes) {
   const auto terms = terms_of(tensors_of(600, GetParam()));
   std::vector<PenaltyTerm> twins;
   for (const PenaltyTerm& term : terms) {
-    ASSERT_TRUE(lawn::detail::takes(term));
+    ASSERT_TRUE(lawn::detail::unification::takes(term));
     twins.push_back({term.weight.clone(), term.gradient.to(torch::kDouble, false, /*copy=*/true),
                      term.target, term.dual});
   }
-  lawn::detail::add_penalty_(terms, 0.3);
+  lawn::detail::unification::add_penalty_(terms, 0.3);
   for (std::size_t i = 0; i < terms.size(); ++i) {
     const auto exact = twins[i].gradient + 0.3 * (twins[i].weight.to(torch::kDouble) -
                                                   twins[i].target.to(torch::kDouble) +
@@ -221,15 +221,15 @@ TEST_P(CudaCompanionsOfDtype, UnifyFrozenBlocksAsATenDoes) {
   const auto all = frozen_of(600, GetParam());
   std::vector<torch::Tensor> twins;
   for (const FrozenSigns& frozen : all) {
-    ASSERT_TRUE(lawn::detail::takes(frozen));
+    ASSERT_TRUE(lawn::detail::unification::takes(frozen));
     twins.push_back(frozen.weight.clone());
   }
   const auto version = all[0].weight._version();
-  lawn::detail::unify_frozen_(all);
+  lawn::detail::unification::unify_frozen_(all);
   EXPECT_GT(all[0].weight._version(), version) << "autograd has to know";
   for (std::size_t i = 0; i < all.size(); ++i) {
     const auto& [weight, signs, block] = all[i];
-    lawn::detail::aten::unify_frozen_(twins[i], signs, block);
+    lawn::detail::unification::aten::unify_frozen_(twins[i], signs, block);
     expect_near(weight, twins[i], tolerance(GetParam()).norm * largest(twins[i]),
                 "weight " + std::to_string(i));
   }
@@ -249,9 +249,9 @@ struct Work {
     std::vector<WeightRows> rows;
     for (const auto& tensor : tensors) rows.push_back({tensor});
     center_rows_(rows);
-    lawn::detail::zero_pruned_(tensors, masks);
-    lawn::detail::add_penalty_(terms, 0.5);
-    lawn::detail::unify_frozen_(frozen);
+    lawn::detail::pruning::zero_pruned_(tensors, masks);
+    lawn::detail::unification::add_penalty_(terms, 0.5);
+    lawn::detail::unification::unify_frozen_(frozen);
   }
 
   /// The same from the same start, so that replays compare.

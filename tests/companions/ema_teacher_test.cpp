@@ -12,7 +12,7 @@
 #include <gtest/gtest.h>
 #include <torch/torch.h>
 
-#include <lawn/companions/ema_teacher.h>
+#include <lawn/companions/eman/ema_teacher.h>
 
 #include "tests/support/refusal.h"
 #include "tests/support/tolerance.h"

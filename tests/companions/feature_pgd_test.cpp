@@ -8,7 +8,7 @@
 #include <gtest/gtest.h>
 #include <torch/torch.h>
 
-#include <lawn/companions/feature_pgd.h>
+#include <lawn/companions/afan/feature_pgd.h>
 
 #include "tests/support/refusal.h"
 #include "tests/support/tolerance.h"

@@ -8,7 +8,7 @@
 #include <gtest/gtest.h>
 #include <torch/torch.h>
 
-#include <lawn/companions/freeze_batch_norm.h>
+#include <lawn/companions/afan/freeze_batch_norm.h>
 
 namespace {
 

@@ -15,12 +15,13 @@
 #include <utility>
 #include <vector>
 
-#include <lawn/companions/admm_penalty.h>
-#include <lawn/companions/center_rows.h>
-#include <lawn/companions/unify_frozen.h>
-#include <lawn/companions/zero_pruned.h>
+#include <lawn/companions/mimicnorm/center_rows.h>
+#include <lawn/companions/pruning/zero_pruned.h>
+#include <lawn/companions/unification/admm_penalty.h>
+#include <lawn/companions/unification/unify_frozen.h>
 #include <lawn/sphere/cuda/by_device.h>
 #include <lawn/sphere/cuda/call.h>
+#include <lawn/companions/cuda/launchers.cuh>
 
 #include "tests/support/cuda_emulation/heap_tensor.h"
 #include "tests/support/cuda_emulation/kernels.cuh"
@@ -31,10 +32,10 @@
 namespace {
 
 using lawn::BlockShape;
-using lawn::detail::FrozenSigns;
-using lawn::detail::PenaltyRun;
-using lawn::detail::PenaltyTerm;
-using lawn::detail::PrunedRun;
+using lawn::detail::companions::FlatPenalty;
+using lawn::detail::companions::FlatPruned;
+using lawn::detail::unification::FrozenSigns;
+using lawn::detail::unification::PenaltyTerm;
 using lawn::testing::expect_refusal;
 using lawn::testing::spoiled_in_front;
 
@@ -122,7 +123,8 @@ class CompanionKernels : public Kernels {
     const std::unique_ptr<char[]> workspace(new char[bytes]);
     std::memset(workspace.get(), 0xff, bytes);
     return launches_of([&] {
-      return lawn::detail::cuda::center_rows(flats.data(), count, workspace.get(), nullptr, limits);
+      return lawn::detail::companions::cuda::center_rows(flats.data(), count, workspace.get(),
+                                                         nullptr, limits);
     });
   }
 
@@ -135,7 +137,7 @@ class CompanionKernels : public Kernels {
     for (std::size_t i = 0; i < layers.size(); ++i) {
       const auto& weight = layers[i].weight;
       const auto before = twins[i].clone();
-      lawn::detail::aten::center_rows_({twins[i], 0});
+      lawn::detail::mimicnorm::aten::center_rows_({twins[i], 0});
       expect_near(weight, twins[i], tolerance(weight.scalar_type()).norm, before,
                   "layer " + std::to_string(i) + " of " + std::to_string(weight.numel()) + ' ' +
                       c10::toString(weight.scalar_type()));
@@ -159,8 +161,8 @@ class CompanionKernels : public Kernels {
     return {heap_tensor(values.to(type), skipped.weight), heap_tensor(pruned, skipped.gradient)};
   }
 
-  static std::vector<PrunedRun> runs_of(const std::vector<Pruned>& all) {
-    std::vector<PrunedRun> runs;
+  static std::vector<FlatPruned> runs_of(const std::vector<Pruned>& all) {
+    std::vector<FlatPruned> runs;
     for (const auto& [tensor, pruned] : all) {
       runs.push_back({lawn::sphere::flat_tensor(tensor), tensor.data_ptr(),
                       static_cast<const std::uint8_t*>(pruned.const_data_ptr())});
@@ -174,12 +176,12 @@ class CompanionKernels : public Kernels {
     for (const auto& [tensor, pruned] : all) {
       twins.push_back(tensor.clone());
       masks.push_back(pruned.clone());
-      lawn::detail::aten::zero_pruned_(twins.back(), pruned);
+      lawn::detail::pruning::aten::zero_pruned_(twins.back(), pruned);
     }
     const auto runs = runs_of(all);
     const int launches = launches_of([&] {
-      return lawn::detail::cuda::zero_pruned(runs.data(), static_cast<int64_t>(runs.size()),
-                                             nullptr, limits);
+      return lawn::detail::companions::cuda::zero_pruned(
+          runs.data(), static_cast<int64_t>(runs.size()), nullptr, limits);
     });
     for (std::size_t i = 0; i < all.size(); ++i) {
       EXPECT_TRUE(same_bits(all[i].tensor, twins[i]))
@@ -200,8 +202,8 @@ class CompanionKernels : public Kernels {
             values(wide, skips.dual)};
   }
 
-  static std::vector<PenaltyRun> runs_of(const std::vector<PenaltyTerm>& terms) {
-    std::vector<PenaltyRun> runs;
+  static std::vector<FlatPenalty> runs_of(const std::vector<PenaltyTerm>& terms) {
+    std::vector<FlatPenalty> runs;
     for (const PenaltyTerm& term : terms) {
       runs.push_back({lawn::sphere::flat_tensor(term.weight), term.weight.const_data_ptr(),
                       term.gradient.data_ptr(), term.target.const_data_ptr(),
@@ -221,8 +223,8 @@ class CompanionKernels : public Kernels {
     }
     const auto runs = runs_of(terms);
     const int launches = launches_of([&] {
-      return lawn::detail::cuda::add_penalty(runs.data(), static_cast<int64_t>(runs.size()), rho,
-                                             nullptr, limits);
+      return lawn::detail::companions::cuda::add_penalty(
+          runs.data(), static_cast<int64_t>(runs.size()), rho, nullptr, limits);
     });
     for (std::size_t i = 0; i < terms.size(); ++i) {
       const auto type = terms[i].weight.scalar_type();
@@ -234,7 +236,7 @@ class CompanionKernels : public Kernels {
       unchanged(terms[i].weight, twins[i].weight);
       unchanged(terms[i].target, twins[i].target);
       unchanged(terms[i].dual, twins[i].dual);
-      lawn::detail::aten::add_penalty_(twins[i], rho);
+      lawn::detail::unification::aten::add_penalty_(twins[i], rho);
       expect_near(terms[i].gradient, twins[i].gradient, tolerance(type).norm,
                   twins[i].gradient.abs().clamp_min(2), what);  // of numbers of that size
     }
@@ -248,7 +250,7 @@ class CompanionKernels : public Kernels {
   static FrozenSigns make_frozen(torch::ScalarType type, int64_t rows, int64_t columns,
                                  BlockShape block, Skipped skipped = {}) {
     const auto weight = torch::randn({rows, columns}, torch::kDouble) + 0.25;
-    const lawn::detail::BlockGrid grid("test", "weight", weight, block);
+    const lawn::detail::companions::BlockGrid grid("test", "weight", weight, block);
     const auto chosen = torch::rand(grid.shape()) < 0.7;
     const auto signs = torch::where(weight < 0.1, -1.0, 1.0);
     return {heap_tensor(weight.to(type), skipped.weight),
@@ -257,9 +259,11 @@ class CompanionKernels : public Kernels {
             block};
   }
 
-  static std::vector<lawn::detail::UnifiedRun> runs_of(const std::vector<FrozenSigns>& all) {
-    std::vector<lawn::detail::UnifiedRun> runs;
-    for (const FrozenSigns& frozen : all) runs.push_back(lawn::detail::cuda::unified_run(frozen));
+  static std::vector<lawn::detail::companions::FlatUnified> runs_of(
+      const std::vector<FrozenSigns>& all) {
+    std::vector<lawn::detail::companions::FlatUnified> runs;
+    for (const FrozenSigns& frozen : all)
+      runs.push_back(lawn::detail::unification::cuda::flat_unified(frozen));
     return runs;
   }
 
@@ -267,12 +271,12 @@ class CompanionKernels : public Kernels {
     std::vector<torch::Tensor> twins;
     for (const auto& [weight, signs, block] : all) {
       twins.push_back(weight.clone());
-      lawn::detail::aten::unify_frozen_(twins.back(), signs, block);
+      lawn::detail::unification::aten::unify_frozen_(twins.back(), signs, block);
     }
     const auto runs = runs_of(all);
     const auto unify = [&] {
-      return lawn::detail::cuda::unify_frozen(runs.data(), static_cast<int64_t>(runs.size()),
-                                              nullptr, limits);
+      return lawn::detail::companions::cuda::unify_frozen(
+          runs.data(), static_cast<int64_t>(runs.size()), nullptr, limits);
     };
     const int launches = launches_of(unify);
     for (std::size_t i = 0; i < all.size(); ++i) {
@@ -287,7 +291,7 @@ class CompanionKernels : public Kernels {
     return launches;
   }
 
-  /// With borders between the roles where small tensors cross them.
+  /// With borders between the workers where small tensors cross them.
   static Limits small_limits(int64_t seed) {
     Limits limits;
     limits.warp_sphere = 16 + 50 * seed;
@@ -447,7 +451,8 @@ TEST_P(CompanionKernelsOfDtype, KeepBadNumbersInTheirBlockAndMakeNoNegativeValue
     frozen.weight[17][2] = kNaN;
     frozen.weight.narrow(0, 0, 16).fill_(-3);  // against their signs
     const auto runs = runs_of(std::vector<FrozenSigns>{frozen});
-    launches_of([&] { return lawn::detail::cuda::unify_frozen(runs.data(), 1, nullptr); });
+    launches_of(
+        [&] { return lawn::detail::companions::cuda::unify_frozen(runs.data(), 1, nullptr); });
     const auto bad = torch::zeros({32, 32}, torch::kBool);
     bad.slice(0, 16, 16 + block.rows).slice(1, 0, block.columns).fill_(true);
     EXPECT_TRUE(torch::equal(frozen.weight.isnan(), bad));
@@ -465,7 +470,8 @@ TEST_F(CompanionKernels, RoundThePenaltyOnceInHalfPrecision) {
   term.dual.zero_();
   term.gradient.fill_(-1);
   const auto runs = runs_of({term});
-  launches_of([&] { return lawn::detail::cuda::add_penalty(runs.data(), 1, 1, nullptr); });
+  launches_of(
+      [&] { return lawn::detail::companions::cuda::add_penalty(runs.data(), 1, 1, nullptr); });
   EXPECT_EQ(term.gradient.max().item<double>(), std::ldexp(1.0, -11));
 }
 
@@ -514,7 +520,7 @@ TEST_F(CompanionKernels, TakeNoLaunchForNothing) {
   const FrozenSigns nothing{torch::empty({0, 4}), torch::empty({0, 4}, torch::kChar), {1, 1}};
   EXPECT_EQ(launches_of([&] {
               const auto runs = runs_of(std::vector<FrozenSigns>{nothing});
-              return lawn::detail::cuda::unify_frozen(runs.data(), 1, nullptr);
+              return lawn::detail::companions::cuda::unify_frozen(runs.data(), 1, nullptr);
             }),
             0);
   const auto none = torch::empty({0});
@@ -588,60 +594,61 @@ class CompanionCalls : public CompanionKernels {
  protected:
   void SetUp() override {
     CompanionKernels::SetUp();
-    lawn::sphere::cuda::launchers = &lawn::sphere::cuda::kLaunchers;
+    lawn::sphere::cuda::entries = &lawn::sphere::cuda::kEntries;
+    lawn::detail::companions::cuda::entries = &lawn::detail::companions::cuda::kEntries;
   }
   void TearDown() override {
-    lawn::sphere::cuda::launchers = before_;
+    lawn::sphere::cuda::entries = nullptr;
+    lawn::detail::companions::cuda::entries = nullptr;
     CompanionKernels::TearDown();
   }
-
- private:
-  const lawn::sphere::cuda::Launchers* before_ = lawn::sphere::cuda::launchers;
 };
 
 TEST_F(CompanionCalls, LaunchTheKernelThatTheyAreNamedAfter) {
   const auto rows = make_rows(torch::kBFloat16, 3, kBlockSphere + 1);
   const auto centered = rows.weight.to(torch::kDouble);
-  lawn::detail::aten::center_rows_({centered, 0});
-  lawn::sphere::cuda::call(torch::kCPU, &lawn::sphere::cuda::Launchers::center_rows,
+  lawn::detail::mimicnorm::aten::center_rows_({centered, 0});
+  lawn::sphere::cuda::call(torch::kCPU, lawn::detail::companions::cuda::kEntries.center_rows,
                            flat_rows({rows}));
   expect_near(rows.weight, centered, tolerance(torch::kBFloat16).norm, centered, "rows");
 
   const auto pruned = make_pruned(torch::kHalf, 100);
   const auto zeroed = pruned.tensor.clone();
-  lawn::detail::aten::zero_pruned_(zeroed, pruned.pruned);
-  lawn::detail::cuda::zero_pruned_(torch::kCPU, runs_of(std::vector<Pruned>{pruned}));
+  lawn::detail::pruning::aten::zero_pruned_(zeroed, pruned.pruned);
+  lawn::detail::pruning::cuda::zero_pruned_(torch::kCPU, runs_of(std::vector<Pruned>{pruned}));
   EXPECT_TRUE(same_bits(pruned.tensor, zeroed));
 
   const auto term = make_term(torch::kHalf, 100);
   auto twin = term;
   twin.gradient = term.gradient.to(torch::kDouble);
-  lawn::detail::aten::add_penalty_(twin, 0.5);
-  lawn::detail::cuda::add_penalty_(torch::kCPU, runs_of(std::vector<PenaltyTerm>{term}), 0.5);
+  lawn::detail::unification::aten::add_penalty_(twin, 0.5);
+  lawn::detail::unification::cuda::add_penalty_(torch::kCPU,
+                                                runs_of(std::vector<PenaltyTerm>{term}), 0.5);
   expect_near(term.gradient, twin.gradient, tolerance(torch::kHalf).step, twin.gradient, "penalty");
 
   const auto frozen = make_frozen(torch::kFloat, 40, 50, {4, 4});
   const auto unified = frozen.weight.clone();
-  lawn::detail::aten::unify_frozen_(unified, frozen.signs, frozen.block);
-  lawn::detail::cuda::unify_frozen_(torch::kCPU, runs_of(std::vector<FrozenSigns>{frozen}));
+  lawn::detail::unification::aten::unify_frozen_(unified, frozen.signs, frozen.block);
+  lawn::detail::unification::cuda::unify_frozen_(torch::kCPU,
+                                                 runs_of(std::vector<FrozenSigns>{frozen}));
   EXPECT_TRUE(same_bits(frozen.weight, unified));
 }
 
 TEST_F(CompanionCalls, LoadOncePerDeviceAndSayWhatCudaRefuses) {
   const auto center = [&] {
-    lawn::sphere::cuda::call(torch::kCPU, &lawn::sphere::cuda::Launchers::center_rows,
+    lawn::sphere::cuda::call(torch::kCPU, lawn::detail::companions::cuda::kEntries.center_rows,
                              flat_rows({make_rows(torch::kFloat, 3, 10)}));
   };
   const auto zero = [&] {
-    lawn::detail::cuda::zero_pruned_(torch::kCPU,
-                                     runs_of(std::vector<Pruned>{make_pruned(torch::kFloat, 9)}));
+    lawn::detail::pruning::cuda::zero_pruned_(
+        torch::kCPU, runs_of(std::vector<Pruned>{make_pruned(torch::kFloat, 9)}));
   };
   const auto add = [&] {
-    lawn::detail::cuda::add_penalty_(
+    lawn::detail::unification::cuda::add_penalty_(
         torch::kCPU, runs_of(std::vector<PenaltyTerm>{make_term(torch::kFloat, 9)}), 1);
   };
   const auto unify = [&] {
-    lawn::detail::cuda::unify_frozen_(
+    lawn::detail::unification::cuda::unify_frozen_(
         torch::kCPU, runs_of(std::vector<FrozenSigns>{make_frozen(torch::kFloat, 4, 4, {2, 2})}));
   };
   const std::string message = "lawn: launching a kernel on cpu failed: emulated error";
@@ -668,14 +675,14 @@ TEST_F(CompanionCalls, LoadOncePerDeviceAndSayWhatCudaRefuses) {
 
 TEST_F(CompanionCalls, AreForDevicesThatHaveKernels) {
   using lawn::sphere::cuda::has_kernels;
-  const lawn::testing::FakeGpus gpus(&lawn::sphere::cuda::kLaunchers);
+  const lawn::testing::FakeGpus gpus(&lawn::sphere::cuda::kEntries);
   EXPECT_TRUE(has_kernels({torch::kCUDA, 1}));
   EXPECT_FALSE(has_kernels(torch::kCPU));
   EXPECT_FALSE(has_kernels(torch::kMeta));
 }
 
 TEST_F(CompanionCalls, AreNotForGPUsOfAnotherArchitecture) {
-  const lawn::testing::FakeGpus gpus(&lawn::sphere::cuda::kLaunchers);
+  const lawn::testing::FakeGpus gpus(&lawn::sphere::cuda::kEntries);
   const lawn::testing::CapturedWarnings warnings;
   Runtime& runtime = Runtime::get();
   runtime.function_error = cudaErrorNoKernelImageForDevice;
@@ -692,7 +699,7 @@ TEST_F(CompanionCalls, AreNotForGPUsOfAnotherArchitecture) {
 
 TEST_F(CompanionCalls, AreAskedForByOneKernelAndLeaveOtherErrorsToTheLaunch) {
   Runtime& runtime = Runtime::get();
-  const auto missing = lawn::sphere::cuda::kLaunchers.missing_code;
+  const auto missing = lawn::sphere::cuda::kEntries.missing_code;
   EXPECT_EQ(missing(), nullptr);
   for (const auto error : {cudaErrorInvalidDeviceFunction, cudaErrorNoKernelImageForDevice,
                            cudaErrorJitCompilerNotFound, cudaErrorUnsupportedPtxVersion,

@@ -8,8 +8,8 @@
 #include <gtest/gtest.h>
 #include <torch/torch.h>
 
-#include <lawn/companions/freeze_batch_norm.h>
-#include <lawn/companions/last_batch_norm.h>
+#include <lawn/companions/afan/freeze_batch_norm.h>
+#include <lawn/companions/mimicnorm/last_batch_norm.h>
 
 #include "tests/support/refusal.h"
 #include "tests/support/tolerance.h"

@@ -10,8 +10,8 @@
 #include <gtest/gtest.h>
 #include <torch/torch.h>
 
-#include <lawn/companions/magnitude_masks.h>
-#include <lawn/companions/pruning_schedule.h>
+#include <lawn/companions/pruning/magnitude_masks.h>
+#include <lawn/companions/pruning/pruning_schedule.h>
 #include <lawn/subnetwork/selection.h>
 
 #include "tests/support/refusal.h"

@@ -8,8 +8,8 @@
 #include <gtest/gtest.h>
 #include <torch/torch.h>
 
-#include <lawn/companions/magnitude_masks.h>
-#include <lawn/companions/masked.h>
+#include <lawn/companions/pruning/magnitude_masks.h>
+#include <lawn/companions/pruning/masked.h>
 #include <lawn/lawn.h>
 
 #include "tests/support/refusal.h"
@@ -171,8 +171,8 @@ TEST_P(MaskedDtype, ZeroesWhatIsPrunedAndNothingElse) {
       const auto expected = torch::where(pruned, torch::zeros_like(weight), weight);
       auto twin = weight.clone();
       const auto version = weight._version();
-      lawn::detail::zero_pruned_({weight}, {pruned});
-      lawn::detail::aten::zero_pruned_(twin, pruned);
+      lawn::detail::pruning::zero_pruned_({weight}, {pruned});
+      lawn::detail::pruning::aten::zero_pruned_(twin, pruned);
       EXPECT_TRUE(torch::equal(weight, expected)) << layout;
       EXPECT_TRUE(torch::equal(twin, expected)) << layout;
       EXPECT_GT(weight._version(), version) << layout << ": autograd has to know";

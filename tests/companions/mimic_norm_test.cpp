@@ -7,10 +7,10 @@
 #include <gtest/gtest.h>
 #include <torch/torch.h>
 
-#include <lawn/companions/centered.h>
-#include <lawn/companions/last_batch_norm.h>
-#include <lawn/companions/mimic_norm.h>
-#include <lawn/companions/residual_scale.h>
+#include <lawn/companions/mimicnorm/centered.h>
+#include <lawn/companions/mimicnorm/last_batch_norm.h>
+#include <lawn/companions/mimicnorm/mimic_norm.h>
+#include <lawn/companions/mimicnorm/residual_scale.h>
 
 #include "tests/support/networks.h"
 #include "tests/support/refusal.h"

@@ -6,7 +6,7 @@
 #include <gtest/gtest.h>
 #include <torch/torch.h>
 
-#include <lawn/companions/mix_features.h>
+#include <lawn/companions/afan/mix_features.h>
 
 #include "tests/support/refusal.h"
 #include "tests/support/tolerance.h"
@@ -94,7 +94,7 @@ TEST_F(MixFeatures, GivesConstantFeaturesTheOthersMeanWithoutADivisionByZero) {
     const auto constant = torch::full({2, 4, 3, 3}, 1.5).requires_grad_(true);
     const auto other = torch::randn({2, 4, 3, 3}).requires_grad_(true);
     const auto mixed = mix_features(constant, other, statistics);
-    const auto dims = lawn::detail::statistics_dims(other, statistics);
+    const auto dims = lawn::detail::afan::statistics_dims(other, statistics);
     EXPECT_LE(difference(mixed, other.mean(dims, true).expand_as(other)), 1e-6);
     EXPECT_TRUE(torch::equal(mix_features(constant, constant, statistics), constant));
     (mixed.sum() + mix_features(other, constant, statistics).sum()).backward();

@@ -11,9 +11,9 @@
 #include <gtest/gtest.h>
 #include <torch/torch.h>
 
-#include <lawn/companions/admm_projection.h>
-#include <lawn/companions/frozen_structure.h>
-#include <lawn/companions/projections.h>
+#include <lawn/companions/unification/admm_projection.h>
+#include <lawn/companions/unification/frozen_structure.h>
+#include <lawn/companions/unification/projections.h>
 
 #include "tests/support/refusal.h"
 #include "tests/support/tolerance.h"
@@ -122,9 +122,10 @@ TEST_P(Projections, EqualTheDefinitionForEveryLayoutAndRaggedEdges) {
         const auto where = std::string(layout) + " " + std::to_string(shape.rows) + "x" +
                            std::to_string(shape.columns) + " " + std::to_string(fraction);
         for (const bool unify : {true, false}) {
-          const lawn::detail::BlockGrid grid("test", "weight", weight, shape);
+          const lawn::detail::companions::BlockGrid grid("test", "weight", weight, shape);
           const auto blocks = grid.blocks();
-          if (!unify && lawn::detail::count_of(fraction, blocks) == blocks) continue;  // refused
+          if (!unify && lawn::detail::pruning::count_of(fraction, blocks) == blocks)
+            continue;  // refused
           const auto result =
               unify ? unify_blocks(weight, shape, fraction) : prune_blocks(weight, shape, fraction);
           const auto expected = twin(weight, shape, fraction, unify);
@@ -191,7 +192,7 @@ TEST(Projections, AreNeverFartherThanARandomFeasiblePoint) {
     const double pruned = distance(prune_blocks(weight, shape, 0.5).weight);
     const double elements = distance(prune_magnitude(weight, 0.5).weight);
     // A feasible point near the weight: other blocks, and a value or a sign that is a bit off.
-    const lawn::detail::BlockGrid grid("test", "weight", weight, shape);
+    const lawn::detail::companions::BlockGrid grid("test", "weight", weight, shape);
     auto chosen = torch::zeros({grid.blocks()}, torch::kBool);
     chosen.index_fill_(
         0, torch::randperm(grid.blocks()).slice(0, 0, grid.blocks() / 2 + grid.blocks() % 2), true);
@@ -306,7 +307,7 @@ TEST(Projections, FrozenByLoopsEqualATenAndGiveTheSameBitsForAnyNumberOfThreads)
     const auto run = [&](int threads) {
       at::set_num_threads(threads);
       auto weight = moved.clone();
-      lawn::detail::unify_frozen_({{weight, structure.signs, shape}});
+      lawn::detail::unification::unify_frozen_({{weight, structure.signs, shape}});
       return weight;
     };
     const auto one = run(1);
@@ -314,7 +315,7 @@ TEST(Projections, FrozenByLoopsEqualATenAndGiveTheSameBitsForAnyNumberOfThreads)
     EXPECT_TRUE(torch::equal(run(3), one));
     at::set_num_threads(before);
     auto aten = moved.clone();
-    lawn::detail::aten::unify_frozen_(aten, structure.signs, shape);
+    lawn::detail::unification::aten::unify_frozen_(aten, structure.signs, shape);
     EXPECT_TRUE(torch::allclose(aten, one, 2e-7, 0)) << shape.rows;
   }
 }

@@ -6,7 +6,7 @@
 #include <gtest/gtest.h>
 #include <torch/torch.h>
 
-#include <lawn/companions/residual_scale.h>
+#include <lawn/companions/mimicnorm/residual_scale.h>
 
 #include "tests/support/refusal.h"
 

@@ -8,9 +8,9 @@
 #include <gtest/gtest.h>
 #include <torch/torch.h>
 
-#include <lawn/companions/magnitude_masks.h>
-#include <lawn/companions/snapshot.h>
-#include <lawn/companions/weight_overlap.h>
+#include <lawn/companions/pruning/magnitude_masks.h>
+#include <lawn/companions/pruning/snapshot.h>
+#include <lawn/companions/pruning/weight_overlap.h>
 #include <lawn/subnetwork/selection.h>
 
 #include "tests/support/refusal.h"

@@ -9,7 +9,7 @@
 #include <string>
 #include <thread>
 
-#include <lawn/sphere/cuda/launch.h>
+#include <lawn/sphere/cuda/entries.h>
 
 #include "train.h"
 
@@ -34,7 +34,7 @@ size_t threads_of_parallel_for() {
 int main(int, char** arguments) {
   const double drift = largest_drift_of_a_norm();
   const size_t threads = threads_of_parallel_for();
-  const std::string kernels = lawn::sphere::cuda::launchers != nullptr ? "kernels" : "none";
+  const std::string kernels = lawn::sphere::cuda::entries != nullptr ? "kernels" : "none";
   std::cout << "lawn " << LAWN_VERSION << ": largest drift of a norm " << drift << ", " << threads
             << " threads, CUDA kernels: " << kernels << "\n";
   const bool expected = kernels == arguments[1] && std::to_string(threads) == arguments[2];

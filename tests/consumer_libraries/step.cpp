@@ -17,7 +17,7 @@
 #include <thread>
 #include <vector>
 
-#include <lawn/sphere/cuda/launch.h>
+#include <lawn/sphere/cuda/entries.h>
 
 namespace {
 
@@ -65,6 +65,6 @@ std::string openmp_runtimes() {
 }  // namespace
 
 Seen LAWN_CONSUMER_STEP() {
-  return {drift_of_a_norm(), lawn::sphere::cuda::launchers != nullptr, threads_of_parallel_for(),
+  return {drift_of_a_norm(), lawn::sphere::cuda::entries != nullptr, threads_of_parallel_for(),
           openmp_runtimes()};
 }

@@ -52,15 +52,17 @@ class OneDevice : public c10d::Backend {
 // The meta device in a GPU's stead: c10d itself calls no backend for it.
 TEST(ProcessGroupOfOneDevice, IsHandedTensorsOfItsDeviceAlone) {
   const auto tensor = torch::ones({2, 3});
-  const auto there = detail::on_served_device(tensor, {torch::kMeta}, torch::kMeta);
+  const auto there = detail::distributed::on_served_device(tensor, {torch::kMeta}, torch::kMeta);
   EXPECT_TRUE(there.is_meta());
   EXPECT_EQ(there.sizes(), tensor.sizes());
-  EXPECT_TRUE(detail::on_served_device(there, {torch::kMeta}, torch::kMeta).is_same(there));
+  EXPECT_TRUE(
+      detail::distributed::on_served_device(there, {torch::kMeta}, torch::kMeta).is_same(there));
   // Where a further backend serves the host, nothing is moved.
   const std::vector<c10::Device> both = {torch::kMeta, torch::kCPU};
-  EXPECT_TRUE(detail::on_served_device(tensor, both, torch::kMeta).is_same(tensor));
+  EXPECT_TRUE(detail::distributed::on_served_device(tensor, both, torch::kMeta).is_same(tensor));
   const c10::Device first(torch::kCUDA, 0);
-  EXPECT_TRUE(detail::on_served_device(there, {c10::Device(torch::kMeta, 1)}, first).is_same(there))
+  EXPECT_TRUE(detail::distributed::on_served_device(there, {c10::Device(torch::kMeta, 1)}, first)
+                  .is_same(there))
       << "of whatever number";
 }
 

@@ -2,10 +2,10 @@
 //
 // GradScaler and clip_grad_norm_ over parameters that are sharded over ranks: what one rank sees of
 // the gradients decides for all.
-#include <lawn/amp/grad_scaler.h>
 #include <lawn/clip_grad_norm.h>
 #include <lawn/distributed/parameter_shards.h>
 #include <lawn/distributed/sharded_spheres.h>
+#include <lawn/grad_scaler.h>
 
 #include <chrono>
 #include <cstddef>
@@ -24,9 +24,9 @@
 #include <lawn/distributed/shard_ranks.h>
 #include <lawn/lawn.h>
 
+#include "tests/capture/device_reads.h"
 #include "tests/distributed/counting.h"
 #include "tests/distributed/ranks.h"
-#include "tests/optim/device_reads.h"
 #include "tests/support/refusal.h"
 #include "tests/support/saved.h"
 #include "tests/support/tolerance.h"
@@ -34,7 +34,7 @@
 namespace lawn {
 namespace {
 
-using detail::ShardMark;
+using detail::distributed::ShardMark;
 using testing::Counting;
 using testing::device_reads;
 using testing::expect_refusal;

@@ -231,7 +231,7 @@ TEST(ShardParts, AreTheElementsOfTheUnitsTheySay) {
         layer.weight = torch::zeros({end - begin});
         layer.unit_dim = unit_dim;
         std::vector<sphere::Part> parts;
-        detail::append_parts(parts, shard, layer, 100);
+        detail::distributed::append_parts(parts, shard, layer, 100);
         std::vector<int64_t> got;
         for (const auto& part : parts) {
           ASSERT_EQ(part.begin, static_cast<int64_t>(got.size()));
@@ -251,7 +251,7 @@ TEST(ShardParts, AreTheElementsOfTheUnitsTheySay) {
   layer.weight = torch::zeros({900});
   layer.unit_dim = 0;
   std::vector<sphere::Part> parts;
-  detail::append_parts(parts, {"w", {}, {100, 10}, 5}, layer, 0);
+  detail::distributed::append_parts(parts, {"w", {}, {100, 10}, 5}, layer, 0);
   EXPECT_EQ(parts.size(), 3U);
 }
 

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "examples/support/trainer.h"
+#include "examples/apps/support/trainer.h"
 
 #include <gtest/gtest.h>
 #include <torch/torch.h>
@@ -13,10 +13,10 @@
 #include <string>
 #include <vector>
 
-#include "examples/support/classification.h"
-#include "examples/support/generated.h"
-#include "examples/support/mlp.h"
-#include "examples/support/mpi_ranks.h"
+#include "examples/apps/support/classification.h"
+#include "examples/apps/support/generated.h"
+#include "examples/apps/support/mlp.h"
+#include "examples/apps/support/mpi_ranks.h"
 #include "tests/distributed/ranks.h"
 #include "tests/examples/temporary_folder.h"
 #include "tests/support/refusal.h"

@@ -14,7 +14,7 @@
 #include <gtest/gtest.h>
 #include <torch/torch.h>
 
-#include <lawn/base_optimizer.h>
+#include <lawn/decorator/base_optimizer.h>
 
 #include "tests/optim/fused_pairs.h"
 #include "tests/support/refusal.h"
@@ -243,17 +243,19 @@ TYPED_TEST(FusedOptimizers, StartAnewAfterAReset) {
   typename TypeParam::Fused fused(a, this->options());
   typename TypeParam::Plain plain(b, this->options());
   step_both(fused, a, plain, b, 0, 4);
-  lawn::detail::reset_state(fused, {a[0], a[3]});
-  lawn::detail::reset_state(plain, {b[0], b[3]});
+  lawn::detail::decorator::reset_state(fused, {a[0], a[3]});
+  lawn::detail::decorator::reset_state(plain, {b[0], b[3]});
   step_both(fused, a, plain, b, 4, 8);
   expect_close(a, b, tolerance(torch::kDouble).trajectory, "after the reset");
-  EXPECT_EQ(lawn::detail::coupled_weight_decay(fused.param_groups()[0].options()),
-            lawn::detail::coupled_weight_decay(plain.param_groups()[0].options()));
+  EXPECT_EQ(lawn::detail::decorator::coupled_weight_decay(fused.param_groups()[0].options()),
+            lawn::detail::decorator::coupled_weight_decay(plain.param_groups()[0].options()));
   for (size_t i = 0; i < a.size(); ++i) {
     const auto actual =
-        lawn::detail::first_moments(*fused.state().at(a[i].unsafeGetTensorImpl())).value();
+        lawn::detail::decorator::first_moments(*fused.state().at(a[i].unsafeGetTensorImpl()))
+            .value();
     const auto expected =
-        lawn::detail::first_moments(*plain.state().at(b[i].unsafeGetTensorImpl())).value();
+        lawn::detail::decorator::first_moments(*plain.state().at(b[i].unsafeGetTensorImpl()))
+            .value();
     expect_close(actual, expected, 1e-9, "first moments");
   }
 }

@@ -15,7 +15,7 @@
 #include <lawn/clip_grad_norm.h>
 #include <lawn/optim/lamb.h>
 
-#include "tests/optim/device_reads.h"
+#include "tests/capture/device_reads.h"
 #include "tests/optim/golden/problem.h"
 #include "tests/optim/golden/timm.h"
 #include "tests/support/refusal.h"

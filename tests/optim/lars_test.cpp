@@ -12,7 +12,7 @@
 
 #include <lawn/optim/lars.h>
 
-#include "tests/optim/device_reads.h"
+#include "tests/capture/device_reads.h"
 #include "tests/optim/golden/problem.h"
 #include "tests/optim/golden/timm.h"
 #include "tests/support/refusal.h"

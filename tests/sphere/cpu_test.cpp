@@ -13,7 +13,7 @@
 
 #include <lawn/sphere/aten.h>
 #include <lawn/sphere/cpu/table.h>
-#include <lawn/sphere/sphere.h>
+#include <lawn/sphere/functions.h>
 
 #include "tests/support/tolerance.h"
 

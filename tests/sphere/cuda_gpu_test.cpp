@@ -14,7 +14,7 @@
 #include <vector>
 
 #include <lawn/lawn.h>
-#include <lawn/sphere/sphere.h>
+#include <lawn/sphere/functions.h>
 
 #include "tests/support/gpu.h"
 #include "tests/support/tolerance.h"

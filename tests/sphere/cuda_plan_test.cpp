@@ -20,11 +20,11 @@ using lawn::sphere::cuda::kMaxSettings;
 using lawn::sphere::cuda::LayerList;
 using lawn::sphere::cuda::Limits;
 using lawn::sphere::cuda::ListFiller;
-using lawn::sphere::cuda::Purpose;
-using lawn::sphere::cuda::Role;
-using lawn::sphere::cuda::Setting;
-using lawn::sphere::cuda::Share;
-using lawn::sphere::cuda::share_of;
+using lawn::sphere::cuda::Needs;
+using lawn::sphere::cuda::Partition;
+using lawn::sphere::cuda::partition_of;
+using lawn::sphere::cuda::TileSettings;
+using lawn::sphere::cuda::Worker;
 
 /// Memory that is pointed to and never read.
 char* nowhere() { return reinterpret_cast<char*>(std::uintptr_t{1} << 40); }
@@ -41,15 +41,19 @@ Flat make_flat(std::int64_t spheres, std::int64_t numel, Dtype dtype = Dtype::kF
   return flat;
 }
 
-/// As the kernels work it out: spheres for `Role::kWarp`, else elements of a sphere.
-std::int64_t total(const Share& share) {
-  const Setting& setting = share.setting;
-  if (setting.role != Role::kWarp && setting.sphere_numel > 0) return setting.sphere_numel;
-  return share.blocks * setting.per_block - share.missing;
+/// As the kernels work it out: spheres for `Worker::kWarp`, else elements of a sphere.
+std::int64_t total(const Partition& partition) {
+  const TileSettings& setting = partition.setting;
+  if (setting.worker != Worker::kWarp && setting.sphere_numel > 0) return setting.sphere_numel;
+  return partition.blocks * setting.per_block - partition.unused_in_last_block;
 }
 
-Share project(std::int64_t spheres, std::int64_t numel) {
-  return share_of(make_flat(spheres, numel), Purpose::kProjection, {});
+constexpr Needs kGradient{true, false, false};
+constexpr Needs kRadius{false, true, false};
+constexpr Needs kEmptySpheres{false, false, true};
+
+Partition project(std::int64_t spheres, std::int64_t numel) {
+  return partition_of(make_flat(spheres, numel), kGradient, {});
 }
 
 TEST(Plan, TellsTheSizeOfEveryLayer) {
@@ -61,48 +65,48 @@ TEST(Plan, TellsTheSizeOfEveryLayer) {
         (std::int64_t{1} << 31) + 5, (std::int64_t{1} << 36) + 7}) {
     for (const std::int64_t spheres : {std::int64_t{1}, std::int64_t{2}, limits.many_spheres - 1,
                                        limits.many_spheres, std::int64_t{1} << 20}) {
-      const Share share = project(spheres, numel);
-      EXPECT_EQ(total(share), share.setting.role == Role::kWarp ? spheres : numel);
-      EXPECT_GE(share.missing, 0);
-      EXPECT_LT(share.missing, 65536);
-      EXPECT_LE(share.entries, share.setting.role == Role::kChunk ? spheres : 1);
-      if (share.setting.role == Role::kChunk) {
-        EXPECT_LE(share.blocks, limits.max_chunks);
-        EXPECT_EQ(share.setting.per_block % 64, 0);
-        EXPECT_GT(numel, (share.blocks - 1) * share.setting.per_block);  // none is empty
+      const Partition partition = project(spheres, numel);
+      EXPECT_EQ(total(partition), partition.setting.worker == Worker::kWarp ? spheres : numel);
+      EXPECT_GE(partition.unused_in_last_block, 0);
+      EXPECT_LT(partition.unused_in_last_block, 65536);
+      EXPECT_LE(partition.entries, partition.setting.worker == Worker::kChunk ? spheres : 1);
+      if (partition.setting.worker == Worker::kChunk) {
+        EXPECT_LE(partition.blocks, limits.max_chunks);
+        EXPECT_EQ(partition.setting.per_block % 64, 0);
+        EXPECT_GT(numel, (partition.blocks - 1) * partition.setting.per_block);  // none is empty
       }
     }
   }
 }
 
 TEST(Plan, GivesASphereToTheSmallestTeamThatSuits) {
-  EXPECT_EQ(project(1, 9).setting.role, Role::kBlock);
-  EXPECT_EQ(project(2, 1024).setting.role, Role::kWarp);
-  EXPECT_EQ(project(2, 1025).setting.role, Role::kBlock);
-  EXPECT_EQ(project(1, 36864).setting.role, Role::kBlock);
-  EXPECT_EQ(project(1, 36865).setting.role, Role::kChunk);
-  EXPECT_EQ(project(63, 36865).setting.role, Role::kChunk);
+  EXPECT_EQ(project(1, 9).setting.worker, Worker::kBlock);
+  EXPECT_EQ(project(2, 1024).setting.worker, Worker::kWarp);
+  EXPECT_EQ(project(2, 1025).setting.worker, Worker::kBlock);
+  EXPECT_EQ(project(1, 36864).setting.worker, Worker::kBlock);
+  EXPECT_EQ(project(1, 36865).setting.worker, Worker::kChunk);
+  EXPECT_EQ(project(63, 36865).setting.worker, Worker::kChunk);
   EXPECT_EQ(project(63, 36865).entries, 63);
-  EXPECT_EQ(project(64, 36865).setting.role, Role::kBlock);
+  EXPECT_EQ(project(64, 36865).setting.worker, Worker::kBlock);
 }
 
 TEST(Plan, PassesOverLayersWithNothingToDo) {
   Flat flat = make_flat(3, 5);
   flat.gradient = nullptr;
-  EXPECT_EQ(share_of(flat, Purpose::kProjection, {}).entries, 0);
-  EXPECT_EQ(share_of(flat, Purpose::kRescaling, {}).entries, 1);
+  EXPECT_EQ(partition_of(flat, kGradient, {}).entries, 0);
+  EXPECT_EQ(partition_of(flat, kRadius, {}).entries, 1);
   flat.radius = nullptr;
-  EXPECT_EQ(share_of(flat, Purpose::kRescaling, {}).entries, 0);
+  EXPECT_EQ(partition_of(flat, kRadius, {}).entries, 0);
   EXPECT_EQ(project(3, 0).entries, 0);
-  EXPECT_EQ(share_of(make_flat(3, 0), Purpose::kNorms, {}).entries, 1);
-  EXPECT_EQ(share_of(make_flat(0, 3), Purpose::kNorms, {}).entries, 0);
+  EXPECT_EQ(partition_of(make_flat(3, 0), kEmptySpheres, {}).entries, 1);
+  EXPECT_EQ(partition_of(make_flat(0, 3), kEmptySpheres, {}).entries, 0);
 }
 
 TEST(Plan, PutsChunkedLayersLastAndCountsBlocksThrough) {
   const std::vector<Flat> flats{make_flat(1, 40000), make_flat(1, 10), make_flat(100, 64),
                                 make_flat(2, 40000, Dtype::kBFloat16)};
   LayerList<kFewLayers> list;
-  ListFiller<LayerList<kFewLayers>> filler(list, Purpose::kProjection, {});
+  ListFiller<LayerList<kFewLayers>> filler(list, kGradient, {});
   EXPECT_EQ(filler.fill(flats.data(), flats.data() + flats.size()), flats.data() + flats.size());
   ASSERT_EQ(list.layers, 5);
   EXPECT_EQ(list.first_chunked, 2);
@@ -116,7 +120,7 @@ TEST(Plan, PutsChunkedLayersLastAndCountsBlocksThrough) {
 
 TEST(Plan, SplitsWhereLayersOrSettingsAreTooMany) {
   const auto list = std::make_unique<LayerList<kManyLayers>>();
-  ListFiller<LayerList<kManyLayers>> filler(*list, Purpose::kProjection, {});
+  ListFiller<LayerList<kManyLayers>> filler(*list, kGradient, {});
   std::vector<Flat> flats(kManyLayers + 1, make_flat(1, 100));
   EXPECT_EQ(filler.fill(flats.data(), flats.data() + flats.size()), flats.data() + kManyLayers);
   EXPECT_EQ(filler.fill(flats.data() + kManyLayers, flats.data() + flats.size()),
@@ -131,7 +135,7 @@ TEST(Plan, SplitsWhereLayersOrSettingsAreTooMany) {
 TEST(Plan, HasRoomInTheShortestListForALayerOfManyEntries) {
   const Flat flat = make_flat(Limits{}.many_spheres - 1, 40000);
   LayerList<kFewLayers> list;
-  ListFiller<LayerList<kFewLayers>> filler(list, Purpose::kProjection, {});
+  ListFiller<LayerList<kFewLayers>> filler(list, kGradient, {});
   EXPECT_EQ(filler.fill(&flat, &flat + 1), &flat + 1);
   EXPECT_EQ(list.layers, 63);
 }

@@ -23,7 +23,7 @@
 #include <vector>
 
 #include <lawn/lawn.h>
-#include <lawn/sphere/sphere.h>
+#include <lawn/sphere/functions.h>
 
 namespace {
 

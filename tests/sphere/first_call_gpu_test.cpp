@@ -16,7 +16,7 @@
 #include <cstddef>
 #include <vector>
 
-#include <lawn/sphere/sphere.h>
+#include <lawn/sphere/functions.h>
 
 namespace {
 

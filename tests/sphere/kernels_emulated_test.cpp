@@ -88,14 +88,14 @@ TEST_P(KernelsOfTypes, LeaveWhatIsFreeOrHasNoGradient) {
         EXPECT_TRUE(torch::equal(undefined.gradient.to(torch::kDouble), twins[1].gradient));
         EXPECT_TRUE(torch::equal(undefined.weight.to(torch::kDouble), twins[1].weight));
       };
-      run(Purpose::kProjection, {free, undefined});
-      run(Purpose::kRescaling, {free, undefined});
+      run(Function::kProjection, {free, undefined});
+      run(Function::kRescaling, {free, undefined});
       expect_left();
       EXPECT_LE(run_and_compare({constrained, none, mixed}), 2);
       constrained.radius = torch::Tensor();
       const auto twin = twin_of(constrained);
-      run(Purpose::kProjection, {constrained});
-      compare(Purpose::kProjection, constrained, twin, "no radius");
+      run(Function::kProjection, {constrained});
+      compare(Function::kProjection, constrained, twin, "no radius");
     }
   }
 }
@@ -108,13 +108,13 @@ TEST_P(KernelsOfTypes, MakeNoNaNOfZerosAndInfinities) {
     infinite.gradient[3] = std::numeric_limits<double>::infinity();
     const auto gradient = zero.gradient.clone();
     const auto infinity = infinite.gradient.clone();
-    run(Purpose::kProjection, {zero, infinite});
+    run(Function::kProjection, {zero, infinite});
     EXPECT_TRUE(torch::equal(zero.gradient, gradient));
     EXPECT_TRUE(torch::equal(infinite.gradient, infinity));
     auto wide = make_layer(GetParam(), 1, numel);
     wide.weight[3] = std::numeric_limits<double>::infinity();
     const auto weight = wide.weight.clone();
-    run(Purpose::kRescaling, {zero, wide});
+    run(Function::kRescaling, {zero, wide});
     EXPECT_TRUE(torch::equal(zero.weight, torch::zeros_like(zero.weight)));
     EXPECT_TRUE(torch::equal(wide.weight, weight));
   }
@@ -134,11 +134,11 @@ TEST_F(Kernels, GiveEmptySpheresTheNormZero) {
     layer.radius = heap_tensor(torch::full(lawn::sphere::radius_shape(layer), 7.0));
     layers.push_back(layer);
   }
-  for (const Purpose purpose : kPurposes) {
-    EXPECT_EQ(run(purpose, {layers[0], layers[1]}), purpose == Purpose::kNorms ? 1 : 0);
+  for (const Function function : kFunctions) {
+    EXPECT_EQ(run(function, {layers[0], layers[1]}), function == Function::kNorms ? 1 : 0);
   }
   run_and_compare(layers);
-  for (const Purpose purpose : kPurposes) EXPECT_EQ(run(purpose, {}), 0);
+  for (const Function function : kFunctions) EXPECT_EQ(run(function, {}), 0);
 }
 
 TEST_F(Kernels, TakeChannelsLast) {
@@ -161,7 +161,7 @@ TEST_F(Kernels, TakeChannelsLast) {
 TEST_F(Kernels, LoseNothingVisibleOverMillionsOfElements) {
   const auto weight = torch::rand({1 << 20}) + 0.5;
   const Layer layer{weight, {}, torch::zeros({}), kWholeTensor, 0};
-  run(Purpose::kNorms, {layer});
+  run(Function::kNorms, {layer});
   const double exact = weight.to(torch::kDouble).norm().item<double>();
   EXPECT_NEAR(layer.radius.item<double>() / exact, 1, 2e-7);
 }
@@ -175,12 +175,12 @@ TEST_F(Kernels, AreRightOverTheWholeRangeOfFloats) {
       const auto before = layer.gradient.clone();
       const double norm = layer.weight.to(torch::kDouble).norm().item<double>();
       layer.radius = torch::zeros({});
-      run(Purpose::kNorms, {layer});
+      run(Function::kNorms, {layer});
       EXPECT_NEAR(layer.radius.item<double>() / norm, 1, 1e-6) << scale;
-      run(Purpose::kProjection, {layer});
+      run(Function::kProjection, {layer});
       lawn::testing::expect_projected(layer, before, std::to_string(std::log10(scale)));
       layer.radius = torch::tensor(1.5f * static_cast<float>(scale));
-      run(Purpose::kRescaling, {layer});
+      run(Function::kRescaling, {layer});
       EXPECT_NEAR(layer.weight.to(torch::kDouble).norm().item<double>() / (1.5 * scale), 1, 1e-6)
           << scale;
     }
@@ -193,7 +193,7 @@ TEST_F(Kernels, AreRightForOutputUnitsOfEverySize) {
     layer.weight = torch::randn({20, numel}) * torch::logspace(-35, 35, 20).unsqueeze(1);
     layer.unit_dim = 0;
     layer.radius = torch::zeros({20});
-    run(Purpose::kNorms, {layer});
+    run(Function::kNorms, {layer});
     const auto expected = layer.weight.to(torch::kDouble).norm(2, {1});
     EXPECT_TRUE(torch::allclose(layer.radius.to(torch::kDouble), expected, 1e-6, 0));
   }

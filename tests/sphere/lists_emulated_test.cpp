@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// The CUDA launchers, on the host: long lists of layers, the borders between roles, the order of
+// The CUDA launchers, on the host: long lists of layers, the borders between workers, the order of
 // threads, what CUDA refuses.
 
 #include <gtest/gtest.h>
@@ -52,13 +52,13 @@ TEST_F(Kernels, TakeAnotherLaunchForTheNextSetting) {
   for (int i = 0; i <= lawn::sphere::cuda::kMaxSettings; ++i) {
     layers.push_back(make_layer(kTypes[1], 1, 50, {}, i));
   }
-  EXPECT_EQ(run(Purpose::kProjection, layers), 2);
+  EXPECT_EQ(run(Function::kProjection, layers), 2);
   layers.pop_back();
-  EXPECT_EQ(run(Purpose::kProjection, layers), 1);
-  EXPECT_EQ(run(Purpose::kRescaling, layers), 1);
+  EXPECT_EQ(run(Function::kProjection, layers), 1);
+  EXPECT_EQ(run(Function::kRescaling, layers), 1);
 }
 
-/// All roles and dtypes on small layers.
+/// All workers and dtypes on small layers.
 std::vector<Layer> random_layers(int64_t count, int64_t seed) {
   torch::manual_seed(seed);
   const auto random = [](int64_t end) { return torch::randint(end, {}).item<int64_t>(); };
@@ -94,8 +94,9 @@ TEST_F(Kernels, GiveTheSameBitsInEveryOrderOfThreadsAndBlocks) {
     Machine::get().order_for_run(run_index);
     auto layers = random_layers(50, 5);
     std::vector<torch::Tensor> results;
-    for (const Purpose purpose : {Purpose::kProjection, Purpose::kRescaling, Purpose::kNorms}) {
-      run(purpose, layers, &limits);
+    for (const Function function :
+         {Function::kProjection, Function::kRescaling, Function::kNorms}) {
+      run(function, layers, &limits);
     }
     for (const Layer& layer : layers) {
       for (const auto& t : {layer.weight, layer.gradient, layer.radius}) results.push_back(t);
@@ -107,8 +108,8 @@ TEST_F(Kernels, GiveTheSameBitsInEveryOrderOfThreadsAndBlocks) {
   }
 }
 
-TEST(Launchers, TakeADtypePairWhereThereIsAKernel) {
-  const auto takes = lawn::sphere::cuda::kLaunchers.takes;
+TEST(Entries, TakeADtypePairWhereThereIsAKernel) {
+  const auto takes = lawn::sphere::cuda::kEntries.takes;
   for (const Dtype weight : {Dtype::kFloat64, Dtype::kFloat32, Dtype::kBFloat16, Dtype::kFloat16}) {
     EXPECT_TRUE(takes(weight, weight));
     EXPECT_EQ(takes(weight, Dtype::kFloat32), weight != Dtype::kFloat64);
@@ -120,7 +121,7 @@ TEST(Launchers, TakeADtypePairWhereThereIsAKernel) {
 TEST_F(Kernels, LoadOncePerDeviceAndReportWhatCudaRefuses) {
   const Flat flat = lawn::sphere::flatten(make_layer(kTypes[1], 1, 10));
   const auto rescale = [&] {
-    return std::string(lawn::sphere::cuda::kLaunchers.rescale(&flat, 1, nullptr, nullptr));
+    return std::string(lawn::sphere::cuda::kEntries.rescale(&flat, 1, nullptr, nullptr));
   };
   Runtime& runtime = Runtime::get();
   runtime.device = 5;

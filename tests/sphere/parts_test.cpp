@@ -7,7 +7,7 @@
 #include <gtest/gtest.h>
 #include <torch/torch.h>
 
-#include <lawn/sphere/sphere.h>
+#include <lawn/sphere/functions.h>
 
 namespace lawn::sphere {
 namespace {

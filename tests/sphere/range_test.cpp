@@ -11,8 +11,8 @@
 #include <lawn/lawn.h>
 #include <lawn/optim/lars.h>
 #include <lawn/sphere/aten.h>
+#include <lawn/sphere/functions.h>
 #include <lawn/sphere/parts.h>
-#include <lawn/sphere/sphere.h>
 
 #include "tests/support/range.h"
 #include "tests/support/refusal.h"

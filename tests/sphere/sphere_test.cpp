@@ -8,7 +8,7 @@
 #include <string>
 #include <vector>
 
-#include <lawn/sphere/sphere.h>
+#include <lawn/sphere/functions.h>
 
 #include "tests/support/refusal.h"
 #include "tests/support/tolerance.h"

@@ -53,7 +53,7 @@ TEST(OperatorTable, ClassifiesEachEdge) {
 }
 
 TEST(OperatorTable, GivesAReasonExactlyWhereItStops) {
-  for (const auto& [name, op] : lawn::detail::builtin_operators()) {
+  for (const auto& [name, op] : lawn::detail::subnetwork::builtin_operators()) {
     const bool stops = std::count(op.edges.begin(), op.edges.end(), Edge::kStop) != 0;
     EXPECT_EQ(stops, !op.reason.empty()) << name;
     EXPECT_FALSE(op.edges.empty()) << name;

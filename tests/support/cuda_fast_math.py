@@ -3,7 +3,7 @@
 """Checks that --use_fast_math and -Ofast in a project's CMAKE_CUDA_FLAGS change nothing of lawn's CUDA object.
 
 usage: cuda_fast_math.py KERNELS [NVCC OPTION...]
-  KERNELS  the object's source, include/lawn/sphere/cuda/launchers.cu
+  KERNELS  the object's source, include/lawn/kernels.cu
   OPTION   what the object is compiled with behind the project's flags; exits with 77 where there is no nvcc
 
 A kernel with a division, a square root and a number that may be subnormal is compiled to PTX with the object's options, with and

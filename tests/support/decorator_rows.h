@@ -6,10 +6,10 @@
 #include <gtest/gtest.h>
 #include <torch/torch.h>
 
-#include <lawn/companions/admm.h>
-#include <lawn/companions/centered.h>
-#include <lawn/companions/magnitude_masks.h>
-#include <lawn/companions/masked.h>
+#include <lawn/companions/mimicnorm/centered.h>
+#include <lawn/companions/pruning/magnitude_masks.h>
+#include <lawn/companions/pruning/masked.h>
+#include <lawn/companions/unification/admm.h>
 #include <lawn/lawn.h>
 
 #include "tests/support/rows.h"

@@ -10,17 +10,17 @@
 #include <c10/core/impl/FakeGuardImpl.h>
 
 #include <lawn/sphere/cuda/call.h>
-#include <lawn/sphere/cuda/launch.h>
+#include <lawn/sphere/cuda/entries.h>
 
 namespace lawn::testing {
 
-/// Eight GPUs, as far as the current device goes, and `launchers` for them while it lives. What was
+/// Eight GPUs, as far as the current device goes, and `entries` for them while it lives. What was
 /// known of the kernels on each device is forgotten before and after.
 class FakeGpus {
  public:
-  explicit FakeGpus(const sphere::cuda::Launchers* launchers)
-      : guard_before_(registry().exchange(&guard_)), launchers_before_(sphere::cuda::launchers) {
-    sphere::cuda::launchers = launchers;
+  explicit FakeGpus(const sphere::cuda::Entries* entries)
+      : guard_before_(registry().exchange(&guard_)), entries_before_(sphere::cuda::entries) {
+    sphere::cuda::entries = entries;
     forget();
   }
   FakeGpus(const FakeGpus&) = delete;
@@ -28,7 +28,7 @@ class FakeGpus {
   ~FakeGpus() {
     forget();
     Guard::setDeviceIndex(0);
-    sphere::cuda::launchers = launchers_before_;
+    sphere::cuda::entries = entries_before_;
     registry().store(guard_before_);
   }
 
@@ -49,7 +49,7 @@ class FakeGpus {
 
   Guard guard_;
   const c10::impl::DeviceGuardImplInterface* guard_before_;
-  const sphere::cuda::Launchers* launchers_before_;
+  const sphere::cuda::Entries* entries_before_;
 };
 
 }  // namespace lawn::testing

@@ -17,11 +17,13 @@ namespace lawn {
 /// The size of a block of a weight seen as a matrix [size of dimension 0, all the rest]: of a
 /// convolution [Cout, Cin*kh*kw].
 struct BlockShape {
+  /// Of a block.
   int64_t rows = 4;
+  /// Of a block.
   int64_t columns = 4;
 };
 
-namespace detail {
+namespace detail::companions {
 
 /// A weight cut into blocks; those at the lower and right edges are smaller where it does not
 /// divide. Every function takes tensors of the weight's shape, or of the grid's.
@@ -86,5 +88,5 @@ class BlockGrid {
   int64_t across_ = 0;
 };
 
-}  // namespace detail
+}  // namespace detail::companions
 }  // namespace lawn

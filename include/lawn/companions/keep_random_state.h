@@ -7,7 +7,7 @@
 #include <ATen/core/Generator.h>
 #include <ATen/core/Tensor.h>
 
-namespace lawn::detail {
+namespace lawn::detail::companions {
 
 /// Keeps the CPU's default generator as it was.
 class KeepRandomState {
@@ -28,4 +28,4 @@ class KeepRandomState {
   at::Tensor state_;
 };
 
-}  // namespace lawn::detail
+}  // namespace lawn::detail::companions

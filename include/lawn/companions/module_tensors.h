@@ -13,7 +13,7 @@
 #include <torch/nn/module.h>
 
 /// Parameters and buffers of a module, to be paired with those of another of one architecture.
-namespace lawn::detail {
+namespace lawn::detail::companions {
 
 struct ModuleTensor {
   std::string name;
@@ -94,4 +94,4 @@ inline void refuse_other_ties(const char* who, const std::vector<ModuleTensor>& 
   }
 }
 
-}  // namespace lawn::detail
+}  // namespace lawn::detail::companions

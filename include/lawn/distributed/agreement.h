@@ -17,7 +17,7 @@
 
 namespace lawn {
 
-namespace detail {
+namespace detail::distributed {
 
 /// "rank 2" or "ranks 0, 1 and 3".
 inline std::string name_ranks(const std::vector<int>& ranks) {
@@ -84,9 +84,10 @@ inline std::string first_difference(const std::string& expected, const std::stri
   }
 }
 
-}  // namespace detail
+}  // namespace detail::distributed
 
 /// Checks that all ranks say the same, before they do something together.
+/// @param collective  of these ranks
 /// @param where  who asks, in the message: "lawn::DataParallel"
 /// @param what   what the text describes, in the message: "model"
 /// @param text   what must be the same everywhere, in lines; the first that differs is shown
@@ -96,19 +97,20 @@ inline std::string first_difference(const std::string& expected, const std::stri
 inline void check_agreement(Collective& collective, const std::string& where,
                             const std::string& what, const std::string& text) {
   const auto texts = collective.gather(text);
-  const auto groups = detail::group_by_value(texts);
+  const auto groups = detail::distributed::group_by_value(texts);
   if (groups.size() == 1) return;
   const auto& most = groups.front();
   std::string differences;
   for (const auto i : c10::irange(std::size_t{1}, groups.size())) {
     const auto& group = groups[i];
-    differences += "; " + detail::name_ranks(group) + ": " +
-                   detail::first_difference(texts.at(static_cast<std::size_t>(most.front())),
-                                            texts.at(static_cast<std::size_t>(group.front())));
+    differences +=
+        "; " + detail::distributed::name_ranks(group) + ": " +
+        detail::distributed::first_difference(texts.at(static_cast<std::size_t>(most.front())),
+                                              texts.at(static_cast<std::size_t>(group.front())));
   }
   TORCH_CHECK(false, where, ": expected the same ", what, " on every rank, as ",
-              detail::name_ranks(most), most.size() == 1 ? " has" : " have", " it", differences,
-              ". Start every rank with the same program and options");
+              detail::distributed::name_ranks(most), most.size() == 1 ? " has" : " have", " it",
+              differences, ". Start every rank with the same program and options");
 }
 
 }  // namespace lawn

@@ -11,7 +11,7 @@
 namespace lawn {
 
 /// What becomes of the floating-point buffers (batch norm's running statistics) in each step.
-enum class BufferRule {
+enum class BufferPolicy {
   /// The mean over the ranks, weighted by their samples of the step. The running variance is then
   /// the mean of the variances within the ranks' batches, not the variance of the joint batch.
   kAverage,
@@ -29,7 +29,8 @@ struct DataParallelOptions {
   /// Whether a backward pass may leave parameters without a gradient. Costs a walk of the graph,
   /// and one small sum a step.
   TORCH_ARG(bool, find_unused_parameters) = false;
-  TORCH_ARG(BufferRule, buffers) = BufferRule::kAverage;
+  /// What happens to the buffers of the ranks: statistics of batch norms, say.
+  TORCH_ARG(BufferPolicy, buffers) = BufferPolicy::kAverage;
   /// In every so many steps the weights of all ranks are compared, which reads each of them once; 0
   /// is never.
   TORCH_ARG(int64_t, compare_weights_every) = 1;
@@ -54,8 +55,8 @@ struct DataParallelOptions {
     std::ostringstream text;
     text << "bucket_bytes " << bucket_bytes() << "\nfirst_bucket_bytes " << first_bucket_bytes()
          << "\nfind_unused_parameters " << find_unused_parameters() << "\nbuffers "
-         << (buffers() == BufferRule::kAverage ? "average" : "local") << "\ncompare_weights_every "
-         << compare_weights_every() << '\n'
+         << (buffers() == BufferPolicy::kAverage ? "average" : "local")
+         << "\ncompare_weights_every " << compare_weights_every() << '\n'
          << run();
     return text.str();
   }

@@ -38,7 +38,7 @@ class MpiSession {
  public:
   /// @throws c10::Error if MPI cannot be initialized for several threads, or is over already
   MpiSession() {
-    TORCH_CHECK(!detail::mpi_finalized(),
+    TORCH_CHECK(!detail::mpi::mpi_finalized(),
                 "lawn::MpiSession: expected an MPI that is not finalized, got one after "
                 "MPI_Finalize, which cannot be initialized a second time; have one session, in "
                 "main");
@@ -46,16 +46,16 @@ class MpiSession {
     MPI_Initialized(&initialized);
     if (initialized != 0) return;
     int provided = 0;
-    detail::check_mpi(MPI_Init_thread(nullptr, nullptr, MPI_THREAD_MULTIPLE, &provided),
-                      "MPI_Init_thread");
+    detail::mpi::check_mpi(MPI_Init_thread(nullptr, nullptr, MPI_THREAD_MULTIPLE, &provided),
+                           "MPI_Init_thread");
     owner_ = true;
   }
   MpiSession(const MpiSession&) = delete;
   MpiSession& operator=(const MpiSession&) = delete;
 
   ~MpiSession() {
-    if (!owner_ || detail::mpi_finalized()) return;
-    if (detail::MpiEngine::failed()) {
+    if (!owner_ || detail::mpi::mpi_finalized()) return;
+    if (detail::mpi::MpiEngine::failed()) {
       // mpirun kills the others when one ends badly: they are to print their errors first.
       std::this_thread::sleep_for(std::chrono::seconds(1));
     } else {
@@ -91,19 +91,19 @@ class MpiGroup : public ProcessGroup {
   ///         every rank comes in time. After MPI_Finalize every later call throws, too
   explicit MpiGroup(const MpiOptions& options = {}, MPI_Comm comm = MPI_COMM_WORLD,
                     c10::Device device = c10::Device(c10::kCPU))
-      : MpiGroup(c10::make_intrusive<detail::MpiBackend>(
-                     std::make_unique<detail::MpiEngine>(comm, options), options.cuda_aware()),
+      : MpiGroup(c10::make_intrusive<detail::mpi::MpiBackend>(
+                     std::make_unique<detail::mpi::MpiEngine>(comm, options), options.cuda_aware()),
                  device) {}
 
   void fail(const std::string& reason) noexcept override { backend_->engine().fail(reason); }
 
  private:
-  MpiGroup(const c10::intrusive_ptr<detail::MpiBackend>& backend, c10::Device device)
+  MpiGroup(const c10::intrusive_ptr<detail::mpi::MpiBackend>& backend, c10::Device device)
       : ProcessGroup(backend, device), backend_(backend) {
     if (!device.is_cpu()) add(backend, c10::kCPU);
   }
 
-  c10::intrusive_ptr<detail::MpiBackend> backend_;
+  c10::intrusive_ptr<detail::mpi::MpiBackend> backend_;
 };
 
 }  // namespace lawn

@@ -63,7 +63,7 @@ class ParameterShards {
   /// @throws c10::Error on every rank, if another one's parameters differ, or one is not contiguous
   ParameterShards(const torch::nn::Module& model, ProcessGroup& ranks) : ranks_(ranks) {
     const auto named = detail::each_once(model.named_parameters());
-    detail::tell_of_errors(ranks, [&] {
+    detail::distributed::tell_of_errors(ranks, [&] {
       for (const auto& [name, whole] : named) {
         if (!whole.requires_grad()) continue;
         TORCH_CHECK(whole.layout() == at::kStrided && whole.is_contiguous(),
@@ -76,7 +76,8 @@ class ParameterShards {
                   "lawn::ParameterShards: expected a model with parameters that require gradients, "
                   "got none");
     });
-    check_agreement(ranks, "lawn::ParameterShards", "model", detail::describe("parameter", named));
+    check_agreement(ranks, "lawn::ParameterShards", "model",
+                    detail::distributed::describe("parameter", named));
     std::vector<bool> moved(parameters_.size(), false);
     for (const auto i : c10::irange(parameters_.size())) {
       if (!moved[i]) move_alike(parameters_[i].whole, moved);

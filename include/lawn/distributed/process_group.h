@@ -27,7 +27,7 @@
 
 namespace lawn {
 
-namespace detail {
+namespace detail::distributed {
 
 /// `tensor` where a group's backends take it: itself on a kind of device that they serve, else a
 /// copy on `device`, which they do.
@@ -37,7 +37,7 @@ inline at::Tensor on_served_device(const at::Tensor& tensor, const std::vector<c
   return std::any_of(served.begin(), served.end(), same) ? tensor : tensor.to(device);
 }
 
-}  // namespace detail
+}  // namespace detail::distributed
 
 /// A c10d process group as a `Collective`: NCCL, Gloo, or MPI through lawn/distributed/mpi.h.
 ///
@@ -61,7 +61,8 @@ class ProcessGroup : public Collective {
     add(backend, device.type());
   }
 
-  /// @param group  with a backend for `device`
+  /// @param group   with a backend for `device`
+  /// @param device  as above
   ProcessGroup(c10::intrusive_ptr<c10d::ProcessGroup> group, c10::Device device)
       : group_(std::move(group)), device_(device) {
     TORCH_CHECK(group_, "lawn::ProcessGroup: expected a process group, got none");
@@ -111,6 +112,7 @@ class ProcessGroup : public Collective {
 
   /// For `c10d::Reducer` and other parts of c10d.
   const c10::intrusive_ptr<c10d::ProcessGroup>& group() const { return group_; }
+  /// The device whose tensors the group adds up.
   c10::Device device() const { return device_; }
 
   /// Gives every rank row r of rank r, in place.
@@ -158,7 +160,8 @@ class ProcessGroup : public Collective {
                 "lawn::ProcessGroup: expected a strided tensor, got layout ", tensor.layout(),
                 "; call to_dense() first");
     const auto values = tensor.detach();
-    const auto served = detail::on_served_device(values, group_->getDeviceTypes(), device_);
+    const auto served =
+        detail::distributed::on_served_device(values, group_->getDeviceTypes(), device_);
     std::vector<at::Tensor> flat{served.contiguous()};
     action(flat);
     if (!flat[0].is_same(values)) values.copy_(flat[0]);

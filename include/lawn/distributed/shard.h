@@ -33,7 +33,7 @@ struct Shard {
   int64_t begin = 0;
 };
 
-namespace detail {
+namespace detail::distributed {
 
 /// Cuts what a rank holds of a layer at the borders of the output units that it goes across, and
 /// appends the parts.
@@ -122,5 +122,5 @@ inline void check_cover(Collective& ranks, const std::vector<Shard>& shards) {
   }
 }
 
-}  // namespace detail
+}  // namespace detail::distributed
 }  // namespace lawn

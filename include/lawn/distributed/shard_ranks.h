@@ -18,7 +18,7 @@
 
 /// How whoever decides by gradients (`GradScaler`, `clip_grad_norm_`) learns that a parameter is
 /// one rank's part of a whole: the part says so itself. Nothing here needs c10d or MPI.
-namespace lawn::detail {
+namespace lawn::detail::distributed {
 
 /// Which ranks hold the rest of a part, as the part itself knows it.
 class ShardMark {
@@ -133,4 +133,4 @@ inline at::Tensor gather_numbers(Collective& ranks, const at::Tensor& mine) {
   return all;
 }
 
-}  // namespace lawn::detail
+}  // namespace lawn::detail::distributed

@@ -57,9 +57,9 @@ namespace lawn {
 /// `torch::nn::utils::clip_grad_norm_` takes each part for a whole, and scales by another factor on
 /// each rank.
 ///
-/// Every rank makes the same calls: `LAWN`'s constructor, `step`, `constrain` and `report`. One
-/// that does not come is named as the collective does it; on CPUs, one that goes on from the
-/// checkpoint of another step is named at the next projection.
+/// Every rank makes the same calls: `LAWN`'s constructor, `step`, `constrain` and `report`. If a
+/// rank does not call, the collective reports it. On CPUs, a rank that goes on from the checkpoint of
+/// another step is named at the next projection.
 ///
 /// @source  Gupta et al. 2021, arXiv 2108.05839; Rajbhandari et al. 2020, arXiv 1910.02054 (ZeRO)
 class ShardedSpheres : public Spheres {
@@ -72,10 +72,10 @@ class ShardedSpheres : public Spheres {
   ShardedSpheres(Collective& ranks, std::vector<Shard> shards)
       : ranks_(ranks), shards_(std::move(shards)), marks_(ranks) {
     std::ostringstream text;
-    detail::tell_of_errors(ranks_, [&] {
+    detail::distributed::tell_of_errors(ranks_, [&] {
       for (const auto i : c10::irange(shards_.size())) {
         const Shard& shard = shards_[i];
-        detail::check_shard(shard);
+        detail::distributed::check_shard(shard);
         TORCH_CHECK(index_.emplace(shard.part.unsafeGetTensorImpl(), i).second,
                     "lawn::ShardedSpheres: expected every shard once, got that of ", shard.name,
                     " a second time; leave one out");
@@ -84,7 +84,7 @@ class ShardedSpheres : public Spheres {
       }
     });
     lawn::check_agreement(ranks_, "lawn::ShardedSpheres", "shards", text.str());
-    detail::check_cover(ranks_, shards_);
+    detail::distributed::check_cover(ranks_, shards_);
     for (const Shard& shard : shards_) marks_.add(shard.part);
   }
 
@@ -107,6 +107,7 @@ class ShardedSpheres : public Spheres {
     return sum.item<double>() > 0;
   }
 
+  /// As `sphere::norms`, over the whole of each layer.
   std::vector<at::Tensor> norms(c10::ArrayRef<sphere::Layer> layers) override {
     const at::NoGradGuard no_grad;
     const Parts parts(*this, layers.vec());
@@ -138,6 +139,7 @@ class ShardedSpheres : public Spheres {
     parts.write_back_gradients();
   }
 
+  /// As `sphere::rescale_`, over the whole of each layer.
   void rescale_(c10::ArrayRef<sphere::Layer> layers) override {
     const at::NoGradGuard no_grad;
     auto weights = layers.vec();
@@ -189,7 +191,7 @@ class ShardedSpheres : public Spheres {
           layer.gradient = copies_.back().second;
         }
         first_.push_back(places_);
-        detail::append_parts(parts_, *shard, layer, places_);
+        detail::distributed::append_parts(parts_, *shard, layer, places_);
         places_ += c10::multiply_integers(spheres.radius_shape(layer));
       }
     }
@@ -256,14 +258,14 @@ class ShardedSpheres : public Spheres {
       steps.push_back(std::stoll(text));
     }
     TORCH_CHECK(false, "lawn::LAWN: expected every rank in the same step, got ",
-                detail::name_steps(detail::group_by_value(steps), steps),
+                detail::distributed::name_steps(detail::distributed::group_by_value(steps), steps),
                 ": go on from checkpoints of one step, and call step() equally often everywhere");
   }
 
   Collective& ranks_;
   std::vector<Shard> shards_;
   std::unordered_map<const c10::TensorImpl*, std::size_t> index_;
-  detail::ShardMarks marks_;
+  detail::distributed::ShardMarks marks_;
   int64_t step_ = 0;
 };
 

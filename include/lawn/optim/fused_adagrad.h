@@ -9,19 +9,19 @@
 #include <c10/util/ArrayRef.h>
 #include <torch/optim/adagrad.h>
 
-#include <lawn/held_once.h>
-#include <lawn/optim/fused_groups.h>
+#include <lawn/optim/fused/groups.h>
+#include <lawn/parameters/held_once.h>
 #include <lawn/sphere/flatten.h>
 
 namespace lawn {
 
-namespace detail {
+namespace detail::optim {
 
-struct FusedAdagradRule {
+struct FusedAdagradPolicy {
   using Options = torch::optim::AdagradOptions;
   using State = torch::optim::AdagradParamState;
   using Entry = FusedEntry<State>;
-  static constexpr const char* kName = "lawn::FusedAdagrad";
+  static constexpr const char* kWho = "lawn::FusedAdagrad";
   static constexpr bool kReducedOnCPU = true;
   static constexpr bool kFolds = false;
   static constexpr bool kStateByConstructor = true;
@@ -54,7 +54,7 @@ struct FusedAdagradRule {
   }
 };
 
-}  // namespace detail
+}  // namespace detail::optim
 
 /// torch::optim::Adagrad with one pass over memory: each group is stepped by one call of
 /// `at::_fused_adagrad_` for each device and dtype, instead of some five ATen calls for each
@@ -77,11 +77,14 @@ struct FusedAdagradRule {
 ///
 /// @source  Duchi, Hazan, Singer 2011, "Adaptive subgradient methods for online learning and
 ///          stochastic optimization"
-class FusedAdagrad : public detail::Fused<torch::optim::Adagrad, detail::FusedAdagradRule> {
+class FusedAdagrad
+    : public detail::optim::Fused<torch::optim::Adagrad, detail::optim::FusedAdagradPolicy> {
  public:
+  /// As Adagrad. A parameter that is held twice is refused before Adagrad makes its state.
   explicit FusedAdagrad(const std::vector<torch::optim::OptimizerParamGroup>& groups,
                         torch::optim::AdagradOptions defaults = {})
       : Fused(each_once(groups), std::move(defaults)) {}
+  /// The same with one group.
   explicit FusedAdagrad(std::vector<at::Tensor> parameters,
                         torch::optim::AdagradOptions defaults = {})
       : FusedAdagrad({torch::optim::OptimizerParamGroup(std::move(parameters))},
@@ -91,12 +94,12 @@ class FusedAdagrad : public detail::Fused<torch::optim::Adagrad, detail::FusedAd
   /// Adagrad's constructor would refuse a parameter that comes twice without naming it.
   static const std::vector<torch::optim::OptimizerParamGroup>& each_once(
       const std::vector<torch::optim::OptimizerParamGroup>& groups) {
-    detail::HeldOnce(detail::FusedAdagradRule::kName, groups);
+    detail::parameters::HeldOnce(detail::optim::FusedAdagradPolicy::kWho, groups);
     return groups;
   }
 };
 
 template <>
-inline constexpr bool detail::kCapturable<FusedAdagrad> = true;
+inline constexpr bool detail::folded::kIsCapturable<FusedAdagrad> = true;
 
 }  // namespace lawn

@@ -15,12 +15,12 @@
 #include <torch/optim/adam.h>
 #include <torch/optim/adamw.h>
 
-#include <lawn/optim/fused_groups.h>
+#include <lawn/optim/fused/groups.h>
 #include <lawn/sphere/flatten.h>
 
 namespace lawn {
 
-namespace detail {
+namespace detail::optim {
 
 /// at::_fused_adam_ or at::_fused_adamw_, with a learning rate of either type: parameters,
 /// gradients, first and second moments, largest second moments, step counts; lr, betas, weight
@@ -31,10 +31,10 @@ using FusedAdamFunction = void (*)(at::TensorList, at::TensorList, at::TensorLis
                                    double, bool, bool, const std::optional<at::Tensor>&,
                                    const std::optional<at::Tensor>&);
 
-/// Adam and AdamW: alike but for the function.
+/// Adam and AdamW differ in the function alone.
 template <class AdamOptions, class AdamState, FusedAdamFunction<double> kFunction,
           FusedAdamFunction<const at::Tensor&> kTensorFunction>
-struct AdamFamilyRule {
+struct AdamFamilyPolicy {
   using Options = AdamOptions;
   using State = AdamState;
   using Entry = FusedEntry<State>;
@@ -92,7 +92,7 @@ struct AdamFamilyRule {
     return a.state->step() == b.state->step();
   }
 
-  static void set_moments(const Entry& entry, folded::Layer& layer) {
+  static void set_moments(const Entry& entry, folded::FlatLayer& layer) {
     layer.first_moment = entry.state->exp_avg().data_ptr();
     layer.second_moment = entry.state->exp_avg_sq().data_ptr();
   }
@@ -116,12 +116,12 @@ struct AdamFamilyRule {
   }
 };
 
-struct FusedAdamRule : AdamFamilyRule<torch::optim::AdamOptions, torch::optim::AdamParamState,
-                                      &at::_fused_adam_, &at::_fused_adam_> {
-  static constexpr const char* kName = "lawn::FusedAdam";
+struct FusedAdamPolicy : AdamFamilyPolicy<torch::optim::AdamOptions, torch::optim::AdamParamState,
+                                          &at::_fused_adam_, &at::_fused_adam_> {
+  static constexpr const char* kWho = "lawn::FusedAdam";
 };
 
-}  // namespace detail
+}  // namespace detail::optim
 
 /// torch::optim::Adam with one pass over memory: each group is stepped by one call of
 /// `at::_fused_adam_` for each device and dtype, instead of some ten ATen calls for each parameter.
@@ -143,14 +143,14 @@ struct FusedAdamRule : AdamFamilyRule<torch::optim::AdamOptions, torch::optim::A
 /// `make_capturable()` readies it for CUDA graphs.
 ///
 /// @source  Kingma, Ba 2015, arXiv 1412.6980, algorithm 1; Reddi, Kale, Kumar 2018 (amsgrad)
-class FusedAdam : public detail::Fused<torch::optim::Adam, detail::FusedAdamRule> {
+class FusedAdam : public detail::optim::Fused<torch::optim::Adam, detail::optim::FusedAdamPolicy> {
  public:
   using Fused::Fused;
 };
 
 template <>
-inline constexpr bool detail::kFolds<FusedAdam> = true;
+inline constexpr bool detail::folded::kFoldsInto<FusedAdam> = true;
 template <>
-inline constexpr bool detail::kCapturable<FusedAdam> = true;
+inline constexpr bool detail::folded::kIsCapturable<FusedAdam> = true;
 
 }  // namespace lawn

@@ -4,19 +4,20 @@
 #include <ATen/ops/_fused_adamw.h>
 #include <torch/optim/adamw.h>
 
+#include <lawn/optim/fused/groups.h>
 #include <lawn/optim/fused_adam.h>
-#include <lawn/optim/fused_groups.h>
 
 namespace lawn {
 
-namespace detail {
+namespace detail::optim {
 
-struct FusedAdamWRule : AdamFamilyRule<torch::optim::AdamWOptions, torch::optim::AdamWParamState,
-                                       &at::_fused_adamw_, &at::_fused_adamw_> {
-  static constexpr const char* kName = "lawn::FusedAdamW";
+struct FusedAdamWPolicy
+    : AdamFamilyPolicy<torch::optim::AdamWOptions, torch::optim::AdamWParamState,
+                       &at::_fused_adamw_, &at::_fused_adamw_> {
+  static constexpr const char* kWho = "lawn::FusedAdamW";
 };
 
-}  // namespace detail
+}  // namespace detail::optim
 
 /// torch::optim::AdamW with one pass over memory: each group is stepped by one call of
 /// `at::_fused_adamw_` for each device and dtype, instead of some ten ATen calls for each
@@ -32,14 +33,15 @@ struct FusedAdamWRule : AdamFamilyRule<torch::optim::AdamWOptions, torch::optim:
 /// `make_capturable()` readies it for CUDA graphs.
 ///
 /// @source  Loshchilov, Hutter 2019, arXiv 1711.05101, algorithm 2
-class FusedAdamW : public detail::Fused<torch::optim::AdamW, detail::FusedAdamWRule> {
+class FusedAdamW
+    : public detail::optim::Fused<torch::optim::AdamW, detail::optim::FusedAdamWPolicy> {
  public:
   using Fused::Fused;
 };
 
 template <>
-inline constexpr bool detail::kFolds<FusedAdamW> = true;
+inline constexpr bool detail::folded::kFoldsInto<FusedAdamW> = true;
 template <>
-inline constexpr bool detail::kCapturable<FusedAdamW> = true;
+inline constexpr bool detail::folded::kIsCapturable<FusedAdamW> = true;
 
 }  // namespace lawn

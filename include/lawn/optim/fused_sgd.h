@@ -10,18 +10,18 @@
 #include <c10/util/ArrayRef.h>
 #include <torch/optim/sgd.h>
 
-#include <lawn/optim/fused_groups.h>
+#include <lawn/optim/fused/groups.h>
 #include <lawn/sphere/flatten.h>
 
 namespace lawn {
 
-namespace detail {
+namespace detail::optim {
 
-struct FusedSGDRule {
+struct FusedSGDPolicy {
   using Options = torch::optim::SGDOptions;
   using State = torch::optim::SGDParamState;
   using Entry = FusedEntry<State>;
-  static constexpr const char* kName = "lawn::FusedSGD";
+  static constexpr const char* kWho = "lawn::FusedSGD";
   // LibTorch 2.11's vector loop for them computes the momentum and never writes the parameter.
   static constexpr bool kReducedOnCPU = false;
   static constexpr bool kFolds = true;
@@ -61,7 +61,7 @@ struct FusedSGDRule {
 
   static bool same_step(const Entry& a, const Entry& b) { return a.first == b.first; }
 
-  static void set_moments(const Entry& entry, folded::Layer& layer) {
+  static void set_moments(const Entry& entry, folded::FlatLayer& layer) {
     if (entry.state != nullptr) layer.first_moment = entry.state->momentum_buffer().data_ptr();
   }
 
@@ -74,7 +74,7 @@ struct FusedSGDRule {
   }
 };
 
-}  // namespace detail
+}  // namespace detail::optim
 
 /// torch::optim::SGD with one pass over memory: each group is stepped by one call of
 /// `at::_fused_sgd_` for each device and dtype, instead of up to four ATen calls for each
@@ -96,14 +96,14 @@ struct FusedSGDRule {
 ///
 /// @source  Sutskever, Martens, Dahl, Hinton 2013, "On the importance of initialization and
 ///          momentum in deep learning"
-class FusedSGD : public detail::Fused<torch::optim::SGD, detail::FusedSGDRule> {
+class FusedSGD : public detail::optim::Fused<torch::optim::SGD, detail::optim::FusedSGDPolicy> {
  public:
   using Fused::Fused;
 };
 
 template <>
-inline constexpr bool detail::kFolds<FusedSGD> = true;
+inline constexpr bool detail::folded::kFoldsInto<FusedSGD> = true;
 template <>
-inline constexpr bool detail::kCapturable<FusedSGD> = true;
+inline constexpr bool detail::folded::kIsCapturable<FusedSGD> = true;
 
 }  // namespace lawn

@@ -7,10 +7,10 @@
 #include <torch/optim/optimizer.h>
 
 #include <lawn/finite_math.h>
-#include <lawn/held_once.h>
+#include <lawn/parameters/held_once.h>
 
 /// Options of parameter groups and states of parameters, for lawn's own optimizers.
-namespace lawn::detail {
+namespace lawn::detail::optim {
 
 /// The options of `group`, which are those of the optimizer `who`.
 /// @throws c10::Error if they are another optimizer's
@@ -39,7 +39,7 @@ inline void keep_group_options(const torch::optim::OptimizerParamGroup& given,
 /// Refuses a parameter whose shape is not that of its state: it was changed after the first step.
 /// @param moment  a tensor of the state, in the shape that the parameter had; may be undefined
 inline void refuse_other_shape(const char* who, const at::Tensor& moment,
-                               const at::Tensor& parameter, const Position& place) {
+                               const at::Tensor& parameter, const parameters::Position& place) {
   TORCH_CHECK(!moment.defined() || moment.sizes() == parameter.sizes(), who,
               ": expected parameter ", place.index, " of group ", place.group,
               " to keep the shape ", moment.sizes(), " of its state, got ", parameter.sizes(),
@@ -51,4 +51,4 @@ inline bool same_values(const at::Tensor& a, const at::Tensor& b) {
   return a.defined() && b.defined() ? at::equal(a, b) : a.defined() == b.defined();
 }
 
-}  // namespace lawn::detail
+}  // namespace lawn::detail::optim

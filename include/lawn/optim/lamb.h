@@ -30,17 +30,14 @@
 #include <c10/core/Scalar.h>
 #include <c10/util/ArrayRef.h>
 #include <torch/optim/optimizer.h>
-#include <torch/optim/serialize.h>
-#include <torch/serialize/input-archive.h>
-#include <torch/serialize/output-archive.h>
 
-#include <lawn/held_once.h>
-#include <lawn/optim/fused_groups.h>
-#include <lawn/optim/group_options.h>
+#include <lawn/optim/checked_groups.h>
+#include <lawn/optim/fused/entries.h>
 #include <lawn/optim/lamb_options.h>
-#include <lawn/optim/tensor_lists.h>
+#include <lawn/optim/parameter_lists.h>
+#include <lawn/parameters/tensor_lists.h>
 #include <lawn/sphere/flatten.h>
-#include <lawn/sphere/sphere.h>
+#include <lawn/sphere/functions.h>
 
 namespace lawn {
 
@@ -63,42 +60,18 @@ namespace lawn {
 /// @note    `step` does not wait for the device. Step counts and learning rates are host numbers: a
 ///          CUDA graph would replay those of its capture
 /// @source  You et al. 2019, arXiv 1904.00962, algorithm 2, with the identity for phi
-class LAMB : public torch::optim::Optimizer {
+class LAMB
+    : public detail::optim::CheckedGroups<LAMBOptions, LAMBParamState, &LAMBParamState::exp_avg> {
  public:
+  /// @param groups    each with options of its own, or with `defaults`
+  /// @param defaults  of groups without options
+  /// @throws c10::Error that names an option out of its range, or a parameter that is held twice
   explicit LAMB(const std::vector<torch::optim::OptimizerParamGroup>& groups,
                 const LAMBOptions& defaults = {})
-      : Optimizer(groups, std::make_unique<LAMBOptions>(defaults)) {
-    defaults.validate();
-    held_once_.check(kName, param_groups_);
-    for (std::size_t g = 0; g < groups.size(); ++g) {
-      detail::check_group_options<LAMBOptions>(kName, groups[g]);
-      detail::keep_group_options(groups[g], param_groups_[g]);
-    }
-  }
+      : CheckedGroups(kWho, groups, defaults) {}
+  /// The same with one group.
   explicit LAMB(std::vector<at::Tensor> parameters, const LAMBOptions& defaults = {})
       : LAMB({torch::optim::OptimizerParamGroup(std::move(parameters))}, defaults) {}
-
-  /// As LibTorch's, and checks the options of the group.
-  void add_param_group(const torch::optim::OptimizerParamGroup& group) {
-    detail::check_group_options<LAMBOptions>(kName, group);
-    detail::refuse_held(kName, param_groups_, group);
-    Optimizer::add_param_group(group);
-    detail::keep_group_options(group, param_groups_.back());
-  }
-
-  /// Refuses what a step with the gradients of now would refuse; `step()` does it by itself.
-  /// @throws c10::Error that names the parameter: for one that is held twice or whose state has
-  ///         another shape, and for a sparse gradient. Nothing is changed
-  void check_step() {
-    held_once_.check(kName, param_groups_,
-                     [this](const at::Tensor& parameter, const detail::Position& position) {
-                       const auto found = state_.find(parameter.unsafeGetTensorImpl());
-                       if (found == state_.end()) return;
-                       const auto& state = static_cast<const LAMBParamState&>(*found->second);
-                       detail::refuse_other_shape(kName, state.exp_avg(), parameter, position);
-                     });
-    detail::check_gradients<LAMBOptions>(kName, param_groups_);
-  }
 
   /// One step on every parameter that has a gradient; gradients stay as they are.
   /// @return the closure's loss, or an undefined tensor
@@ -112,33 +85,25 @@ class LAMB : public torch::optim::Optimizer {
     check_step();
     const at::NoGradGuard no_grad;
     std::vector<Update> updates;
-    for (auto& batch : detail::batches<LAMBOptions>(kName, param_groups_)) {
-      updates.push_back(adam_update(std::move(batch)));
+    for (auto& list : detail::optim::parameter_lists<LAMBOptions>(kWho, param_groups_)) {
+      updates.push_back(adam_update(std::move(list)));
     }
     adapt_(updates);
     for (const Update& update : updates) {
-      at::_foreach_add_(update.wide_weights, update.values, -update.batch.options->lr());
-      if (!update.wide_weights.front().is_same(update.batch.weights.front())) {
-        at::_foreach_copy_(update.batch.weights, update.wide_weights);
+      at::_foreach_add_(update.wide_weights, update.values, -update.list.options->lr());
+      if (!update.wide_weights.front().is_same(update.list.weights.front())) {
+        at::_foreach_copy_(update.list.weights, update.wide_weights);
       }
     }
     return loss;
   }
 
-  void save(torch::serialize::OutputArchive& archive) const override {
-    torch::optim::serialize<LAMBParamState, LAMBOptions>(archive, *this);
-  }
-  void load(torch::serialize::InputArchive& archive) override {
-    torch::optim::serialize<LAMBParamState, LAMBOptions>(archive, *this);
-    held_once_ = {};  // to look at the new state
-  }
-
  private:
-  static constexpr const char* kName = "lawn::LAMB";
+  static constexpr const char* kWho = "lawn::LAMB";
 
-  /// The u of each weight of a batch.
+  /// The u of each weight of a list.
   struct Update {
-    detail::Batch<LAMBOptions> batch;
+    detail::optim::ParameterList<LAMBOptions> list;
     std::vector<at::Tensor> wide_weights;
     std::vector<at::Tensor> values;
   };
@@ -158,21 +123,22 @@ class LAMB : public torch::optim::Optimizer {
     return found;
   }
 
-  Update adam_update(detail::Batch<LAMBOptions> batch) {
-    const LAMBOptions& options = *batch.options;
-    auto wide_weights = detail::widened(batch.weights, batch.weights.front());
-    const auto gradients = detail::widened(batch.gradients, batch.weights.front());
-    std::vector<at::Tensor> values(batch.weights.size());
+  Update adam_update(detail::optim::ParameterList<LAMBOptions> list) {
+    const LAMBOptions& options = *list.options;
+    auto wide_weights = detail::parameters::widened(list.weights, list.weights.front());
+    const auto gradients = detail::parameters::widened(list.gradients, list.weights.front());
+    std::vector<at::Tensor> values(list.weights.size());
     std::vector<Entry> fused;
     std::vector<Entry> unfused;
     for (std::size_t i = 0; i < values.size(); ++i) {
-      LAMBParamState& state = state_of(batch.weights[i]);
+      LAMBParamState& state = state_of(list.weights[i]);
       state.step(state.step() + 1);
       values[i] = at::empty_like(wide_weights[i]);
-      const bool fits = detail::can_fuse(values[i], /*reduced_on_cpu=*/false) &&
+      const bool fits = detail::optim::can_fuse(values[i], /*reduced_on_cpu=*/false) &&
                         sphere::beside(values[i], state.exp_avg()) &&
                         sphere::beside(values[i], state.exp_avg_sq());
-      const auto ordered = fits ? detail::in_order_of(values[i], gradients[i]) : at::Tensor();
+      const auto ordered =
+          fits ? detail::optim::in_order_of(values[i], gradients[i]) : at::Tensor();
       if (ordered.defined()) {
         fused.push_back({values[i], ordered, &state});
       } else {
@@ -184,24 +150,25 @@ class LAMB : public torch::optim::Optimizer {
     if (options.weight_decay() != 0) {
       at::_foreach_add_(values, wide_weights, options.weight_decay());
     }
-    return {std::move(batch), std::move(wide_weights), std::move(values)};
+    return {std::move(list), std::move(wide_weights), std::move(values)};
   }
 
   /// The place of a weight's m / c1 / (sqrt(v / c2) + eps), its gradient in float32 or wider and
   /// its state; c1 and c2 are the corrections of the bias.
-  using Entry = detail::FusedEntry<LAMBParamState>;
+  using Entry = detail::optim::FusedEntry<LAMBParamState>;
 
   /// What Adam's fused step with a learning rate of -1 makes out of zero.
   static void adam_fused_(const std::vector<Entry>& list, const LAMBOptions& options) {
     const auto column = [&list](const auto& get) {
-      return detail::column(c10::ArrayRef<Entry>(list), get);
+      return detail::optim::column(c10::ArrayRef<Entry>(list), get);
     };
     const auto values = column([](const Entry& entry) { return entry.parameter; });
     // After infinitely many steps nothing is left of the bias.
     const auto endless = at::full({}, std::numeric_limits<double>::infinity(),
                                   list.front().parameter.options().dtype(at::kFloat));
-    const auto steps = options.bias_correction() ? detail::step_counts(c10::ArrayRef<Entry>(list))
-                                                 : std::vector<at::Tensor>(list.size(), endless);
+    const auto steps = options.bias_correction()
+                           ? detail::optim::step_counts(c10::ArrayRef<Entry>(list))
+                           : std::vector<at::Tensor>(list.size(), endless);
     const auto [beta1, beta2] = options.betas();
     at::_foreach_zero_(values);
     at::_fused_adam_(values, column([](const Entry& entry) { return entry.gradient; }),
@@ -248,10 +215,10 @@ class LAMB : public torch::optim::Optimizer {
     std::vector<at::Tensor> weights;
     for (const Update& update : updates) {
       if (!adapts(update)) continue;
-      const auto& list = update.batch.weights;
+      const auto& list = update.list.weights;
       weights.insert(weights.end(), list.begin(), list.end());
     }
-    auto radii = detail::norms(weights);
+    auto radii = detail::parameters::norms(weights);
     std::vector<sphere::Layer> layers;
     layers.reserve(radii.size());
     for (const Update& update : updates) {
@@ -259,27 +226,25 @@ class LAMB : public torch::optim::Optimizer {
       const c10::ArrayRef<at::Tensor> norms(radii.data() + layers.size(), update.values.size());
       const auto bounded = bound(norms, update);
       for (std::size_t i = 0; i < bounded.size(); ++i) {
-        layers.push_back({update.values[i], {}, bounded[i], sphere::kWholeTensor, 0});
+        layers.push_back(sphere::whole(update.values[i], bounded[i]));
       }
     }
     sphere::rescale_(layers);
   }
 
   static bool adapts(const Update& update) {
-    return update.batch.options->weight_decay() != 0 || update.batch.options->always_adapt();
+    return update.list.options->weight_decay() != 0 || update.list.options->always_adapt();
   }
 
   /// min(||w||, max_trust_ratio ||u||), with ||u|| in the place of a ||w|| that is zero.
   static std::vector<at::Tensor> bound(c10::ArrayRef<at::Tensor> weight_norms,
                                        const Update& update) {
-    const double most = update.batch.options->max_trust_ratio();
+    const double most = update.list.options->max_trust_ratio();
     if (std::isinf(most)) return weight_norms.vec();
     const auto norms = at::stack(weight_norms);
-    const auto lengths = at::stack(detail::norms(update.values));
+    const auto lengths = at::stack(detail::parameters::norms(update.values));
     return at::minimum(at::where(norms > 0, norms, lengths), lengths * most).unbind();
   }
-
-  detail::HeldOnce held_once_;
 };
 
 }  // namespace lawn

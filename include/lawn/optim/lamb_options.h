@@ -20,7 +20,9 @@ namespace lawn {
 
 /// Options of `LAMB`. Checked when the optimizer is constructed and when a group is added.
 struct LAMBOptions : public torch::optim::OptimizerCloneableOptions<LAMBOptions> {
+  /// The two rates, of the first and of the second moment.
   using betas_t = std::tuple<double, double>;
+  /// With this learning rate.
   LAMBOptions(double lr = 1e-3) : lr_(lr) {}  // converts from a learning rate, as LibTorch's do
   /// Learning rate, >= 0.
   TORCH_ARG(double, lr);
@@ -53,6 +55,7 @@ struct LAMBOptions : public torch::optim::OptimizerCloneableOptions<LAMBOptions>
                 max_trust_ratio());
   }
 
+  /// Written with the optimizer.
   void serialize(torch::serialize::OutputArchive& archive) const override {
     archive.write("lr", c10::IValue(lr()));
     archive.write("betas", c10::IValue(betas()));
@@ -62,6 +65,7 @@ struct LAMBOptions : public torch::optim::OptimizerCloneableOptions<LAMBOptions>
     archive.write("max_trust_ratio", c10::IValue(max_trust_ratio()));
     archive.write("always_adapt", c10::IValue(always_adapt()));
   }
+  /// Read with the optimizer.
   void serialize(torch::serialize::InputArchive& archive) override {
     const auto read = [&archive](const char* key) {
       c10::IValue value;
@@ -76,7 +80,9 @@ struct LAMBOptions : public torch::optim::OptimizerCloneableOptions<LAMBOptions>
     max_trust_ratio(read("max_trust_ratio").toDouble());
     always_adapt(read("always_adapt").toBool());
   }
+  /// The learning rate, as schedulers ask for it.
   double get_lr() const override { return lr(); }
+  /// Sets the learning rate, as schedulers do.
   void set_lr(const double value) override { lr(value); }
 
   friend bool operator==(const LAMBOptions& a, const LAMBOptions& b) {
@@ -88,17 +94,21 @@ struct LAMBOptions : public torch::optim::OptimizerCloneableOptions<LAMBOptions>
 
 /// What `LAMB` keeps of a parameter.
 struct LAMBParamState : public torch::optim::OptimizerCloneableParamState<LAMBParamState> {
+  /// Steps of this parameter.
   TORCH_ARG(int64_t, step) = 0;
   /// Shape and device of the parameter; float64 for a float64 parameter, else float32.
   TORCH_ARG(at::Tensor, exp_avg);
+  /// Second moment, as the first.
   TORCH_ARG(at::Tensor, exp_avg_sq);
 
  public:
+  /// Written and read with the optimizer.
   void serialize(torch::serialize::OutputArchive& archive) const override {
     archive.write("step", c10::IValue(step()));
     archive.write("exp_avg", exp_avg(), /*is_buffer=*/true);
     archive.write("exp_avg_sq", exp_avg_sq(), /*is_buffer=*/true);
   }
+  /// Written and read with the optimizer.
   void serialize(torch::serialize::InputArchive& archive) override {
     c10::IValue count;
     at::Tensor first;
@@ -112,8 +122,8 @@ struct LAMBParamState : public torch::optim::OptimizerCloneableParamState<LAMBPa
   }
 
   friend bool operator==(const LAMBParamState& a, const LAMBParamState& b) {
-    return a.step() == b.step() && detail::same_values(a.exp_avg(), b.exp_avg()) &&
-           detail::same_values(a.exp_avg_sq(), b.exp_avg_sq());
+    return a.step() == b.step() && detail::optim::same_values(a.exp_avg(), b.exp_avg()) &&
+           detail::optim::same_values(a.exp_avg_sq(), b.exp_avg_sq());
   }
 };
 

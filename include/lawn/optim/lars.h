@@ -17,14 +17,11 @@
 #include <ATen/ops/zeros_like.h>
 #include <c10/util/ArrayRef.h>
 #include <torch/optim/optimizer.h>
-#include <torch/optim/serialize.h>
-#include <torch/serialize/input-archive.h>
-#include <torch/serialize/output-archive.h>
 
-#include <lawn/held_once.h>
-#include <lawn/optim/group_options.h>
+#include <lawn/optim/checked_groups.h>
 #include <lawn/optim/lars_options.h>
-#include <lawn/optim/tensor_lists.h>
+#include <lawn/optim/parameter_lists.h>
+#include <lawn/parameters/tensor_lists.h>
 #include <lawn/sphere/layer.h>
 
 namespace lawn {
@@ -51,42 +48,17 @@ namespace lawn {
 ///
 /// @note    `step` does not wait for the device
 /// @source  You et al. 2017, arXiv 1708.03888, algorithm 1; `trust_clip`: NVIDIA's LARC
-class LARS : public torch::optim::Optimizer {
+class LARS : public detail::optim::CheckedGroups<LARSOptions, LARSParamState,
+                                                 &LARSParamState::momentum_buffer> {
  public:
+  /// @param groups    each with options of its own, or with `defaults`
+  /// @param defaults  of groups without options
+  /// @throws c10::Error that names an option out of its range, or a parameter that is held twice
   LARS(const std::vector<torch::optim::OptimizerParamGroup>& groups, const LARSOptions& defaults)
-      : Optimizer(groups, std::make_unique<LARSOptions>(defaults)) {
-    defaults.validate();
-    held_once_.check(kName, param_groups_);
-    for (std::size_t g = 0; g < groups.size(); ++g) {
-      detail::check_group_options<LARSOptions>(kName, groups[g]);
-      detail::keep_group_options(groups[g], param_groups_[g]);
-    }
-  }
+      : CheckedGroups(kWho, groups, defaults) {}
+  /// The same with one group.
   LARS(std::vector<at::Tensor> parameters, const LARSOptions& defaults)
       : LARS({torch::optim::OptimizerParamGroup(std::move(parameters))}, defaults) {}
-
-  /// As LibTorch's, and checks the options of the group.
-  void add_param_group(const torch::optim::OptimizerParamGroup& group) {
-    detail::check_group_options<LARSOptions>(kName, group);
-    detail::refuse_held(kName, param_groups_, group);
-    Optimizer::add_param_group(group);
-    detail::keep_group_options(group, param_groups_.back());
-  }
-
-  /// Refuses what a step with the gradients of now would refuse; `step()` does it by itself.
-  /// @throws c10::Error that names the parameter: for one that is held twice or whose state has
-  ///         another shape, and for a sparse gradient. Nothing is changed
-  void check_step() {
-    held_once_.check(kName, param_groups_,
-                     [this](const at::Tensor& parameter, const detail::Position& position) {
-                       const auto found = state_.find(parameter.unsafeGetTensorImpl());
-                       if (found == state_.end()) return;
-                       const auto& state = static_cast<const LARSParamState&>(*found->second);
-                       detail::refuse_other_shape(kName, state.momentum_buffer(), parameter,
-                                                  position);
-                     });
-    detail::check_gradients<LARSOptions>(kName, param_groups_);
-  }
 
   /// One step on every parameter that has a gradient; gradients stay as they are.
   /// @return the closure's loss, or an undefined tensor
@@ -99,47 +71,39 @@ class LARS : public torch::optim::Optimizer {
     }
     check_step();
     const at::NoGradGuard no_grad;
-    const auto batches = detail::batches<LARSOptions>(kName, param_groups_);
+    const auto lists = detail::optim::parameter_lists<LARSOptions>(kWho, param_groups_);
     std::vector<at::Tensor> weights;
     std::vector<at::Tensor> gradients;
-    for (const Batch& batch : batches) {
-      if (!adapts(batch)) continue;
-      weights.insert(weights.end(), batch.weights.begin(), batch.weights.end());
-      gradients.insert(gradients.end(), batch.gradients.begin(), batch.gradients.end());
+    for (const List& list : lists) {
+      if (!adapts(list)) continue;
+      weights.insert(weights.end(), list.weights.begin(), list.weights.end());
+      gradients.insert(gradients.end(), list.gradients.begin(), list.gradients.end());
     }
-    const auto weight_norms = detail::norms(weights);
-    const auto gradient_norms = detail::norms(gradients);
+    const auto weight_norms = detail::parameters::norms(weights);
+    const auto gradient_norms = detail::parameters::norms(gradients);
     std::size_t done = 0;
-    for (const Batch& batch : batches) {
+    for (const List& list : lists) {
       std::vector<at::Tensor> ratios;
-      if (adapts(batch)) {
-        const std::size_t count = batch.weights.size();
+      if (adapts(list)) {
+        const std::size_t count = list.weights.size();
         ratios = trust_ratios({weight_norms.data() + done, count},
-                              {gradient_norms.data() + done, count}, *batch.options);
+                              {gradient_norms.data() + done, count}, *list.options);
         done += count;
       }
-      move_(batch, ratios);
+      move_(list, ratios);
     }
     return loss;
   }
 
-  void save(torch::serialize::OutputArchive& archive) const override {
-    torch::optim::serialize<LARSParamState, LARSOptions>(archive, *this);
-  }
-  void load(torch::serialize::InputArchive& archive) override {
-    torch::optim::serialize<LARSParamState, LARSOptions>(archive, *this);
-    held_once_ = {};  // to look at the new state
-  }
-
  private:
-  using Batch = detail::Batch<LARSOptions>;
-  static constexpr const char* kName = "lawn::LARS";
+  using List = detail::optim::ParameterList<LARSOptions>;
+  static constexpr const char* kWho = "lawn::LARS";
 
-  static bool adapts(const Batch& batch) {
-    return batch.options->weight_decay() != 0 || batch.options->always_adapt();
+  static bool adapts(const List& list) {
+    return list.options->weight_decay() != 0 || list.options->always_adapt();
   }
 
-  /// The r of each weight of a batch.
+  /// The r of each weight of a list.
   static std::vector<at::Tensor> trust_ratios(c10::ArrayRef<at::Tensor> weight_norms,
                                               c10::ArrayRef<at::Tensor> gradient_norms,
                                               const LARSOptions& options) {
@@ -165,11 +129,11 @@ class LARS : public torch::optim::Optimizer {
     return found.momentum_buffer();
   }
 
-  /// The step of one batch. Without `ratios` it is SGD's.
-  void move_(const Batch& batch, const std::vector<at::Tensor>& ratios) {
-    const LARSOptions& options = *batch.options;
-    const auto weights = detail::widened(batch.weights, batch.weights.front());
-    auto directions = detail::widened(batch.gradients, batch.weights.front());
+  /// The step of one list. Without `ratios` it is SGD's.
+  void move_(const List& list, const std::vector<at::Tensor>& ratios) {
+    const LARSOptions& options = *list.options;
+    const auto weights = detail::parameters::widened(list.weights, list.weights.front());
+    auto directions = detail::parameters::widened(list.gradients, list.weights.front());
     if (options.weight_decay() != 0) {
       directions = at::_foreach_add(directions, weights, options.weight_decay());
       at::_foreach_mul_(directions, ratios);
@@ -178,20 +142,18 @@ class LARS : public torch::optim::Optimizer {
     }
     if (options.momentum() != 0) {
       std::vector<at::Tensor> buffers;
-      buffers.reserve(batch.weights.size());
-      for (const at::Tensor& weight : batch.weights) buffers.push_back(momentum_of(weight));
+      buffers.reserve(list.weights.size());
+      for (const at::Tensor& weight : list.weights) buffers.push_back(momentum_of(weight));
       at::_foreach_mul_(buffers, options.momentum());
       at::_foreach_add_(buffers, directions);
       directions = options.nesterov() ? at::_foreach_add(directions, buffers, options.momentum())
                                       : std::move(buffers);
     }
     at::_foreach_add_(weights, directions, -options.lr());
-    if (!weights.front().is_same(batch.weights.front())) {
-      at::_foreach_copy_(batch.weights, weights);
+    if (!weights.front().is_same(list.weights.front())) {
+      at::_foreach_copy_(list.weights, weights);
     }
   }
-
-  detail::HeldOnce held_once_;
 };
 
 }  // namespace lawn

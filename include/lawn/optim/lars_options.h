@@ -17,6 +17,7 @@ namespace lawn {
 
 /// Options of `LARS`. Checked when the optimizer is constructed and when a group is added.
 struct LARSOptions : public torch::optim::OptimizerCloneableOptions<LARSOptions> {
+  /// With this learning rate.
   LARSOptions(double lr) : lr_(lr) {}  // converts from a learning rate, as LibTorch's do
   /// Learning rate, >= 0.
   TORCH_ARG(double, lr);
@@ -52,6 +53,7 @@ struct LARSOptions : public torch::optim::OptimizerCloneableOptions<LARSOptions>
                 momentum());
   }
 
+  /// Written with the optimizer.
   void serialize(torch::serialize::OutputArchive& archive) const override {
     archive.write("lr", c10::IValue(lr()));
     archive.write("momentum", c10::IValue(momentum()));
@@ -62,6 +64,7 @@ struct LARSOptions : public torch::optim::OptimizerCloneableOptions<LARSOptions>
     archive.write("trust_clip", c10::IValue(trust_clip()));
     archive.write("always_adapt", c10::IValue(always_adapt()));
   }
+  /// Read with the optimizer.
   void serialize(torch::serialize::InputArchive& archive) override {
     const auto read = [&archive](const char* key) {
       c10::IValue value;
@@ -77,7 +80,9 @@ struct LARSOptions : public torch::optim::OptimizerCloneableOptions<LARSOptions>
     trust_clip(read("trust_clip").toBool());
     always_adapt(read("always_adapt").toBool());
   }
+  /// The learning rate, as schedulers ask for it.
   double get_lr() const override { return lr(); }
+  /// Sets the learning rate, as schedulers do.
   void set_lr(const double value) override { lr(value); }
 
   friend bool operator==(const LARSOptions& a, const LARSOptions& b) {
@@ -94,9 +99,11 @@ struct LARSParamState : public torch::optim::OptimizerCloneableParamState<LARSPa
   TORCH_ARG(at::Tensor, momentum_buffer);
 
  public:
+  /// Written and read with the optimizer.
   void serialize(torch::serialize::OutputArchive& archive) const override {
     archive.write("momentum_buffer", momentum_buffer(), /*is_buffer=*/true);
   }
+  /// Written and read with the optimizer.
   void serialize(torch::serialize::InputArchive& archive) override {
     at::Tensor buffer;
     archive.read("momentum_buffer", buffer, /*is_buffer=*/true);
@@ -104,7 +111,7 @@ struct LARSParamState : public torch::optim::OptimizerCloneableParamState<LARSPa
   }
 
   friend bool operator==(const LARSParamState& a, const LARSParamState& b) {
-    return detail::same_values(a.momentum_buffer(), b.momentum_buffer());
+    return detail::optim::same_values(a.momentum_buffer(), b.momentum_buffer());
   }
 };
 

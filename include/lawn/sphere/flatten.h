@@ -66,6 +66,7 @@ inline bool beside(const at::Tensor& tensor, const at::Tensor& other) {
 /// Whether `layer` is plain memory, so that `flatten` applies: a dense weight without gaps in any
 /// order of its dimensions (contiguous, channels-last, transposed), a gradient in the same order,
 /// output units that follow one another in memory, dtypes that `Dtype` names.
+/// @param layer     of any device
 /// @param gradient  in place of the layer's own; may be undefined
 inline bool is_flat(const Layer& layer, const at::Tensor& gradient) {
   const at::Tensor& weight = layer.weight;
@@ -89,10 +90,12 @@ inline bool is_flat(const Layer& layer, const at::Tensor& gradient) {
   }
   return true;
 }
+/// The same with the gradient of the layer.
 inline bool is_flat(const Layer& layer) { return is_flat(layer, layer.gradient); }
 
 /// `layer` as plain memory.
-/// @param layer  `is_flat` with this gradient
+/// @param layer     `is_flat` with this gradient
+/// @param gradient  in place of the layer's own; may be undefined
 inline Flat flatten(const Layer& layer, const at::Tensor& gradient) {
   const at::Tensor& weight = layer.weight;
   Flat flat;
@@ -109,6 +112,7 @@ inline Flat flatten(const Layer& layer, const at::Tensor& gradient) {
   if (layer.radius.defined()) flat.radius = layer.radius.data_ptr();
   return flat;
 }
+/// The same with the gradient of the layer.
 inline Flat flatten(const Layer& layer) { return flatten(layer, layer.gradient); }
 
 /// Each of `layers` as plain memory.

@@ -27,10 +27,16 @@ struct Layer {
   /// `[]`, or `[units]`; device of `weight`, dtype `accumulation_dtype(weight)`. A sphere of radius
   /// 0 is free: neither projected nor rescaled. Undefined: every sphere counts as constrained.
   at::Tensor radius;
+  /// The dimension of the output units, each of which lies on a sphere of its own.
   int64_t unit_dim = kWholeTensor;
   /// The multiple of `weight` that the base optimizer is going to add to `gradient`.
   double weight_decay = 0;
 };
+
+/// The whole of `tensor` as one sphere, without a gradient.
+inline Layer whole(const at::Tensor& tensor, const at::Tensor& radius = {}) {
+  return {tensor, {}, radius, kWholeTensor, 0};
+}
 
 /// The dtype in which sums over `tensor` are taken and radii are kept: float64 for float64, else
 /// float32.

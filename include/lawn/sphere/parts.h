@@ -30,7 +30,9 @@ struct Part {
   const Layer* layer = nullptr;
   /// The first element.
   int64_t begin = 0;
+  /// How many.
   int64_t spheres = 1;
+  /// Elements of each of them.
   int64_t numel = 0;
   /// Which of the layer's spheres, and so of its radii, is the first.
   int64_t first_radius = 0;
@@ -141,7 +143,8 @@ std::vector<FlatPart> on_cpu(c10::ArrayRef<Part> parts, const at::Tensor& sums, 
 }  // namespace detail
 
 /// Adds the parts' sums to those that are there. Several parts may have places in common.
-/// @param sums  changed in place
+/// @param parts  of weights and gradients
+/// @param sums   changed in place
 /// @note   does not wait for the device
 inline void add_inner_products(c10::ArrayRef<Part> parts, const at::Tensor& sums) {
   const at::NoGradGuard no_grad;
@@ -178,7 +181,8 @@ inline void add_inner_products(c10::ArrayRef<Part> parts, const at::Tensor& sums
 }
 
 /// g <- g - (<g, w> / <w, w> + weight_decay) w, as `project_to_tangent_` of whole layers.
-/// @param sums  over all parts of each sphere
+/// @param parts  changed in place
+/// @param sums   over all parts of each sphere
 /// @note   does not wait for the device
 inline void project_to_tangent_(c10::ArrayRef<Part> parts, const at::Tensor& sums) {
   const at::NoGradGuard no_grad;
@@ -193,7 +197,8 @@ inline void project_to_tangent_(c10::ArrayRef<Part> parts, const at::Tensor& sum
 }
 
 /// w <- R w / sqrt(<w, w>), as `rescale_` of whole layers.
-/// @param sums  over all parts of each sphere
+/// @param parts  changed in place
+/// @param sums   over all parts of each sphere
 /// @note   does not wait for the device
 inline void rescale_(c10::ArrayRef<Part> parts, const at::Tensor& sums) {
   const at::NoGradGuard no_grad;

@@ -10,8 +10,8 @@
 #include <c10/util/ArrayRef.h>
 
 #include <lawn/sphere/aten.h>
+#include <lawn/sphere/functions.h>
 #include <lawn/sphere/layer.h>
-#include <lawn/sphere/sphere.h>
 
 namespace lawn {
 
@@ -21,6 +21,7 @@ struct LayerSums {
   at::Tensor norms;
   /// <g, w> and <g, g> over the whole layer; 0 without a dense gradient.
   double gw = 0;
+  /// <g, g> over the whole layer.
   double gg = 0;
 };
 
@@ -49,19 +50,22 @@ class Spheres {
   /// @param text  lines that must be the same wherever a part of the weights lies
   virtual void check_agreement(const std::string& text) { (void)text; }
 
-  /// Called at the begin of each step, before the others.
+  /// Called at the beginning of each step, before the others.
   /// @param step  its number, from 0
   virtual void begin_step(int64_t step) { (void)step; }
 
   /// Whether something holds wherever a part of the weights lies, or only here.
   virtual bool anywhere(bool here) { return here; }
 
+  /// As `sphere::norms`.
   virtual std::vector<at::Tensor> norms(c10::ArrayRef<sphere::Layer> layers) {
     return sphere::norms(layers);
   }
+  /// As `sphere::project_to_tangent_`.
   virtual void project_to_tangent_(c10::ArrayRef<sphere::Layer> layers) {
     sphere::project_to_tangent_(layers);
   }
+  /// As `sphere::rescale_`.
   virtual void rescale_(c10::ArrayRef<sphere::Layer> layers) { sphere::rescale_(layers); }
 
   /// For `LAWN::report()`. Waits for the device.

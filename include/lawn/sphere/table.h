@@ -34,7 +34,8 @@ inline std::array<const Table*, c10::COMPILE_TIME_MAX_DEVICE_TYPES>& registered_
 
 /// Makes `table` the one that layers on `device` go to, in place of lawn's own; a null pointer
 /// takes it back.
-/// @param table  must outlive every use; all its functions set
+/// @param device  a kind of devices: CPU, CUDA, ...
+/// @param table   must outlive every use; all its functions set
 /// @note  not synchronised with steps that are running: call it at start-up
 inline void register_table(c10::DeviceType device, const Table* table) {
   TORCH_CHECK(table == nullptr ||

@@ -9,7 +9,7 @@
 #include <lawn/subnetwork/paths.h>
 #include <lawn/subnetwork/subnetwork.h>
 
-namespace lawn::detail {
+namespace lawn::detail::subnetwork {
 
 /// The degree of one quantity in all constrained weights together.
 struct Degree {
@@ -111,4 +111,4 @@ inline DegreeAnalysis find_degree(const std::vector<GraphNode>& graph,
   return result;
 }
 
-}  // namespace lawn::detail
+}  // namespace lawn::detail::subnetwork

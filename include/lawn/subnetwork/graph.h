@@ -14,7 +14,7 @@
 
 #include <lawn/subnetwork/operators.h>
 
-namespace lawn::detail {
+namespace lawn::detail::subnetwork {
 
 constexpr size_t kNowhere = static_cast<size_t>(-1);
 
@@ -97,4 +97,4 @@ inline std::vector<GraphNode> read_graph(const torch::autograd::Node& root,
   return graph;
 }
 
-}  // namespace lawn::detail
+}  // namespace lawn::detail::subnetwork

@@ -22,7 +22,7 @@
 #include <lawn/subnetwork/subnetwork.h>
 
 namespace lawn {
-namespace detail {
+namespace detail::subnetwork {
 
 /// Refuses what has been taken past the logits: probabilities, their logarithms, losses.
 inline void refuse_past_logits(const std::vector<GraphNode>& graph) {
@@ -130,7 +130,7 @@ inline bool has_frozen_bias(const std::vector<SubnetworkParameter>& parameters) 
               ends, "; pass what comes before that operator, classify it, or select by hand");
 }
 
-}  // namespace detail
+}  // namespace detail::subnetwork
 
 /// Finds the final homogeneous sub-network: the weights w for which the logits are positively
 /// homogeneous,
@@ -140,10 +140,10 @@ inline bool has_frozen_bias(const std::vector<SubnetworkParameter>& parameters) 
 /// Reads the autograd graph from the logits. A weight belongs to the sub-network when every path
 /// from it to the logits stays within operators that are homogeneous; one that is also used behind
 /// a boundary (a norm, a softmax, a gate) is outside. A parameter that is added is a bias, one that
-/// is read by index an embedding, every other a weight; one that is used in several ways is what
-/// multiplies, if any of its uses does. A weight of a single element stays outside, and so does the
-/// scale of a normalisation. What the graph does not record, it cannot see: a detached tensor
-/// counts as a constant, and so does a threshold in a comparison; `check_homogeneity` measures the
+/// is read by index an embedding, every other a weight. If a parameter has several uses, a
+/// multiplying one decides its role. A weight of a single element stays outside, and so does the
+/// scale of a normalisation. The walk cannot see what the graph does not record: a detached tensor
+/// counts as a constant, and so does a threshold in a comparison. `check_homogeneity` measures the
 /// rest.
 ///
 /// @param logits  output of the network on any batch, before softmax and loss, with its graph
@@ -171,10 +171,11 @@ inline Subnetwork final_homogeneous_subnetwork(const at::Tensor& logits,
               " tensor without one; compute them from parameters that require gradients, outside "
               "NoGradGuard and InferenceMode, and do not detach or round them");
 
-  const std::vector<detail::GraphNode> graph = detail::read_graph(*root, table);
-  detail::refuse_past_logits(graph);
+  const std::vector<detail::subnetwork::GraphNode> graph =
+      detail::subnetwork::read_graph(*root, table);
+  detail::subnetwork::refuse_past_logits(graph);
 
-  std::vector<SubnetworkParameter> parameters = detail::module_parameters(module);
+  std::vector<SubnetworkParameter> parameters = detail::subnetwork::module_parameters(module);
   std::unordered_map<const c10::TensorImpl*, size_t> index;
   for (size_t i = 0; i < parameters.size(); ++i) {
     index.emplace(parameters[i].tensor.unsafeGetTensorImpl(), i);
@@ -186,9 +187,9 @@ inline Subnetwork final_homogeneous_subnetwork(const at::Tensor& logits,
   for (size_t i = 0; i < graph.size(); ++i) {
     in_module[i] = graph[i].is_leaf() && index.count(graph[i].leaf.unsafeGetTensorImpl()) == 1;
   }
-  detail::PathAnalysis analysis = detail::follow_paths(graph, in_module);
+  detail::subnetwork::PathAnalysis analysis = detail::subnetwork::follow_paths(graph, in_module);
 
-  std::vector<detail::Degree> leaves(graph.size());
+  std::vector<detail::subnetwork::Degree> leaves(graph.size());
   bool found = false;
   for (size_t i = 0; i < graph.size(); ++i) {
     if (!graph[i].is_leaf()) continue;
@@ -200,25 +201,27 @@ inline Subnetwork final_homogeneous_subnetwork(const at::Tensor& logits,
     SubnetworkParameter& parameter = in_module[i]
                                          ? parameters[index.at(graph[i].leaf.unsafeGetTensorImpl())]
                                          : parameters.back();
-    const detail::Paths& paths = analysis.paths[i];
-    detail::describe_use(graph, paths.use, parameter);
+    const detail::subnetwork::Paths& paths = analysis.paths[i];
+    detail::subnetwork::describe_use(graph, paths.use, parameter);
     if (!in_module[i]) {
       parameter.reason = "not a parameter of the module";
     } else if (!paths.inside) {
       parameter.reason =
           (paths.touched ? "also used behind " : "behind ") + analysis.causes[paths.cause];
     } else {
-      parameter.reason = detail::unfit(parameter);
+      parameter.reason = detail::subnetwork::unfit(parameter);
       parameter.inside = parameter.reason.empty();
     }
     leaves[i].value = parameter.constrained() ? 1 : 0;
     leaves[i].bias = in_module[i] && parameter.role == Role::kBias;
     found = found || parameter.constrained();
   }
-  if (!found) detail::refuse_empty(analysis.boundaries);
+  if (!found) detail::subnetwork::refuse_empty(analysis.boundaries);
 
-  detail::DegreeAnalysis degree = detail::find_degree(graph, analysis.paths, leaves);
-  if (degree.homogeneity == Homogeneity::kStrict && detail::has_frozen_bias(parameters)) {
+  detail::subnetwork::DegreeAnalysis degree =
+      detail::subnetwork::find_degree(graph, analysis.paths, leaves);
+  if (degree.homogeneity == Homogeneity::kStrict &&
+      detail::subnetwork::has_frozen_bias(parameters)) {
     degree.homogeneity = Homogeneity::kUpToBiases;
   }
   return Subnetwork(std::move(parameters), std::move(analysis.boundaries), degree.homogeneity,

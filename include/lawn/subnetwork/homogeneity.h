@@ -50,7 +50,7 @@ inline std::ostream& operator<<(std::ostream& stream, const HomogeneityCheck& ch
   return stream << ", ratio " << check.expected_ratio << ", relative error " << check.largest_error;
 }
 
-namespace detail {
+namespace detail::subnetwork {
 
 /// Scales tensors for the length of its life, and puts back the very bits on the way out, also when
 /// an exception passes. Works on detached data: no version counter moves, so that a graph that is
@@ -77,7 +77,7 @@ inline double max_abs(const at::Tensor& tensor) {
   return tensor.numel() == 0 ? 0.0 : tensor.to(at::kDouble).abs().max().item<double>();
 }
 
-}  // namespace detail
+}  // namespace detail::subnetwork
 
 /// Measures the homogeneity of a network: multiplies every constrained parameter by a = 2 (or
 /// another power of two), and compares the logits with a^k times what they were. Powers of two are
@@ -117,7 +117,7 @@ inline HomogeneityCheck check_homogeneity(const std::function<at::Tensor()>& for
       "lawn::check_homogeneity: expected a forward that gives the same finite logits twice, "
       "got different ones; call eval() on the network, and fix its input");
   const at::Tensor after = [&] {
-    const detail::ScaledForNow scaled(subnetwork.parameters(), factor);
+    const detail::subnetwork::ScaledForNow scaled(subnetwork.parameters(), factor);
     return forward().clone();
   }();
 
@@ -132,8 +132,9 @@ inline HomogeneityCheck check_homogeneity(const std::function<at::Tensor()>& for
   check.expected_ratio = std::exp2(static_cast<double>(check.degree.value_or(0)) * exponent);
   const at::Tensor expected = before.mul(check.expected_ratio);
   check.exact = at::equal(after, expected);
-  const double error = detail::max_abs(after.to(at::kDouble).sub(expected.to(at::kDouble)));
-  check.largest_error = error == 0 ? 0 : error / detail::max_abs(expected);
+  const double error =
+      detail::subnetwork::max_abs(after.to(at::kDouble).sub(expected.to(at::kDouble)));
+  check.largest_error = error == 0 ? 0 : error / detail::subnetwork::max_abs(expected);
   return check;
 }
 

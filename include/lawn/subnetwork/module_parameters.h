@@ -14,7 +14,7 @@
 #include <lawn/subnetwork/subnetwork.h>
 #include <lawn/unique_parameters.h>
 
-namespace lawn::detail {
+namespace lawn::detail::subnetwork {
 
 inline bool is_transposed_convolution(const torch::nn::Module& module) {
   return dynamic_cast<const torch::nn::ConvTranspose1dImpl*>(&module) != nullptr ||
@@ -58,4 +58,4 @@ inline std::vector<SubnetworkParameter> module_parameters(const torch::nn::Modul
   return parameters;
 }
 
-}  // namespace lawn::detail
+}  // namespace lawn::detail::subnetwork

@@ -3,7 +3,7 @@
 
 #include <string_view>
 
-namespace lawn::detail {
+namespace lawn::detail::subnetwork {
 
 /// Operators that are alike. Names are those of LibTorch's autograd nodes without "Backward<n>";
 /// where the overloads of an operator differ, the full node name is listed beside it and wins.
@@ -119,4 +119,4 @@ inline constexpr OperatorGroup kOperatorGroups[] = {
      ".", "a loss"},
 };
 
-}  // namespace lawn::detail
+}  // namespace lawn::detail::subnetwork

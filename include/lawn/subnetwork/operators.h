@@ -67,7 +67,7 @@ struct Operator {
   Edge edge(size_t index) const { return index < edges.size() ? edges[index] : edges.back(); }
 };
 
-namespace detail {
+namespace detail::subnetwork {
 
 /// The name of an autograd node without namespace: "ReluBackward0", "CppNode<MyFunction>".
 inline std::string_view without_namespace(std::string_view name) {
@@ -140,7 +140,7 @@ inline const std::unordered_map<std::string_view, Operator>& builtin_operators()
   return *operators;
 }
 
-}  // namespace detail
+}  // namespace detail::subnetwork
 
 /// The operator table of the walk: what the library knows, and the user's own additions, which come
 /// first.
@@ -162,7 +162,7 @@ class OperatorTable {
                 "pass it as printed, for example \"ReluBackward0\"");
     TORCH_CHECK(!op.edges.empty(), "lawn::OperatorTable: expected at least one edge for '", name,
                 "', got none; use Operator::homogeneous(), boundary() or with_edges()");
-    own_.insert_or_assign(std::string(detail::without_namespace(name)), std::move(op));
+    own_.insert_or_assign(std::string(detail::subnetwork::without_namespace(name)), std::move(op));
     return *this;
   }
 
@@ -170,13 +170,13 @@ class OperatorTable {
   /// @param node  its name, with or without "torch::autograd::"
   /// @note  the pointer is valid as long as this table lives and is not added to
   const Operator* find(std::string_view node) const {
-    node = detail::without_namespace(node);
-    for (const std::string_view name : {node, detail::operator_name(node)}) {
+    node = detail::subnetwork::without_namespace(node);
+    for (const std::string_view name : {node, detail::subnetwork::operator_name(node)}) {
       const auto found = own_.find(std::string(name));
       if (found != own_.end()) return &found->second;
     }
-    const auto& builtin = detail::builtin_operators();
-    for (const std::string_view name : {node, detail::operator_name(node)}) {
+    const auto& builtin = detail::subnetwork::builtin_operators();
+    for (const std::string_view name : {node, detail::subnetwork::operator_name(node)}) {
       const auto found = builtin.find(name);
       if (found != builtin.end()) return &found->second;
     }

@@ -10,7 +10,7 @@
 #include <lawn/subnetwork/graph.h>
 #include <lawn/subnetwork/subnetwork.h>
 
-namespace lawn::detail {
+namespace lawn::detail::subnetwork {
 
 /// How the parameter (or a mere rearrangement of it) at a node is used by the first operator that
 /// computes with it.
@@ -149,4 +149,4 @@ inline PathAnalysis follow_paths(const std::vector<GraphNode>& graph,
   return result;
 }
 
-}  // namespace lawn::detail
+}  // namespace lawn::detail::subnetwork

@@ -10,8 +10,8 @@
 
 #include <ATen/ops/linalg_vector_norm.h>
 
-#include <lawn/columns.h>
 #include <lawn/subnetwork/subnetwork.h>
+#include <lawn/text_columns.h>
 
 namespace lawn {
 
@@ -41,7 +41,7 @@ inline const char* to_string(Homogeneity homogeneity) {
   }
 }
 
-namespace detail {
+namespace detail::subnetwork {
 
 inline std::string shape_text(const at::Tensor& tensor) {
   std::ostringstream text;
@@ -80,7 +80,7 @@ inline size_t end_of_like(const std::vector<SubnetworkParameter>& all, size_t be
   return end;
 }
 
-}  // namespace detail
+}  // namespace detail::subnetwork
 
 /// Prints the sub-network as a table: one line per parameter with its name, shape, Euclidean norm,
 /// role, node, and whether it is constrained or why not; below it the boundaries and the
@@ -91,18 +91,19 @@ inline std::ostream& operator<<(std::ostream& stream, const Subnetwork& subnetwo
   std::vector<std::vector<std::string>> rows{
       {"name", "shape", "norm", "role", "node", "constrained"}};
   for (size_t i = 0; i < all.size();) {
-    const size_t next = detail::end_of_like(all, i);
-    if (next - i >= detail::kFewestToShareALine) {
+    const size_t next = detail::subnetwork::end_of_like(all, i);
+    if (next - i >= detail::subnetwork::kFewestToShareALine) {
       rows.push_back({all[i].name + " ... " + all[next - 1].name,
                       std::to_string(next - i) + " tensors", "-", "-", "-",
-                      detail::status_text(all[i])});
+                      detail::subnetwork::status_text(all[i])});
       i = next;
       continue;
     }
     const SubnetworkParameter& parameter = all[i++];
-    rows.push_back({parameter.name, detail::shape_text(parameter.tensor),
-                    detail::norm_text(parameter.tensor), to_string(parameter.role),
-                    parameter.node.empty() ? "-" : parameter.node, detail::status_text(parameter)});
+    rows.push_back({parameter.name, detail::subnetwork::shape_text(parameter.tensor),
+                    detail::subnetwork::norm_text(parameter.tensor), to_string(parameter.role),
+                    parameter.node.empty() ? "-" : parameter.node,
+                    detail::subnetwork::status_text(parameter)});
   }
   // Built in a stream of its own, so that no formatting flag of the caller's is read or changed.
   std::ostringstream text;

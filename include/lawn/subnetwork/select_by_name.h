@@ -31,7 +31,7 @@ inline Subnetwork select_by_name(const torch::nn::Module& module, const std::str
     TORCH_CHECK(false, "lawn::select_by_name: expected an ECMAScript regular expression, got '",
                 pattern, "' (", error.what(), "); correct the pattern");
   }
-  const std::vector<SubnetworkParameter> parameters = detail::module_parameters(module);
+  const std::vector<SubnetworkParameter> parameters = detail::subnetwork::module_parameters(module);
   bool any = false;
   for (const SubnetworkParameter& parameter : parameters) {
     any = any || std::regex_match(parameter.name, expression);

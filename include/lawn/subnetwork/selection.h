@@ -29,7 +29,7 @@ namespace lawn {
 inline Subnetwork select_if(
     const torch::nn::Module& module,
     const std::function<bool(const std::string&, const at::Tensor&)>& predicate) {
-  std::vector<SubnetworkParameter> parameters = detail::module_parameters(module);
+  std::vector<SubnetworkParameter> parameters = detail::subnetwork::module_parameters(module);
   TORCH_CHECK(!parameters.empty(),
               "lawn::select_if: expected a module with parameters, got one without any; register "
               "the parameters or sub-modules first");
@@ -80,7 +80,7 @@ inline Subnetwork select(const std::vector<at::Tensor>& tensors) {
 /// @note   does not wait for the device
 inline Subnetwork select(const torch::nn::Module& module, const std::vector<at::Tensor>& tensors) {
   std::unordered_set<const c10::TensorImpl*> known;
-  for (const SubnetworkParameter& parameter : detail::module_parameters(module)) {
+  for (const SubnetworkParameter& parameter : detail::subnetwork::module_parameters(module)) {
     known.insert(parameter.tensor.unsafeGetTensorImpl());
   }
   std::unordered_set<const c10::TensorImpl*> wanted;

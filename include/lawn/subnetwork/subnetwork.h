@@ -27,6 +27,7 @@ struct SubnetworkParameter {
   std::string name;
   /// The parameter itself (an alias, not a copy).
   at::Tensor tensor;
+  /// What it does in the network.
   Role role = Role::kWeight;
   /// Autograd node that uses it, for example "AddmmBackward0"; empty if the graph was not read or
   /// does not use it.
@@ -52,7 +53,7 @@ struct Boundary {
 /// How far f(a w) = a^k f(w) holds, w being all constrained parameters together.
 enum class Homogeneity {
   kStrict,      ///< exactly, for every a > 0
-  kUpToBiases,  ///< but for biases, which are added and do not scale
+  kUpToBiases,  ///< except for biases, which are added and do not scale
   kUpToAdds,    ///< branches of different degree are added or joined; there may be biases as well
   kUnknown,     ///< selected by hand: the graph was not read
 };
@@ -106,8 +107,10 @@ class Subnetwork {
 
   /// Where the walk from the logits ended; empty if nothing stopped it, or if selected by hand.
   const std::vector<Boundary>& boundaries() const& noexcept { return boundaries_; }
+  /// The same of a temporary.
   std::vector<Boundary> boundaries() && { return std::move(boundaries_); }
 
+  /// Whether, and how, the logits scale with the weights inside.
   Homogeneity homogeneity() const noexcept { return homogeneity_; }
 
   /// k of f(a w) = a^k f(w), biases aside; nothing when branches differ or if selected by hand.

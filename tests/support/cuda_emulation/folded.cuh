@@ -14,9 +14,9 @@
 #include <gtest/gtest.h>
 #include <torch/torch.h>
 
-#include <lawn/optim/folded/step.h>
+#include <lawn/folded/step.h>
 #include <lawn/sphere/flatten.h>
-#include <lawn/sphere/cuda/launchers.cuh>
+#include <lawn/folded/cuda/launchers.cuh>
 
 #include "tests/support/cuda_emulation/heap_tensor.h"
 #include "tests/support/cuda_emulation/kernels.cuh"
@@ -25,8 +25,8 @@
 /// step in plain loops over float64 to compare with.
 namespace {
 
-using lawn::folded::Adam;
-using lawn::folded::SGD;
+using lawn::detail::folded::Adam;
+using lawn::detail::folded::SGD;
 using Step = std::variant<Adam, SGD>;
 
 /// A step and its name. Every number tells in the result.
@@ -160,19 +160,19 @@ class FoldedKernels : public Kernels {
   /// @return how many launches it took
   static int run_step(const std::vector<Stepped>& layers, const Step& step,
                       const Limits* limits = nullptr) {
-    namespace cuda = lawn::folded::cuda;
-    std::vector<lawn::folded::Layer> flats;
+    namespace cuda = lawn::detail::folded::cuda;
+    std::vector<lawn::detail::folded::FlatLayer> flats;
     for (const Stepped& stepped : layers) {
       EXPECT_TRUE(lawn::sphere::is_flat(stepped.layer));
-      lawn::folded::Layer flat{lawn::sphere::flatten(stepped.layer), nullptr, nullptr};
+      lawn::detail::folded::FlatLayer flat{lawn::sphere::flatten(stepped.layer), nullptr, nullptr};
       if (stepped.first_moment.defined()) flat.first_moment = stepped.first_moment.data_ptr();
       if (stepped.second_moment.defined()) flat.second_moment = stepped.second_moment.data_ptr();
       flats.push_back(flat);
     }
     const auto count = static_cast<int64_t>(flats.size());
-    const auto& launchers = lawn::sphere::cuda::kLaunchers;
+    const auto& entries = cuda::kEntries;
     const auto bytes = static_cast<std::size_t>(
-        limits == nullptr ? launchers.folded_workspace_bytes(flats.data(), count)
+        limits == nullptr ? entries.workspace_bytes(flats.data(), count)
                           : cuda::workspace_bytes(flats.data(), count, *limits));
     const std::unique_ptr<char[]> workspace(new char[bytes]);
     std::memset(workspace.get(), 0xff, bytes);
@@ -181,14 +181,14 @@ class FoldedKernels : public Kernels {
     const char* error = nullptr;
     if (const auto* adam = std::get_if<Adam>(&step)) {
       error = limits == nullptr
-                  ? launchers.adam(flats.data(), count, *adam, workspace.get(), nullptr)
-                  : cuda::run<cuda::AdamStep>(flats.data(), count, *adam, workspace.get(), nullptr,
-                                              *limits);
+                  ? entries.adam(flats.data(), count, *adam, workspace.get(), nullptr)
+                  : cuda::launch_step<cuda::AdamStep>(flats.data(), count, *adam, workspace.get(),
+                                                      nullptr, *limits);
     } else {
       const auto& sgd = std::get<SGD>(step);
-      error = limits == nullptr ? launchers.sgd(flats.data(), count, sgd, workspace.get(), nullptr)
-                                : cuda::run<cuda::SGDStep>(flats.data(), count, sgd,
-                                                           workspace.get(), nullptr, *limits);
+      error = limits == nullptr ? entries.sgd(flats.data(), count, sgd, workspace.get(), nullptr)
+                                : cuda::launch_step<cuda::SGDStep>(
+                                      flats.data(), count, sgd, workspace.get(), nullptr, *limits);
     }
     EXPECT_EQ(error, nullptr) << error;
     return Machine::get().launches - before;

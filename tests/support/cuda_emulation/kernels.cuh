@@ -31,13 +31,14 @@ using lawn::sphere::Flat;
 using lawn::sphere::kWholeTensor;
 using lawn::sphere::Layer;
 using lawn::sphere::cuda::Limits;
-using lawn::sphere::cuda::Purpose;
 using lawn::testing::heap_tensor;
 using lawn::testing::tolerance;
 
 constexpr int64_t kBlockSphere = Limits{}.block_sphere;
 constexpr int64_t kChunk = Limits{}.chunk;
-constexpr Purpose kPurposes[] = {Purpose::kNorms, Purpose::kProjection, Purpose::kRescaling};
+/// The functions on layers.
+enum class Function { kNorms, kProjection, kRescaling };
+constexpr Function kFunctions[] = {Function::kNorms, Function::kProjection, Function::kRescaling};
 
 /// Dtypes of a weight and its gradient.
 struct Types {
@@ -119,7 +120,7 @@ class Kernels : public ::testing::Test {
 
   /// Runs a function on all layers.
   /// @return how many launches it took
-  static int run(Purpose purpose, const std::vector<Layer>& layers,
+  static int run(Function function, const std::vector<Layer>& layers,
                  const Limits* limits = nullptr) {
     namespace cuda = lawn::sphere::cuda;
     std::vector<Flat> flats;
@@ -129,7 +130,7 @@ class Kernels : public ::testing::Test {
     }
     const auto count = static_cast<int64_t>(flats.size());
     const auto bytes = static_cast<std::size_t>(
-        limits == nullptr ? cuda::kLaunchers.workspace_bytes(flats.data(), count)
+        limits == nullptr ? cuda::kEntries.workspace_bytes(flats.data(), count)
                           : cuda::workspace_bytes(flats.data(), count, *limits));
     const std::unique_ptr<char[]> workspace(new char[bytes]);
     std::memset(workspace.get(), 0xff, bytes);
@@ -137,15 +138,16 @@ class Kernels : public ::testing::Test {
     const int before = Machine::get().launches;
     const char* error = nullptr;
     if (limits == nullptr) {
-      const auto function = purpose == Purpose::kNorms        ? cuda::kLaunchers.norms
-                            : purpose == Purpose::kProjection ? cuda::kLaunchers.project_to_tangent
-                                                              : cuda::kLaunchers.rescale;
-      error = function(flats.data(), count, workspace.get(), nullptr);
+      const auto call = function == Function::kNorms        ? cuda::kEntries.norms
+                        : function == Function::kProjection ? cuda::kEntries.project_to_tangent
+                                                            : cuda::kEntries.rescale;
+      error = call(flats.data(), count, workspace.get(), nullptr);
     } else {
-      const auto function = purpose == Purpose::kNorms        ? cuda::run<cuda::Norm>
-                            : purpose == Purpose::kProjection ? cuda::run<cuda::Projection>
-                                                              : cuda::run<cuda::Rescaling>;
-      error = function(purpose, flats.data(), count, workspace.get(), nullptr, *limits);
+      const auto call = function == Function::kNorms ? cuda::launch_operation<cuda::Norm>
+                        : function == Function::kProjection
+                            ? cuda::launch_operation<cuda::TangentProjection>
+                            : cuda::launch_operation<cuda::Rescaling>;
+      error = call(flats.data(), count, workspace.get(), nullptr, *limits);
     }
     EXPECT_EQ(error, nullptr) << error;
     return Machine::get().launches - before;
@@ -155,37 +157,37 @@ class Kernels : public ::testing::Test {
   /// @return the most launches that one of them took
   static int run_and_compare(const std::vector<Layer>& layers, const Limits* limits = nullptr) {
     int launches = 0;
-    for (const Purpose purpose : kPurposes) {
+    for (const Function function : kFunctions) {
       std::vector<Layer> given = layers;
       std::vector<Layer> twins;
       for (Layer& layer : given) {
-        if (purpose == Purpose::kNorms)
+        if (function == Function::kNorms)
           layer.radius = heap_tensor(torch::full_like(layer.radius, 7));
         twins.push_back(twin_of(layer));
       }
-      launches = std::max(launches, run(purpose, given, limits));
+      launches = std::max(launches, run(function, given, limits));
       for (std::size_t i = 0; i < given.size(); ++i) {
         const Layer& layer = given[i];
-        const auto what = "function " + std::to_string(static_cast<int>(purpose)) + ", layer " +
+        const auto what = "function " + std::to_string(static_cast<int>(function)) + ", layer " +
                           std::to_string(i) + " of " + std::to_string(layer.weight.numel()) + ' ' +
                           c10::toString(layer.weight.scalar_type());
-        compare(purpose, layer, twins[i], what);
+        compare(function, layer, twins[i], what);
       }
     }
     return launches;
   }
 
-  static void compare(Purpose purpose, const Layer& layer, const Layer& twin,
+  static void compare(Function function, const Layer& layer, const Layer& twin,
                       const std::string& what) {
-    if (purpose == Purpose::kNorms) {
+    if (function == Function::kNorms) {
       const auto norm = lawn::sphere::aten::norm(twin);
       expect_near(layer.radius, norm, tolerance(layer.radius.scalar_type()).norm, norm, what);
-    } else if (purpose == Purpose::kProjection && twin.gradient.defined()) {
+    } else if (function == Function::kProjection && twin.gradient.defined()) {
       const auto before = twin.gradient.clone();
       lawn::sphere::aten::project_to_tangent_(twin);
       expect_near(layer.gradient, twin.gradient, tolerance(layer.gradient.scalar_type()).step,
                   before, what);
-    } else if (purpose == Purpose::kRescaling) {
+    } else if (function == Function::kRescaling) {
       lawn::sphere::aten::rescale_(twin);
     }
     expect_near(layer.weight, twin.weight, tolerance(layer.weight.scalar_type()).norm, twin.weight,

@@ -12,7 +12,7 @@
 
 /// The kernel for what happens to each element by itself. (Centring's are the two of
 /// `sphere/cuda/kernels.cuh`.)
-namespace lawn::detail::cuda {
+namespace lawn::detail::companions::cuda {
 
 /// A block for each chunk.
 template <template <class, class> class Operation, class List>
@@ -25,11 +25,11 @@ static __global__ void __launch_bounds__(sphere::cuda::kThreads, sphere::cuda::k
   sphere::cuda::with_types<Operation>(blocks.setting, [&](auto type) {
     using Op = typename decltype(type)::type;
     const Op op(list, at, place * blocks.setting.per_block);
-    sphere::cuda::for_each_pack<Op::kWidth, Op::kAhead>(
+    sphere::cuda::for_each_pack<Op::kWidth, Op::kInFlight>(
         op.extent(sphere::cuda::chunk_numel(blocks, place)), sphere::cuda::whole_block(),
         [&](auto width, int i) { return op.load(width, i); },
         [&](auto, int, int i, auto& packs) { op.apply(i, packs); });
   });
 }
 
-}  // namespace lawn::detail::cuda
+}  // namespace lawn::detail::companions::cuda

@@ -5,8 +5,9 @@
 
 #include <cuda_runtime.h>
 
+#include <lawn/companions/cuda/entries.h>
 #include <lawn/companions/cuda/lists.h>
-#include <lawn/companions/plain_memory.h>
+#include <lawn/companions/flat.h>
 #include <lawn/sphere/cuda/plan.h>
 #include <lawn/sphere/cuda/tuning.h>
 #include <lawn/sphere/flat.h>
@@ -18,14 +19,14 @@
 
 /// The host's side of the companions' kernels. What loads them is static as
 /// `sphere::cuda::load_kernels` is.
-namespace lawn::detail::cuda {
+namespace lawn::detail::companions::cuda {
 namespace {
 
 using sphere::cuda::kFewLayers;
 using sphere::cuda::kManyLayers;
 using sphere::cuda::kManyWideEntries;
 using sphere::cuda::Limits;
-using sphere::cuda::Purpose;
+using sphere::cuda::Needs;
 
 static const char* load_centring() {
   static sphere::cuda::LoadedDevices loaded{};
@@ -36,8 +37,7 @@ static const char* load_centring() {
 inline const char* center_rows(const sphere::Flat* rows, std::int64_t count, void* workspace,
                                void* stream, const Limits& limits = {}) {
   if (const char* error = load_centring()) return error;
-  return sphere::cuda::launch_passes<Centring>(Purpose::kCentring, rows, count, workspace, stream,
-                                               limits);
+  return sphere::cuda::launch_passes<Centring>(rows, count, workspace, stream, limits);
 }
 
 template <template <class, class> class Operation, class List>
@@ -59,25 +59,24 @@ template <template <class, class> class Operation, template <int> class List, in
 const char* launch_elementwise(const Item* items, std::int64_t count, void* stream,
                                const Limits& limits, const Prepare& prepare) {
   if (const char* error = load_elementwise<Operation, List, kMany>()) return error;
-  return sphere::cuda::launch_lists<List, kMany>(
-      items, count, Purpose::kElements, limits, [&](auto& list) {
-        prepare(list);
-        return sphere::cuda::launch(
-            each_element<Operation, List<sphere::cuda::kCapacityOf<decltype(list)>>>,
-            list.first_block[list.layers], static_cast<cudaStream_t>(stream), list);
-      });
+  return sphere::cuda::launch_lists<List, kMany>(items, count, Needs{}, limits, [&](auto& list) {
+    prepare(list);
+    return sphere::cuda::launch(
+        each_element<Operation, List<sphere::cuda::kCapacityOf<decltype(list)>>>,
+        list.first_block[list.layers], static_cast<cudaStream_t>(stream), list);
+  });
 }
 
-inline const char* zero_pruned(const PrunedRun* runs, std::int64_t count, void* stream,
+inline const char* zero_pruned(const FlatPruned* items, std::int64_t count, void* stream,
                                const Limits& limits = {}) {
-  return launch_elementwise<Zeroing, PrunedList, kManyLayers>(runs, count, stream, limits,
+  return launch_elementwise<Zeroing, PrunedList, kManyLayers>(items, count, stream, limits,
                                                               [](auto&) {});
 }
 
-inline const char* add_penalty(const PenaltyRun* runs, std::int64_t count, double rho, void* stream,
-                               const Limits& limits = {}) {
+inline const char* add_penalty(const FlatPenalty* items, std::int64_t count, double rho,
+                               void* stream, const Limits& limits = {}) {
   return launch_elementwise<Penalty, PenaltyList, kManyWideEntries>(
-      runs, count, stream, limits, [rho](auto& list) { list.rho = rho; });
+      items, count, stream, limits, [rho](auto& list) { list.rho = rho; });
 }
 
 template <int kCapacity>
@@ -91,16 +90,32 @@ static const char* load_unifying() {
 }
 
 /// One launch for a list.
-inline const char* unify_frozen(const UnifiedRun* runs, std::int64_t count, void* stream,
+inline const char* unify_frozen(const FlatUnified* items, std::int64_t count, void* stream,
                                 const Limits& limits = {}) {
   if (const char* error = load_unifying()) return error;
   return sphere::cuda::launch_lists<UnifiedList, kManyWideEntries>(
-      runs, count, Purpose::kBlocks, limits, [&](auto& list) {
+      items, count, Needs{}, limits, [&](auto& list) {
         return sphere::cuda::launch(unify_blocks<sphere::cuda::kCapacityOf<decltype(list)>>,
                                     list.first_block[list.layers],
                                     static_cast<cudaStream_t>(stream), list);
       });
 }
 
+constexpr Entries kEntries = [] {
+  Entries all;
+  all.center_rows = [](const sphere::Flat* rows, std::int64_t count, void* workspace,
+                       void* stream) { return center_rows(rows, count, workspace, stream); };
+  all.zero_pruned = [](const FlatPruned* items, std::int64_t count, void* stream) {
+    return zero_pruned(items, count, stream);
+  };
+  all.add_penalty = [](const FlatPenalty* items, std::int64_t count, double rho, void* stream) {
+    return add_penalty(items, count, rho, stream);
+  };
+  all.unify_frozen = [](const FlatUnified* items, std::int64_t count, void* stream) {
+    return unify_frozen(items, count, stream);
+  };
+  return all;
+}();
+
 }  // namespace
-}  // namespace lawn::detail::cuda
+}  // namespace lawn::detail::companions::cuda

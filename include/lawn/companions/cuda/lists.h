@@ -3,54 +3,55 @@
 
 #include <cstdint>
 
-#include <lawn/companions/plain_memory.h>
+#include <lawn/companions/flat.h>
 #include <lawn/sphere/cuda/layer_list.h>
 #include <lawn/sphere/cuda/plan.h>
 #include <lawn/sphere/cuda/tuning.h>
 
 /// What the companions' own kernels get: the tensors of a launch.
-namespace lawn::detail {
+namespace lawn::detail::companions {
 
 /// How a weight is dealt with: a warp takes a large block, a thread a small one.
-inline sphere::cuda::Share share_of(const UnifiedRun& run, sphere::cuda::Purpose /*purpose*/,
-                                    const sphere::cuda::Limits& limits) {
+inline sphere::cuda::Partition partition_of(const FlatUnified& flat,
+                                            const sphere::cuda::Needs& /*needs*/,
+                                            const sphere::cuda::Limits& limits) {
   using sphere::cuda::ceil_div;
-  sphere::cuda::Share share;
-  if (run.rows == 0 || run.columns == 0) return share;
-  const bool is_large = std::int64_t{run.block_rows} * run.block_columns > limits.thread_block;
-  share.setting.weight_dtype = run.dtype;
-  share.setting.gradient_dtype = run.dtype;
-  share.setting.role = is_large ? sphere::cuda::Role::kWarp : sphere::cuda::Role::kChunk;
-  share.setting.per_block = is_large ? sphere::cuda::kWarps : sphere::cuda::kThreads;
-  share.entries = 1;
+  sphere::cuda::Partition partition;
+  if (flat.rows == 0 || flat.columns == 0) return partition;
+  const bool is_large = std::int64_t{flat.block_rows} * flat.block_columns > limits.thread_block;
+  partition.setting.weight_dtype = flat.dtype;
+  partition.setting.gradient_dtype = flat.dtype;
+  partition.setting.worker = is_large ? sphere::cuda::Worker::kWarp : sphere::cuda::Worker::kChunk;
+  partition.setting.per_block = is_large ? sphere::cuda::kWarps : sphere::cuda::kThreads;
+  partition.entries = 1;
   const std::int64_t count =
-      ceil_div(run.rows, run.block_rows) * ceil_div(run.columns, run.block_columns);
-  share.blocks = ceil_div(count, share.setting.per_block);
-  share.missing = share.blocks * share.setting.per_block - count;
-  return share;
+      ceil_div(flat.rows, flat.block_rows) * ceil_div(flat.columns, flat.block_columns);
+  partition.blocks = ceil_div(count, partition.setting.per_block);
+  partition.unused_in_last_block = partition.blocks * partition.setting.per_block - count;
+  return partition;
 }
 
-}  // namespace lawn::detail
+}  // namespace lawn::detail::companions
 
-namespace lawn::detail::cuda {
+namespace lawn::detail::companions::cuda {
 
 template <int kCapacity>
 struct PrunedList : sphere::cuda::BlockList<kCapacity> {
-  using Item = PrunedRun;
+  using Item = FlatPruned;
 
   void* elements[kCapacity];
   const std::uint8_t* pruned[kCapacity];
 };
 
 template <int kCapacity>
-void put_arrays(PrunedList<kCapacity>& list, int at, const PrunedRun& run, std::int64_t) {
-  list.elements[at] = run.elements;
-  list.pruned[at] = run.pruned;
+void put_arrays(PrunedList<kCapacity>& list, int at, const FlatPruned& flat, std::int64_t) {
+  list.elements[at] = flat.elements;
+  list.pruned[at] = flat.pruned;
 }
 
 template <int kCapacity>
 struct PenaltyList : sphere::cuda::BlockList<kCapacity> {
-  using Item = PenaltyRun;
+  using Item = FlatPenalty;
 
   double rho;
   const void* weight[kCapacity];
@@ -60,16 +61,16 @@ struct PenaltyList : sphere::cuda::BlockList<kCapacity> {
 };
 
 template <int kCapacity>
-void put_arrays(PenaltyList<kCapacity>& list, int at, const PenaltyRun& run, std::int64_t) {
-  list.weight[at] = run.weight;
-  list.gradient[at] = run.gradient;
-  list.target[at] = run.target;
-  list.dual[at] = run.dual;
+void put_arrays(PenaltyList<kCapacity>& list, int at, const FlatPenalty& flat, std::int64_t) {
+  list.weight[at] = flat.weight;
+  list.gradient[at] = flat.gradient;
+  list.target[at] = flat.target;
+  list.dual[at] = flat.dual;
 }
 
 template <int kCapacity>
 struct UnifiedList : sphere::cuda::BlockList<kCapacity> {
-  using Item = UnifiedRun;
+  using Item = FlatUnified;
 
   void* weight[kCapacity];
   const std::int8_t* signs[kCapacity];
@@ -80,13 +81,13 @@ struct UnifiedList : sphere::cuda::BlockList<kCapacity> {
 };
 
 template <int kCapacity>
-void put_arrays(UnifiedList<kCapacity>& list, int at, const UnifiedRun& run, std::int64_t) {
-  list.weight[at] = run.weight;
-  list.signs[at] = run.signs;
-  list.rows[at] = run.rows;
-  list.columns[at] = run.columns;
-  list.block_rows[at] = run.block_rows;
-  list.block_columns[at] = run.block_columns;
+void put_arrays(UnifiedList<kCapacity>& list, int at, const FlatUnified& flat, std::int64_t) {
+  list.weight[at] = flat.weight;
+  list.signs[at] = flat.signs;
+  list.rows[at] = flat.rows;
+  list.columns[at] = flat.columns;
+  list.block_rows[at] = flat.block_rows;
+  list.block_columns[at] = flat.block_columns;
 }
 
 static_assert(sizeof(PrunedList<sphere::cuda::kManyLayers>) <= sphere::cuda::kMaxParameterBytes &&
@@ -96,4 +97,4 @@ static_assert(sizeof(PrunedList<sphere::cuda::kManyLayers>) <= sphere::cuda::kMa
                       sphere::cuda::kMaxParameterBytes,
               "a list must fit a kernel's parameters");
 
-}  // namespace lawn::detail::cuda
+}  // namespace lawn::detail::companions::cuda

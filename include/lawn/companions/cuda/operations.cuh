@@ -15,11 +15,11 @@
 /// What the companions do to elements. `Centring` is an operation of `sphere/cuda/operations.cuh`.
 /// The others deal with each element by itself; such an operation is made for a run of elements of
 /// a list's entry, and has
-///   kWidth, kAhead              elements of a pack; packs that a thread has in flight
+///   kWidth, kInFlight              elements of a pack; packs that a thread has in flight
 ///   kMixesDtypes                false: the dtype of the tensor that is changed says all
 ///   extent(numel), load(w, i)   its arrays, together
 ///   apply(i, packs)             the change of elements from i on
-namespace lawn::detail::cuda {
+namespace lawn::detail::companions::cuda {
 namespace {
 
 using sphere::cuda::Accumulator;
@@ -32,6 +32,7 @@ using sphere::cuda::Width;
 template <class W, class>
 struct Centring : sphere::cuda::OfWeight<W> {
   using typename sphere::cuda::OfWeight<W>::A;
+  static constexpr sphere::cuda::Needs kNeeds{};
   static constexpr bool kPerElement = true;
   static constexpr bool kProducts = false;
 
@@ -46,8 +47,8 @@ struct Centring : sphere::cuda::OfWeight<W> {
   }
 
   /// The mean.
-  __device__ static A factor(const Sums<double, 1>& sums, const A*, const sphere::cuda::Setting&,
-                             std::int64_t numel) {
+  __device__ static A factor(const Sums<double, 1>& sums, const A*,
+                             const sphere::cuda::TileSettings&, std::int64_t numel) {
     const auto mean = static_cast<A>(sums.value[0] / static_cast<double>(numel));
     return sphere::cuda::is_finite(mean) ? mean : A(0);
   }
@@ -64,7 +65,7 @@ struct Centring : sphere::cuda::OfWeight<W> {
 template <class W, class>
 struct Zeroing {
   static constexpr int kWidth = sphere::cuda::kPackWidth<W>;
-  static constexpr int kAhead = sphere::cuda::kAheadPacks<kWidth>;
+  static constexpr int kInFlight = sphere::cuda::kPacksInFlight<kWidth>;
   static constexpr bool kMixesDtypes = false;
 
   template <int kN>
@@ -104,7 +105,7 @@ template <class W, class>
 struct Penalty {
   using A = Accumulator<W>;
   static constexpr int kWidth = sphere::cuda::kPackWidth<A>;
-  static constexpr int kAhead = sphere::cuda::kPenaltyAheadPacks;
+  static constexpr int kInFlight = sphere::cuda::kPenaltyPacksInFlight;
   static constexpr bool kMixesDtypes = false;
 
   template <int kN>
@@ -151,4 +152,4 @@ struct Penalty {
 };
 
 }  // namespace
-}  // namespace lawn::detail::cuda
+}  // namespace lawn::detail::companions::cuda

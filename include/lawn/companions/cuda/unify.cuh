@@ -14,7 +14,7 @@
 
 /// The kernel that makes the absolute values of frozen blocks equal. A block is in a thread's or a
 /// warp's hands from its sum to its last element.
-namespace lawn::detail::cuda {
+namespace lawn::detail::companions::cuda {
 namespace {
 
 /// w <- s a, a = max(0, mean of s w over the block), where s is not 0
@@ -83,8 +83,8 @@ static __global__ void __launch_bounds__(sphere::cuda::kThreads, sphere::cuda::k
     unify_blocks(const __grid_constant__ UnifiedList<kCapacity> list) {
   const int at = sphere::cuda::layer_of(list, 0, blockIdx.x);
   const sphere::cuda::Blocks blocks = sphere::cuda::blocks_of(list, at);
-  const sphere::cuda::Setting& setting = blocks.setting;
-  const bool by_warp = setting.role == sphere::cuda::Role::kWarp;
+  const sphere::cuda::TileSettings& setting = blocks.setting;
+  const bool by_warp = setting.worker == sphere::cuda::Worker::kWarp;
   const std::uint32_t lanes = by_warp ? sphere::cuda::kLanes : 1;
   const std::int64_t block =
       std::int64_t{blockIdx.x - blocks.first_block} * setting.per_block + threadIdx.x / lanes;
@@ -99,4 +99,4 @@ static __global__ void __launch_bounds__(sphere::cuda::kThreads, sphere::cuda::k
   });
 }
 
-}  // namespace lawn::detail::cuda
+}  // namespace lawn::detail::companions::cuda

@@ -29,7 +29,7 @@
 #include <lawn/distributed/mpi/engine.h>
 #include <lawn/distributed/mpi/options.h>
 
-namespace lawn::detail {
+namespace lawn::detail::mpi {
 
 /// What c10d waits for: done when the engine says so.
 class MpiWork : public c10d::Work {
@@ -234,4 +234,4 @@ class MpiBackend : public c10d::Backend {
   bool cuda_aware_;
 };
 
-}  // namespace lawn::detail
+}  // namespace lawn::detail::mpi

@@ -8,7 +8,7 @@
 #include <mpi.h>
 #include <torch/csrc/distributed/c10d/Types.hpp>
 
-namespace lawn::detail {
+namespace lawn::detail::mpi {
 
 /// What MPI says of an error code.
 inline std::string mpi_error(int code) {
@@ -82,4 +82,4 @@ inline MPI_Op mpi_op(const c10d::ReduceOp& op) {
   }
 }
 
-}  // namespace lawn::detail
+}  // namespace lawn::detail::mpi

@@ -23,7 +23,7 @@
 #include <lawn/distributed/mpi/options.h>
 #include <lawn/distributed/mpi/polling.h>
 
-namespace lawn::detail {
+namespace lawn::detail::mpi {
 
 /// Collectives of each kind have a communicator of their own: where ranks do different things,
 /// their messages do not meet, and the time limit finds out.
@@ -311,4 +311,4 @@ class MpiEngine {
   std::thread thread_;
 };
 
-}  // namespace lawn::detail
+}  // namespace lawn::detail::mpi

@@ -17,7 +17,7 @@
 #include <lawn/distributed/agreement.h>
 #include <lawn/distributed/mpi/polling.h>
 
-namespace lawn::detail {
+namespace lawn::detail::mpi {
 
 /// Where a rank is when it gives up, in its own words.
 struct MpiReport {
@@ -148,11 +148,11 @@ class MpiFaults {
       if (found->second.milliseconds < reports_.at(last).milliseconds) last = rank;
     }
     if (!silent.empty()) {
-      return name_ranks(silent) + (silent.size() == 1 ? " has" : " have") +
+      return distributed::name_ranks(silent) + (silent.size() == 1 ? " has" : " have") +
              " not come, and did not answer within " + std::to_string(limit.count()) +
              " ms: dead, hanging or busy with something else";
     }
-    const auto groups = group_by_value(places);
+    const auto groups = distributed::group_by_value(places);
     if (groups.size() == 1) {
       return "rank " + std::to_string(last) + " came last, after " +
              std::to_string(reports_.at(last).milliseconds) +
@@ -160,10 +160,10 @@ class MpiFaults {
     }
     for (const auto i : c10::irange(std::size_t{1}, groups.size())) {
       const auto place = places[static_cast<std::size_t>(groups[i].front())];
-      text += (text.empty() ? "" : "; ") + name_ranks(groups[i]) +
+      text += (text.empty() ? "" : "; ") + distributed::name_ranks(groups[i]) +
               (groups[i].size() == 1 ? " is" : " are") + " in " + place;
     }
-    return text + ", where " + name_ranks(groups.front()) +
+    return text + ", where " + distributed::name_ranks(groups.front()) +
            (groups.front().size() == 1 ? " is" : " are") + " in " +
            places[static_cast<std::size_t>(groups.front().front())] +
            ": a step was skipped, or the ranks do different things";
@@ -182,4 +182,4 @@ class MpiFaults {
   std::list<Sent> sent_;
 };
 
-}  // namespace lawn::detail
+}  // namespace lawn::detail::mpi

@@ -9,7 +9,7 @@
 #include <sys/prctl.h>
 #endif
 
-namespace lawn::detail {
+namespace lawn::detail::mpi {
 
 /// Waiting by polling, which a time limit needs. First without pauses, then in pauses of an eighth
 /// of the time waited so far, which leave the core to the backward pass, and to other ranks on the
@@ -43,4 +43,4 @@ inline void sleep_precisely() {
 #endif
 }
 
-}  // namespace lawn::detail
+}  // namespace lawn::detail::mpi

@@ -24,6 +24,15 @@ inline bool has_avx2() { return false; }
 #define LAWN_LOOP inline
 #endif
 
+/// In front of a loop: its iterations may go side by side, as far as OpenMP's clauses say. In a program
+/// without OpenMP the loop stays as it is.
+#if defined(_OPENMP)
+#define LAWN_PRAGMA(...) _Pragma(#__VA_ARGS__)
+#define LAWN_SIMD(...) LAWN_PRAGMA(omp simd __VA_ARGS__)
+#else
+#define LAWN_SIMD(...)
+#endif
+
 /// `Loop::run(arguments...)` for any CPU.
 template <class Loop, class... Arguments>
 auto run_baseline(Arguments... arguments) {
@@ -40,7 +49,7 @@ LAWN_AVX2 auto run_avx2(Arguments... arguments) {
 /// `Loop::run(arguments...)`, as fast as this machine can; float64, which nobody trains in, for any
 /// CPU, since every loop costs each consumer compile time.
 template <class Loop, class T, class... Arguments>
-auto run(T* elements, Arguments... arguments) {
+auto run_loop(T* elements, Arguments... arguments) {
   if constexpr (std::is_same_v<std::remove_const_t<T>, float>) {
     static const bool avx2 = has_avx2();
     if (avx2) return run_avx2<Loop>(elements, arguments...);

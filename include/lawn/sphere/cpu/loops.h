@@ -3,18 +3,13 @@
 
 #include <cmath>
 #include <cstdint>
+#include <initializer_list>
 #include <type_traits>
 
 #include <lawn/sphere/cpu/instruction_set.h>
 #include <lawn/sphere/flat.h>
 
-// A compiler without OpenMP's SIMD pragmas may say so; the loops are right without them.
-#if defined(__GNUC__)
-#pragma GCC diagnostic push
-#pragma GCC diagnostic ignored "-Wunknown-pragmas"
-#endif
-
-/// The loops over elements, each to be called by `run<Loop>`.
+/// The loops over elements, each to be called by `run_loop<Loop>`.
 ///
 /// A long run is read as four streams, 8 KiB of floats apart, side by side: a core asks memory for
 /// more at a time than it does along one (measured: a fifth to a third faster). Sums are taken in
@@ -49,7 +44,7 @@ struct InnerProducts {
       for (; i + 4 * n <= numel; i += 4 * n) {
         T gw0 = 0, gw1 = 0, gw2 = 0, gw3 = 0;
         T ww0 = 0, ww1 = 0, ww2 = 0, ww3 = 0;
-#pragma omp simd reduction(+ : gw0, gw1, gw2, gw3, ww0, ww1, ww2, ww3)
+        LAWN_SIMD(reduction(+ : gw0, gw1, gw2, gw3, ww0, ww1, ww2, ww3))
         for (std::int64_t j = i; j < i + n; ++j) {
           gw0 += g[j] * w[j];
           ww0 += w[j] * w[j];
@@ -65,7 +60,7 @@ struct InnerProducts {
       }
     }
     T gw = 0, ww = 0;
-#pragma omp simd reduction(+ : gw, ww)
+    LAWN_SIMD(reduction(+ : gw, ww))
     for (std::int64_t j = i; j < numel; ++j) {
       gw += g[j] * w[j];
       ww += w[j] * w[j];
@@ -83,7 +78,7 @@ struct SumOfSquares {
     for (const std::int64_t n : {kStream, kShortStream}) {
       for (; i + 4 * n <= numel; i += 4 * n) {
         T s0 = 0, s1 = 0, s2 = 0, s3 = 0;
-#pragma omp simd reduction(+ : s0, s1, s2, s3)
+        LAWN_SIMD(reduction(+ : s0, s1, s2, s3))
         for (std::int64_t j = i; j < i + n; ++j) {
           s0 += w[j] * w[j];
           s1 += w[j + n] * w[j + n];
@@ -94,7 +89,7 @@ struct SumOfSquares {
       }
     }
     T rest = 0;
-#pragma omp simd reduction(+ : rest)
+    LAWN_SIMD(reduction(+ : rest))
     for (std::int64_t j = i; j < numel; ++j) rest += w[j] * w[j];
     return sum + static_cast<double>(rest);
   }
@@ -105,7 +100,7 @@ struct WideInnerProducts {
   template <class T>
   LAWN_LOOP static Sums run(const T* g, const T* w, std::int64_t numel) {
     double gw = 0, ww = 0;
-#pragma omp simd reduction(+ : gw, ww)
+    LAWN_SIMD(reduction(+ : gw, ww))
     for (std::int64_t j = 0; j < numel; ++j) {
       const auto wide = static_cast<double>(w[j]);
       gw += static_cast<double>(g[j]) * wide;
@@ -128,21 +123,21 @@ bool out_of_range(double sum, std::int64_t numel) {
 /// are taken again in double. The sums of double elements are as they come.
 template <class T>
 Sums inner_products_of(const T* g, const T* w, std::int64_t numel) {
-  const Sums sums = run<InnerProducts>(g, w, numel);
+  const Sums sums = run_loop<InnerProducts>(g, w, numel);
   const bool again = out_of_range<T>(sums.ww, numel) || out_of_range<T>(sums.gw, numel);
-  return again ? run<WideInnerProducts>(g, w, numel) : sums;
+  return again ? run_loop<WideInnerProducts>(g, w, numel) : sums;
 }
 
 /// `sum`, the squares of `w` added in floats, or where these leave their range, in double.
 template <class T>
 double right_sum_of_squares(double sum, const T* w, std::int64_t numel) {
-  return out_of_range<T>(sum, numel) ? run<WideInnerProducts>(w, w, numel).ww : sum;
+  return out_of_range<T>(sum, numel) ? run_loop<WideInnerProducts>(w, w, numel).ww : sum;
 }
 
 /// `SumOfSquares`, likewise.
 template <class T>
 double sum_of_squares_of(const T* w, std::int64_t numel) {
-  return right_sum_of_squares(run<SumOfSquares>(w, numel), w, numel);
+  return right_sum_of_squares(run_loop<SumOfSquares>(w, numel), w, numel);
 }
 
 /// g <- g - c w
@@ -152,7 +147,7 @@ struct Subtract {
     const std::int64_t n = kStream;
     std::int64_t i = 0;
     for (; i + 4 * n <= numel; i += 4 * n) {
-#pragma omp simd
+      LAWN_SIMD()
       for (std::int64_t j = i; j < i + n; ++j) {
         g[j] -= c * w[j];
         g[j + n] -= c * w[j + n];
@@ -160,7 +155,7 @@ struct Subtract {
         g[j + 3 * n] -= c * w[j + 3 * n];
       }
     }
-#pragma omp simd
+    LAWN_SIMD()
     for (std::int64_t j = i; j < numel; ++j) g[j] -= c * w[j];
   }
 };
@@ -172,7 +167,7 @@ struct Scale {
     const std::int64_t n = kStream;
     std::int64_t i = 0;
     for (; i + 4 * n <= numel; i += 4 * n) {
-#pragma omp simd
+      LAWN_SIMD()
       for (std::int64_t j = i; j < i + n; ++j) {
         w[j] *= s;
         w[j + n] *= s;
@@ -180,13 +175,9 @@ struct Scale {
         w[j + 3 * n] *= s;
       }
     }
-#pragma omp simd
+    LAWN_SIMD()
     for (std::int64_t j = i; j < numel; ++j) w[j] *= s;
   }
 };
 
 }  // namespace lawn::sphere::cpu
-
-#if defined(__GNUC__)
-#pragma GCC diagnostic pop
-#endif

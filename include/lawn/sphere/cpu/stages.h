@@ -65,8 +65,8 @@ inline Sums subtract_multiple(const Flat& layer, std::int64_t sphere, std::int64
     Elements<T> gradient(layer.gradient, layer.gradient_dtype);
     for_each_block(begin, end, weight.in_place() && gradient.in_place(),
                    [&](std::int64_t first, std::int64_t numel) {
-                     run<Subtract>(gradient.read(first, numel), weight.read(first, numel), numel,
-                                   coefficient);
+                     run_loop<Subtract>(gradient.read(first, numel), weight.read(first, numel),
+                                        numel, coefficient);
                      gradient.write(first, numel);
                    });
     return Sums();
@@ -81,7 +81,7 @@ inline Sums scale_to_radius(const Flat& layer, std::int64_t sphere, std::int64_t
     if (!std::isfinite(scale) || !(scale > 0)) return Sums();
     Elements<T> weight(layer.weight, layer.weight_dtype);
     for_each_block(begin, end, weight.in_place(), [&](std::int64_t first, std::int64_t numel) {
-      run<Scale>(weight.read(first, numel), numel, scale);
+      run_loop<Scale>(weight.read(first, numel), numel, scale);
       weight.write(first, numel);
     });
     return Sums();

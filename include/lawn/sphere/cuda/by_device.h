@@ -10,28 +10,28 @@
 namespace lawn::sphere::cuda {
 
 /// Plain memory, by the device on which it lies: launches are of one device each.
-/// @tparam Run  Flat, or another description of memory
-template <class Run>
+/// @tparam Plain  Flat, or another description of memory
+template <class Plain>
 class ByDevice {
  public:
-  void add(at::Device device, const Run& run) {
+  void add(at::Device device, const Plain& plain) {
     const auto found = std::find_if(groups_.begin(), groups_.end(),
                                     [&](const auto& group) { return group.first == device; });
     if (found != groups_.end()) {
-      found->second.push_back(run);
+      found->second.push_back(plain);
     } else {
-      groups_.emplace_back(device, std::vector<Run>{run});
+      groups_.emplace_back(device, std::vector<Plain>{plain});
     }
   }
 
-  /// Calls `work(device, runs)` for each device, with its runs in the order in which they came.
+  /// Calls `work(device, list)` for each device, with what lies there in the order in which they came.
   template <class Work>
   void for_each(const Work& work) const {
-    for (const auto& [device, runs] : groups_) work(device, runs);
+    for (const auto& [device, list] : groups_) work(device, list);
   }
 
  private:
-  std::vector<std::pair<at::Device, std::vector<Run>>> groups_;
+  std::vector<std::pair<at::Device, std::vector<Plain>>> groups_;
 };
 
 }  // namespace lawn::sphere::cuda

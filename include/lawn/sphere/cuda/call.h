@@ -15,7 +15,7 @@
 #include <c10/core/impl/VirtualGuardImpl.h>
 #include <c10/util/Exception.h>
 
-#include <lawn/sphere/cuda/launch.h>
+#include <lawn/sphere/cuda/entries.h>
 #include <lawn/sphere/flat.h>
 
 namespace lawn::sphere::cuda {
@@ -34,14 +34,14 @@ inline Code ask_for_code(at::Device device) {
   const char* error = nullptr;
   {
     const c10::DeviceGuard guard(device);
-    error = launchers->missing_code();
+    error = entries->missing_code();
   }
   const Code answer = error == nullptr ? Code::kThere : Code::kMissing;
   // Of several threads that ask at once, one warns.
   const Code before = code_on[static_cast<std::uint8_t>(device.index())].exchange(answer);
   if (answer == Code::kMissing && before == Code::kNotAsked) {
     TORCH_WARN("lawn: its CUDA kernels were compiled for the architectures ",
-               launchers->architectures, " and hold no code for ", device, " (CUDA says: ", error,
+               entries->architectures, " and hold no code for ", device, " (CUDA says: ", error,
                "); tensors there go through ATen, which is slower. To have kernels, compile with ",
                "this GPU's compute capability in TORCH_CUDA_ARCH_LIST (nvidia-smi ",
                "--query-gpu=compute_cap --format=csv)");
@@ -55,7 +55,7 @@ inline Code ask_for_code(at::Device device) {
 /// GPU that this build was not for. The first question on a device asks CUDA, and warns if the
 /// answer is no; later ones cost a look into memory. Does not wait for the device.
 inline bool has_kernels(at::Device device) {
-  if (!device.is_cuda() || launchers == nullptr) return false;
+  if (!device.is_cuda() || entries == nullptr) return false;
   if (!device.has_index()) {
     device = c10::impl::VirtualGuardImpl(device.type()).getDevice();
   }
@@ -80,14 +80,12 @@ void call(at::Device device, std::int64_t workspace_bytes, const Launch& launch)
   TORCH_CHECK(error == nullptr, "lawn: launching a kernel on ", device, " failed: ", error);
 }
 
-/// Calls a function of `launchers` with `layers`, all on `device`.
-inline void call(at::Device device, LayersLauncher Launchers::*function,
-                 const std::vector<Flat>& layers) {
+/// Calls `entry` with `layers`, all on `device`.
+inline void call(at::Device device, LayersEntry entry, const std::vector<Flat>& layers) {
   const auto count = static_cast<std::int64_t>(layers.size());
-  call(device, launchers->workspace_bytes(layers.data(), count),
-       [&](void* workspace, void* stream) {
-         return (launchers->*function)(layers.data(), count, workspace, stream);
-       });
+  call(device, entries->workspace_bytes(layers.data(), count), [&](void* workspace, void* stream) {
+    return entry(layers.data(), count, workspace, stream);
+  });
 }
 
 }  // namespace lawn::sphere::cuda

@@ -25,7 +25,7 @@ struct Type {
 /// Calls `f(Type<Operation<W, G>>)` with the setting's dtypes. `takes` says which there are; G is W
 /// where the operation mixes none.
 template <template <class, class> class Operation, class F>
-__device__ inline void with_types(const Setting& setting, const F& f) {
+__device__ inline void with_types(const TileSettings& setting, const F& f) {
   [[maybe_unused]] const bool float_gradient = setting.gradient_dtype == Dtype::kFloat32;
   constexpr bool kMixed = Operation<float, float>::kMixesDtypes;
   switch (setting.weight_dtype) {
@@ -63,26 +63,26 @@ __device__ inline int layer_of(const BlockList<kCapacity>& list, int low, std::u
 
 /// The blocks that deal with one layer, as each of them sees it.
 struct Blocks {
-  const Setting& setting;
+  const TileSettings& setting;
   std::uint32_t first_block;
   std::uint32_t blocks;
-  std::int64_t total;  ///< spheres of a layer for `Role::kWarp`, else elements of a sphere
+  std::int64_t total;  ///< spheres of a layer for `Worker::kWarp`, else elements of a sphere
 
   /// Elements of a sphere.
   __device__ std::int64_t sphere_numel() const {
-    return setting.role == Role::kWarp ? setting.sphere_numel : total;
+    return setting.worker == Worker::kWarp ? setting.sphere_numel : total;
   }
 };
 
 template <int kCapacity>
 __device__ inline Blocks blocks_of(const BlockList<kCapacity>& list, int layer) {
-  const Setting& setting = list.settings[list.setting[layer]];
+  const TileSettings& setting = list.settings[list.setting[layer]];
   const std::uint32_t first_block = list.first_block[layer];
   const std::uint32_t blocks = list.first_block[layer + 1] - first_block;
   const std::int64_t total =
-      static_cast<std::int64_t>(blocks) * setting.per_block - list.missing[layer];
-  const bool told = setting.role != Role::kWarp && setting.sphere_numel > 0;
-  return {setting, first_block, blocks, told ? setting.sphere_numel : total};
+      static_cast<std::int64_t>(blocks) * setting.per_block - list.unused_in_last_block[layer];
+  const bool sized = setting.worker != Worker::kWarp && setting.sphere_numel > 0;
+  return {setting, first_block, blocks, sized ? setting.sphere_numel : total};
 }
 
 /// One layer as a block sees it.
@@ -112,12 +112,12 @@ using Totals = Sums<double, Op::kSums>;
 /// The team's sums over a run; this thread's share of them.
 template <class Op>
 __device__ inline SumsOf<Op> sums_over(const Op& op, const Extent& extent, Team team) {
-  SumsOf<Op> sums[kSideBySide];
+  SumsOf<Op> sums[kAccumulators];
   for_each_pack<Op::kWidth>(
       extent, team, [&](auto width, int i) { return op.load(width, i); },
-      [&](auto, int u, int, auto& packs) { Op::add(packs, sums[u % kSideBySide]); });
+      [&](auto, int u, int, auto& packs) { Op::add(packs, sums[u % kAccumulators]); });
 #pragma unroll
-  for (int u = 1; u < kSideBySide; ++u) sums[0] += sums[u];
+  for (int u = 1; u < kAccumulators; ++u) sums[0] += sums[u];
   return sums[0];
 }
 
@@ -143,7 +143,7 @@ __device__ inline int chunk_numel(const Blocks& blocks, std::int64_t chunk) {
 }
 
 /// The run of elements that a thread's team works on in the first pass.
-struct Run {
+struct Span {
   std::int64_t sphere;
   std::int64_t first;
   int numel;
@@ -156,15 +156,15 @@ __device__ inline Team whole_block() {
 }
 
 /// @param place  of the block among the layer's
-__device__ inline Run run_of(const View& view, std::int64_t place) {
+__device__ inline Span span_of(const View& view, std::int64_t place) {
   const Team block = whole_block();
   const std::int64_t numel = view.setting.sphere_numel;
-  switch (view.setting.role) {
-    case Role::kWarp: {
+  switch (view.setting.worker) {
+    case Worker::kWarp: {
       const std::int64_t sphere = place * kWarps + block.warp;
       return {sphere, sphere * numel, static_cast<int>(numel), {block.lane, 0, 1}};
     }
-    case Role::kBlock:
+    case Worker::kBlock:
       return {place, place * view.total, static_cast<int>(view.total), block};
     default:
       return {0, place * view.setting.per_block, chunk_numel(view, place), block};
@@ -186,9 +186,9 @@ __device__ inline BlockScratch& block_scratch(int which = 0) {
 
 /// Sum over the team; no thread of it goes on before all have come here.
 template <class S>
-__device__ inline S team_sum(const S& of_thread, Role role, int which = 0) {
+__device__ inline S team_sum(const S& of_thread, Worker worker, int which = 0) {
   const S sums = warp_sum(of_thread);
-  if (role != Role::kWarp) return block_sum(sums, block_scratch(which));
+  if (worker != Worker::kWarp) return block_sum(sums, block_scratch(which));
   __syncwarp();
   return sums;
 }
@@ -205,9 +205,10 @@ __device__ inline bool out_of_range(double, int) { return false; }
 /// bits; no thread goes on before all have come here.
 /// @param op, extent  what the sums are over
 template <class Op>
-__device__ inline Totals<Op> team_totals(const Op& op, const Extent& extent, Team team, Role role,
-                                         const SumsOf<Op>& of_thread, int which = 0) {
-  const SumsOf<Op> sums = team_sum(of_thread, role, which);
+__device__ inline Totals<Op> team_totals(const Op& op, const Extent& extent, Team team,
+                                         Worker worker, const SumsOf<Op>& of_thread,
+                                         int which = 0) {
+  const SumsOf<Op> sums = team_sum(of_thread, worker, which);
   Totals<Op> totals;
   bool again = false;
   for (int i = 0; i < Op::kSums; ++i) {
@@ -215,13 +216,13 @@ __device__ inline Totals<Op> team_totals(const Op& op, const Extent& extent, Tea
     if (Op::kProducts) again = again || out_of_range(sums.value[i], extent.numel);
   }
   if (again) {
-    if (role != Role::kWarp) __syncthreads();  // all have read the scratch
+    if (worker != Worker::kWarp) __syncthreads();  // all have read the scratch
     Totals<Op> mine;
 #pragma unroll 1
     for (int i = team.warp * kLanes + team.lane; i < extent.numel; i += team.warps * kLanes) {
       if constexpr (Op::kProducts) Op::add(op.load(Width<1>{}, i), mine);
     }
-    totals = team_sum(mine, role, which);
+    totals = team_sum(mine, worker, which);
   }
   return totals;
 }
@@ -235,7 +236,7 @@ __device__ inline Totals<Op> slots_sum(void* workspace, std::int64_t first_slot,
   for (std::uint32_t i = threadIdx.x; i < slots; i += kThreads) {
     sums += slot_at<Op>(workspace, first_slot + i);
   }
-  return team_sum(sums, Role::kChunk);
+  return team_sum(sums, Worker::kChunk);
 }
 
 }  // namespace
@@ -245,20 +246,20 @@ static __global__ void __launch_bounds__(kThreads, kMinBlocks)
     first_pass(const __grid_constant__ LayerList<kCapacity> list, void* workspace) {
   const std::uint32_t block = blockIdx.x;
   const View view = view_of(list, layer_of(list, 0, block));
-  const Role role = view.setting.role;
-  const Run run = run_of(view, block - view.first_block);
-  if (role == Role::kWarp && run.sphere >= view.total) return;
+  const Worker worker = view.setting.worker;
+  const Span span = span_of(view, block - view.first_block);
+  if (worker == Worker::kWarp && span.sphere >= view.total) return;
 
   with_types<Operation>(view.setting, [&](auto type) {
     using Op = typename decltype(type)::type;
-    auto* radius = radius_of<typename Op::A>(view, run.sphere);
+    auto* radius = radius_of<typename Op::A>(view, span.sphere);
     if (!Op::concerns(radius)) return;
-    const Op op(view.weight, view.gradient, run.first);
-    const Extent extent = op.extent(run.numel);
-    const auto sums = team_totals(op, extent, run.team, role, sums_over(op, extent, run.team));
-    if (role != Role::kChunk) {
-      finish(op, extent, run.team, view, radius, sums);
-    } else if (run.team.leads()) {
+    const Op op(view.weight, view.gradient, span.first);
+    const Extent extent = op.extent(span.numel);
+    const auto sums = team_totals(op, extent, span.team, worker, sums_over(op, extent, span.team));
+    if (worker != Worker::kChunk) {
+      finish(op, extent, span.team, view, radius, sums);
+    } else if (span.team.leads()) {
       slot_at<Op>(workspace, block - list.first_block[list.first_chunked]) = sums;
     }
   });

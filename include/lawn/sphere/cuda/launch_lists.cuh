@@ -26,9 +26,9 @@ constexpr const char* kTooManySpheres =
 /// as it holds, of up to `kMaxSettings` settings.
 template <class List, class Launch>
 const char* for_each_list(const typename List::Item* items, const typename List::Item* end,
-                          Purpose purpose, const Limits& limits, const Launch& launch) {
+                          const Needs& needs, const Limits& limits, const Launch& launch) {
   List list;
-  ListFiller<List> filler(list, purpose, limits);
+  ListFiller<List> filler(list, needs, limits);
   while (items != end) {
     const auto* rest = filler.fill(items, end);
     if (rest == items) return kTooManySpheres;
@@ -40,15 +40,15 @@ const char* for_each_list(const typename List::Item* items, const typename List:
 
 /// The same with lists of `kFewLayers` where one of these suffices, else of `kMany`.
 template <template <int> class List, int kMany, class Item, class Launch>
-const char* launch_lists(const Item* items, std::int64_t count, Purpose purpose,
+const char* launch_lists(const Item* items, std::int64_t count, const Needs& needs,
                          const Limits& limits, const Launch& launch) {
-  std::int64_t entries = 0;
-  for (std::int64_t i = 0; i < count; ++i) entries += share_of(items[i], purpose, limits).entries;
+  std::int64_t needed = 0;
+  for (std::int64_t i = 0; i < count; ++i) needed += partition_of(items[i], needs, limits).entries;
   const Item* const end = items + count;
-  if (entries <= kFewLayers) {
-    return for_each_list<List<kFewLayers>>(items, end, purpose, limits, launch);
+  if (needed <= kFewLayers) {
+    return for_each_list<List<kFewLayers>>(items, end, needs, limits, launch);
   }
-  return for_each_list<List<kMany>>(items, end, purpose, limits, launch);
+  return for_each_list<List<kMany>>(items, end, needs, limits, launch);
 }
 
 /// The capacity of a list, as a type has it.
@@ -63,10 +63,10 @@ const char* load_passes() {
 
 /// Two launches for a list, one where no sphere is cut into chunks.
 template <template <class, class> class Operation>
-const char* launch_passes(Purpose purpose, const Flat* layers, std::int64_t count, void* workspace,
-                          void* stream, const Limits& limits) {
+const char* launch_passes(const Flat* layers, std::int64_t count, void* workspace, void* stream,
+                          const Limits& limits) {
   return launch_lists<LayerList, kManyLayers>(
-      layers, count, purpose, limits, [&](auto& list) -> const char* {
+      layers, count, Operation<float, float>::kNeeds, limits, [&](auto& list) -> const char* {
         constexpr int kCapacity = kCapacityOf<decltype(list)>;
         auto* const on = static_cast<cudaStream_t>(stream);
         const std::uint32_t blocks = list.first_block[list.layers];
@@ -84,12 +84,12 @@ const char* launch_passes(Purpose purpose, const Flat* layers, std::int64_t coun
 /// Bytes of a slot for each chunk. Lists of one call follow one another on the stream and could
 /// share slots; more than one is too rare to work that out.
 template <class Item>
-std::int64_t slot_bytes(const Item* items, std::int64_t count, Purpose purpose,
+std::int64_t slot_bytes(const Item* items, std::int64_t count, const Needs& needs,
                         const Limits& limits) {
   std::int64_t chunks = 0;
   for (std::int64_t i = 0; i < count; ++i) {
-    const Share share = share_of(items[i], purpose, limits);
-    if (share.setting.role == Role::kChunk) chunks += share.entries * share.blocks;
+    const Partition partition = partition_of(items[i], needs, limits);
+    if (partition.setting.worker == Worker::kChunk) chunks += partition.entries * partition.blocks;
   }
   return chunks * kMaxSumBytes;
 }

@@ -5,6 +5,7 @@
 #include <cstdint>
 
 #include <lawn/sphere/cuda/layer_list.h>
+#include <lawn/sphere/cuda/plan.h>
 #include <lawn/sphere/cuda/packs.cuh>
 #include <lawn/sphere/cuda/reduce.cuh>
 
@@ -33,8 +34,9 @@ __device__ inline bool is_finite(A x) {
 
 /// g <- g - (<g,w> / <w,w> + weight_decay) w
 template <class W, class G>
-struct Projection {
+struct TangentProjection {
   using A = Accumulator<W>;
+  static constexpr Needs kNeeds{/*gradient=*/true};
   static constexpr int kSums = 2;
   static constexpr bool kProducts = true;
   static constexpr int kWidth = kPackWidth<W, G>;
@@ -50,7 +52,7 @@ struct Projection {
   const W* weight;
   G* gradient;
 
-  __device__ Projection(void* weights, void* gradients, std::int64_t first)
+  __device__ TangentProjection(void* weights, void* gradients, std::int64_t first)
       : weight(static_cast<const W*>(weights) + first),
         gradient(static_cast<G*>(gradients) + first) {}
 
@@ -81,7 +83,7 @@ struct Projection {
   }
 
   /// What the weight is multiplied by.
-  __device__ static A factor(const Sums<double, kSums>& sums, const A*, const Setting& setting,
+  __device__ static A factor(const Sums<double, kSums>& sums, const A*, const TileSettings& setting,
                              std::int64_t) {
     return coefficient(sums) + static_cast<A>(setting.weight_decay);
   }
@@ -142,6 +144,7 @@ struct OfWeight {
 template <class W, class>
 struct Rescaling : OfWeight<W> {
   using typename OfWeight<W>::A;
+  static constexpr Needs kNeeds{/*gradient=*/false, /*radius=*/true};
   static constexpr bool kPerElement = true;
 
   using OfWeight<W>::OfWeight;
@@ -149,7 +152,7 @@ struct Rescaling : OfWeight<W> {
   __device__ static bool concerns(const A* radius) { return radius != nullptr && *radius > A(0); }
 
   /// The scale. Divided first, so that a weight in half precision is rounded once.
-  __device__ static A factor(const Sums<double, 1>& sums, const A* radius, const Setting&,
+  __device__ static A factor(const Sums<double, 1>& sums, const A* radius, const TileSettings&,
                              std::int64_t) {
     const auto scale = static_cast<A>(*radius / OfWeight<W>::norm(sums));
     return is_finite(scale) ? scale : A(0);
@@ -167,6 +170,7 @@ struct Rescaling : OfWeight<W> {
 template <class W, class>
 struct Norm : OfWeight<W> {
   using typename OfWeight<W>::A;
+  static constexpr Needs kNeeds{/*gradient=*/false, /*radius=*/false, /*empty_spheres=*/true};
   static constexpr bool kPerElement = false;
 
   using OfWeight<W>::OfWeight;

@@ -89,8 +89,8 @@ constexpr int kPackWidth = [] {
 
 /// Packs that a thread has in flight.
 template <int kWidth>
-constexpr int kAheadPacks =
-    kAheadElements / kWidth < kMaxAheadPacks ? kAheadElements / kWidth : kMaxAheadPacks;
+constexpr int kPacksInFlight =
+    kElementsInFlight / kWidth < kMaxPacksInFlight ? kElementsInFlight / kWidth : kMaxPacksInFlight;
 
 /// A compile-time width as an argument.
 template <int kWidth>
@@ -127,23 +127,23 @@ __device__ inline Extent extent_of(int numel, const First* first, const Rest*...
   return {numel, head, (numel - head) / kWidth};
 }
 
-/// Calls `use(u, i, get(i))` for the team's share of 0 <= i < count, with `kAhead` gets before the
+/// Calls `use(u, i, get(i))` for the team's share of 0 <= i < count, with `kInFlight` gets before the
 /// first use where so many are left; u says which of them it is. They are a constant distance
 /// apart, so that the addresses take one register.
-template <int kAhead, class Get, class Use>
+template <int kInFlight, class Get, class Use>
 __device__ inline void stride_loop(int count, Team team, const Get& get, const Use& use) {
-  constexpr int kOfWarp = kAhead * kLanes;
+  constexpr int kOfWarp = kInFlight * kLanes;
   int first = team.warp * kOfWarp + team.lane;
 #pragma unroll 1
   for (; first + kOfWarp - kLanes < count; first += team.warps * kOfWarp) {
-    decltype(get(0)) items[kAhead];
+    decltype(get(0)) items[kInFlight];
 #pragma unroll
-    for (int u = 0; u < kAhead; ++u) items[u] = get(first + u * kLanes);
+    for (int u = 0; u < kInFlight; ++u) items[u] = get(first + u * kLanes);
 #pragma unroll
-    for (int u = 0; u < kAhead; ++u) use(u, first + u * kLanes, items[u]);
+    for (int u = 0; u < kInFlight; ++u) use(u, first + u * kLanes, items[u]);
   }
 #pragma unroll
-  for (int u = 0; u < kAhead - 1; ++u) {
+  for (int u = 0; u < kInFlight - 1; ++u) {
     if (first + u * kLanes >= count) return;
     auto item = get(first + u * kLanes);
     use(u, first + u * kLanes, item);
@@ -153,15 +153,15 @@ __device__ inline void stride_loop(int count, Team team, const Get& get, const U
 /// Goes over a run: `get(Width, first element)` loads so many elements of each array, `use(Width,
 /// u, first element, loaded)` works on them. Each element is always some one thread's: what a
 /// thread wrote, it alone reads in a later pass of the same team over the same run with the same
-/// `kAhead`.
-/// @tparam kAhead  packs in flight
-template <int kWidth, int kAhead = kAheadPacks<kWidth>, class Get, class Use>
+/// `kInFlight`.
+/// @tparam kInFlight  packs in flight
+template <int kWidth, int kInFlight = kPacksInFlight<kWidth>, class Get, class Use>
 __device__ inline void for_each_pack(const Extent& extent, Team team, const Get& get,
                                      const Use& use) {
   const int inside = extent.packs * kWidth;
   const auto pack = [&](int i) { return extent.head + i * kWidth; };
   const auto single = [&](int i) { return i < extent.head ? i : i + inside; };
-  stride_loop<kAhead>(
+  stride_loop<kInFlight>(
       extent.packs, team, [&](int i) { return get(Width<kWidth>{}, pack(i)); },
       [&](int u, int i, auto& item) { use(Width<kWidth>{}, u, pack(i), item); });
   // A few elements, or a misaligned run, which is too rare to be worth more code.

@@ -11,68 +11,64 @@
 /// Which block does what: how layers become lists. Host code, without CUDA.
 namespace lawn::sphere::cuda {
 
-/// What a list is for.
-enum class Purpose : std::uint8_t {
-  kNorms,
-  kProjection,
-  kRescaling,
-  kStep,
-  kCentring,
-  kElements,
-  kBlocks
+/// What an operation needs of a layer. A layer without it is passed over.
+struct Needs {
+  bool gradient = false;
+  bool radius = false;
+  /// Spheres without elements are dealt with, too: their norm is 0.
+  bool empty_spheres = false;
 };
 
-/// Elements of a run are counted in 32 bits, with room for a stride beyond.
-constexpr std::int64_t kMaxRun = std::int64_t{1} << 30;
+/// Elements of a span are counted in 32 bits, with room for a stride beyond.
+constexpr std::int64_t kMaxSpan = std::int64_t{1} << 30;
 
 /// How one layer is dealt with.
-struct Share {
-  Setting setting{};
+struct Partition {
+  TileSettings setting{};
   /// Entries in the list: 0 where there is nothing to do; several where each sphere is dealt with
   /// as a layer of its own.
   std::int64_t entries = 0;
   std::int64_t blocks = 0;  ///< of an entry
-  std::int64_t missing = 0;
+  std::int64_t unused_in_last_block = 0;
 };
 
 inline std::int64_t ceil_div(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
 
 /// How `layer` is dealt with.
-inline Share share_of(const Flat& layer, Purpose purpose, const Limits& limits) {
+inline Partition partition_of(const Flat& layer, const Needs& needs, const Limits& limits) {
   const std::int64_t numel = layer.sphere_numel;
-  Share share;
-  if (layer.spheres == 0 || (numel == 0 && purpose != Purpose::kNorms)) return share;
-  const bool reads_gradient = purpose == Purpose::kProjection || purpose == Purpose::kStep;
-  if (reads_gradient && layer.gradient == nullptr) return share;
-  if (purpose == Purpose::kRescaling && layer.radius == nullptr) return share;
+  Partition partition;
+  if (layer.spheres == 0 || (numel == 0 && !needs.empty_spheres)) return partition;
+  if (needs.gradient && layer.gradient == nullptr) return partition;
+  if (needs.radius && layer.radius == nullptr) return partition;
 
-  Setting& setting = share.setting;
+  TileSettings& setting = partition.setting;
   setting.weight_dtype = layer.weight_dtype;
   setting.gradient_dtype = layer.weight_dtype;
-  if (reads_gradient) {
+  if (needs.gradient) {
     setting.weight_decay = layer.weight_decay;
     setting.gradient_dtype = layer.gradient_dtype;
   }
-  share.entries = 1;
+  partition.entries = 1;
   if (numel == 0 || (layer.spheres > 1 && numel <= limits.warp_sphere)) {
-    setting.role = Role::kWarp;
+    setting.worker = Worker::kWarp;
     setting.sphere_numel = numel;
     setting.per_block = kWarps;
-    share.blocks = ceil_div(layer.spheres, kWarps);
-    share.missing = share.blocks * kWarps - layer.spheres;
+    partition.blocks = ceil_div(layer.spheres, kWarps);
+    partition.unused_in_last_block = partition.blocks * kWarps - layer.spheres;
   } else if (layer.spheres == 1 && numel <= limits.block_sphere) {
-    setting.role = Role::kBlock;
+    setting.worker = Worker::kBlock;
     setting.per_block = static_cast<std::int32_t>(limits.block_sphere);
-    share.blocks = 1;
-    share.missing = limits.block_sphere - numel;
+    partition.blocks = 1;
+    partition.unused_in_last_block = limits.block_sphere - numel;
   } else if (numel <= limits.block_sphere ||
-             (layer.spheres >= limits.many_spheres && numel <= kMaxRun)) {
-    setting.role = Role::kBlock;
+             (layer.spheres >= limits.many_spheres && numel <= kMaxSpan)) {
+    setting.worker = Worker::kBlock;
     setting.sphere_numel = numel;
-    share.blocks = layer.spheres;
+    partition.blocks = layer.spheres;
   } else {
-    setting.role = Role::kChunk;
-    share.entries = layer.spheres;
+    setting.worker = Worker::kChunk;
+    partition.entries = layer.spheres;
     std::int64_t chunk = limits.chunk;
     if (numel > chunk * limits.max_chunks) {
       // A multiple of 64 keeps every chunk as well aligned as the first.
@@ -80,24 +76,26 @@ inline Share share_of(const Flat& layer, Purpose purpose, const Limits& limits) 
       setting.sphere_numel = numel;
     }
     setting.per_block = static_cast<std::int32_t>(chunk);
-    share.blocks = ceil_div(numel, chunk);
-    if (setting.sphere_numel == 0) share.missing = share.blocks * chunk - numel;
+    partition.blocks = ceil_div(numel, chunk);
+    if (setting.sphere_numel == 0)
+      partition.unused_in_last_block = partition.blocks * chunk - numel;
   }
-  return share;
+  return partition;
 }
 
 /// How `tensor` is dealt with: in chunks, however few elements it has.
-inline Share share_of(const FlatTensor& tensor, Purpose /*purpose*/, const Limits& limits) {
-  Share share;
-  if (tensor.sphere_numel == 0) return share;
-  share.setting.role = Role::kChunk;
-  share.setting.weight_dtype = tensor.dtype;
-  share.setting.gradient_dtype = tensor.dtype;
-  share.setting.per_block = static_cast<std::int32_t>(limits.chunk);
-  share.entries = 1;
-  share.blocks = ceil_div(tensor.sphere_numel, limits.chunk);
-  share.missing = share.blocks * limits.chunk - tensor.sphere_numel;
-  return share;
+inline Partition partition_of(const FlatTensor& tensor, const Needs& /*needs*/,
+                              const Limits& limits) {
+  Partition partition;
+  if (tensor.sphere_numel == 0) return partition;
+  partition.setting.worker = Worker::kChunk;
+  partition.setting.weight_dtype = tensor.dtype;
+  partition.setting.gradient_dtype = tensor.dtype;
+  partition.setting.per_block = static_cast<std::int32_t>(limits.chunk);
+  partition.entries = 1;
+  partition.blocks = ceil_div(tensor.sphere_numel, limits.chunk);
+  partition.unused_in_last_block = partition.blocks * limits.chunk - tensor.sphere_numel;
+  return partition;
 }
 
 /// Bytes of the radius of one sphere.
@@ -127,8 +125,8 @@ class ListFiller {
  public:
   using Item = typename List::Item;
 
-  ListFiller(List& list, Purpose purpose, const Limits& limits)
-      : list_(list), purpose_(purpose), limits_(limits) {}
+  ListFiller(List& list, const Needs& needs, const Limits& limits)
+      : list_(list), needs_(needs), limits_(limits) {}
 
   /// Fills the list anew with the layers from `begin`.
   /// @return the first layer that had no room; `end` if all had
@@ -137,26 +135,26 @@ class ListFiller {
     list_.layers = 0;
     list_.first_block[0] = 0;
     const Item* full = room_until(begin, end);
-    append(begin, full, [](Role role) { return role != Role::kChunk; });
+    append(begin, full, [](Worker worker) { return worker != Worker::kChunk; });
     list_.first_chunked = list_.layers;
-    append(begin, full, [](Role role) { return role == Role::kChunk; });
+    append(begin, full, [](Worker worker) { return worker == Worker::kChunk; });
     return full;
   }
 
  private:
   const Item* room_until(const Item* begin, const Item* end) {
-    std::int64_t entries = 0;
+    std::int64_t needed = 0;
     for (const Item* layer = begin; layer != end; ++layer) {
-      const Share share = share_of(*layer, purpose_, limits_);
-      entries += share.entries;
-      if (entries > List::kLayers) return layer;
-      if (share.entries > 0 && setting_index(share.setting) == kMaxSettings) return layer;
+      const Partition partition = partition_of(*layer, needs_, limits_);
+      needed += partition.entries;
+      if (needed > List::kLayers) return layer;
+      if (partition.entries > 0 && setting_index(partition.setting) == kMaxSettings) return layer;
     }
     return end;
   }
 
   /// The place of `setting` among the list's, made if need be; `kMaxSettings` if there is no room.
-  int setting_index(const Setting& setting) {
+  int setting_index(const TileSettings& setting) {
     for (int i = settings_ - 1; i >= 0; --i) {  // neighbours tend to be alike
       if (list_.settings[i] == setting) return i;
     }
@@ -168,22 +166,22 @@ class ListFiller {
   template <class Wanted>
   void append(const Item* begin, const Item* end, const Wanted& wanted) {
     for (const Item* layer = begin; layer != end; ++layer) {
-      const Share share = share_of(*layer, purpose_, limits_);
-      if (share.entries == 0 || !wanted(share.setting.role)) continue;
-      const auto setting = static_cast<std::uint8_t>(setting_index(share.setting));
-      for (std::int64_t e = 0; e < share.entries; ++e) {
+      const Partition partition = partition_of(*layer, needs_, limits_);
+      if (partition.entries == 0 || !wanted(partition.setting.worker)) continue;
+      const auto setting = static_cast<std::uint8_t>(setting_index(partition.setting));
+      for (std::int64_t e = 0; e < partition.entries; ++e) {
         const auto at = list_.layers++;
         put_arrays(list_, at, *layer, e);
         list_.setting[at] = setting;
-        list_.missing[at] = static_cast<std::uint16_t>(share.missing);
+        list_.unused_in_last_block[at] = static_cast<std::uint16_t>(partition.unused_in_last_block);
         list_.first_block[at + 1] =
-            list_.first_block[at] + static_cast<std::uint32_t>(share.blocks);
+            list_.first_block[at] + static_cast<std::uint32_t>(partition.blocks);
       }
     }
   }
 
   List& list_;
-  Purpose purpose_;
+  const Needs& needs_;
   Limits limits_;
   int settings_ = 0;
 };

@@ -8,7 +8,7 @@
 
 #include <lawn/sphere/cuda/by_device.h>
 #include <lawn/sphere/cuda/call.h>
-#include <lawn/sphere/cuda/launch.h>
+#include <lawn/sphere/cuda/entries.h>
 #include <lawn/sphere/flat.h>
 #include <lawn/sphere/flatten.h>
 #include <lawn/sphere/layer.h>
@@ -20,12 +20,12 @@ namespace lawn::sphere::cuda {
 
 namespace detail {
 
-/// Launches `function` once for each device, with the layers that lie there.
-inline void launch(LayersLauncher Launchers::*function, c10::ArrayRef<Layer> layers) {
+/// Calls `entry` once for each device, with the layers that lie there.
+inline void launch(LayersEntry entry, c10::ArrayRef<Layer> layers) {
   ByDevice<Flat> all;
   for (const Layer& layer : layers) all.add(layer.weight.device(), flatten(layer));
   all.for_each(
-      [&](at::Device device, const std::vector<Flat>& flat) { call(device, function, flat); });
+      [&](at::Device device, const std::vector<Flat>& flat) { call(device, entry, flat); });
 }
 
 inline bool takes(const Layer& layer) {
@@ -33,18 +33,18 @@ inline bool takes(const Layer& layer) {
   const auto weight = *flat_dtype(layer.weight.scalar_type());
   const auto gradient =
       layer.gradient.defined() ? *flat_dtype(layer.gradient.scalar_type()) : weight;
-  return launchers->takes(weight, gradient);
+  return entries->takes(weight, gradient);
 }
 
-inline void norms(c10::ArrayRef<Layer> layers) { launch(&Launchers::norms, layers); }
+inline void norms(c10::ArrayRef<Layer> layers) { launch(entries->norms, layers); }
 
 inline void project_to_tangent_(c10::ArrayRef<Layer> layers) {
-  launch(&Launchers::project_to_tangent, layers);
+  launch(entries->project_to_tangent, layers);
   for (const Layer& layer : layers) bump_version(layer.gradient);
 }
 
 inline void rescale_(c10::ArrayRef<Layer> layers) {
-  launch(&Launchers::rescale, layers);
+  launch(entries->rescale, layers);
   for (const Layer& layer : layers) bump_version(layer.weight);
 }
 

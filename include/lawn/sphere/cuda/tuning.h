@@ -12,20 +12,20 @@ constexpr int kThreads = 512;
 constexpr int kMinBlocks = 2;
 
 /// Elements of each array that a thread has in flight, and the most packs.
-constexpr int kAheadElements = 16;
-constexpr int kMaxAheadPacks = 4;
+constexpr int kElementsInFlight = 16;
+constexpr int kMaxPacksInFlight = 4;
 
 /// The same for an optimizer's step, which reads up to four arrays side by side: bytes of a pack,
 /// and packs in flight. Float64, whose roots and quotients are the longest code, has one.
 constexpr int kStepPackBytes = 8;
-constexpr int kStepAheadPacks = 2;
+constexpr int kStepPacksInFlight = 2;
 
 /// Packs in flight of ADMM's penalty, which reads four arrays side by side.
-constexpr int kPenaltyAheadPacks = 2;
+constexpr int kPenaltyPacksInFlight = 2;
 
 /// Partial sums of a thread, so that one addition need not wait for the one before. With the packs
 /// in flight they are what fills the registers.
-constexpr int kSideBySide = 2;
+constexpr int kAccumulators = 2;
 
 /// Bytes of an array that one load or store moves.
 constexpr int kPackBytes = 16;
@@ -39,7 +39,7 @@ constexpr int kManySteppedLayers = 640;
 /// The same where an entry has 32 bytes: ADMM's four arrays, or a matrix in blocks.
 constexpr int kManyWideEntries = 768;
 
-/// Distinct `Setting`s of one launch: what the parameters have room for beside `kManyLayers`.
+/// Distinct `TileSettings`s of one launch: what the parameters have room for beside `kManyLayers`.
 constexpr int kMaxSettings = 40;
 
 /// Where one way of dealing with a sphere ends and the next begins, in elements. A struct, so that
@@ -48,7 +48,7 @@ struct Limits {
   /// Spheres of a layer of many are dealt with by one warp each, up to here.
   std::int64_t warp_sphere = 1024;
   /// A sphere is dealt with by one block up to here, in one launch. ResNet-20's largest convolution
-  /// has this many elements. Below 2^16 (`LayerList::missing`).
+  /// has this many elements. Below 2^16 (`LayerList::unused_in_last_block`).
   std::int64_t block_sphere = 36864;
   /// A layer of at least so many spheres keeps every multiprocessor busy with one block a sphere,
   /// however large these are.

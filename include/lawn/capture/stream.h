@@ -1,0 +1,53 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <algorithm>
+#include <vector>
+
+#include <ATen/core/Tensor.h>
+#include <c10/core/Device.h>
+#include <c10/core/impl/VirtualGuardImpl.h>
+#include <torch/optim/optimizer.h>
+
+#include <lawn/sphere/cuda/entries.h>
+
+/// Whether a CUDA graph is being captured. LibTorch says so in headers alone that need the CUDA
+/// toolkit's; lawn's kernels, which were compiled with these, pass the question on.
+namespace lawn::detail::capture {
+
+/// Whether a capture on `device` would be noticed.
+inline bool notices_captures(at::Device device) {
+  return !device.is_cuda() || sphere::cuda::entries != nullptr;
+}
+
+inline bool current_stream_captures(at::Device device) {
+  if (!device.is_cuda() || sphere::cuda::entries == nullptr) return false;
+  const auto stream = c10::impl::VirtualGuardImpl(device.type()).getStream(device);
+  return sphere::cuda::entries->is_capturing(stream.native_handle());
+}
+
+/// Whether the current stream of a device is being captured. A variable, so that tests can put
+/// something else into it where there is no GPU.
+inline bool (*is_capturing)(at::Device device) = &current_stream_captures;
+
+/// The devices on which `parameters` lie.
+inline std::vector<at::Device> devices_of(const std::vector<at::Tensor>& parameters) {
+  std::vector<at::Device> devices;
+  for (const at::Tensor& parameter : parameters) {
+    const auto device = parameter.device();
+    if (std::find(devices.begin(), devices.end(), device) == devices.end()) {
+      devices.push_back(device);
+    }
+  }
+  return devices;
+}
+
+/// Whether one of the parameters lies on a device that is being captured.
+inline bool any_captures(const std::vector<torch::optim::OptimizerParamGroup>& groups) {
+  return std::any_of(groups.begin(), groups.end(), [](const auto& group) {
+    const auto devices = devices_of(group.params());
+    return std::any_of(devices.begin(), devices.end(), is_capturing);
+  });
+}
+
+}  // namespace lawn::detail::capture

@@ -1,0 +1,261 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <type_traits>
+#include <unordered_set>
+#include <utility>
+#include <vector>
+
+#include <ATen/core/Tensor.h>
+#include <ATen/core/grad_mode.h>
+#include <ATen/core/ivalue.h>
+#include <ATen/ops/_foreach_copy.h>
+#include <ATen/ops/_foreach_lerp.h>
+#include <c10/util/Exception.h>
+#include <torch/nn/module.h>
+#include <torch/serialize/input-archive.h>
+#include <torch/serialize/output-archive.h>
+
+#include <lawn/companions/eman/ema_options.h>
+#include <lawn/companions/keep_random_state.h>
+#include <lawn/companions/module_tensors.h>
+
+namespace lawn {
+
+namespace detail::eman {
+
+/// Whether averages of a tensor are kept in float32 beside it: a step of 1 - m = 0.001 is less than
+/// the tensor's own dtype resolves, and would be rounded away.
+inline bool is_narrow(const at::Tensor& tensor) {
+  return tensor.scalar_type() == at::kBFloat16 || tensor.scalar_type() == at::kHalf;
+}
+
+}  // namespace detail::eman
+
+/// A teacher whose weights, and batch norm statistics, are running averages of a student's: EMAN.
+///
+///   t <- m t + (1 - m) s          every parameter and every buffer of floating point
+///
+/// The teacher is always in evaluation mode, whatever `train()` says to it or to a module that
+/// holds it, so that its output for an image does not depend on the others in the batch. It needs
+/// no gradients. Averages of bfloat16 and half are kept in float32 and rounded once. The student is
+/// neither held nor changed.
+///
+///   lawn::EmaTeacher teacher(*model, lawn::EmaOptions().decay(0.999));
+///   ...
+///   optimizer.step();
+///   teacher.update(*model);
+///   auto targets = teacher.forward(images).softmax(1);
+///
+/// @tparam Net  the student's class, derived from torch::nn::Module, with a `forward`
+/// @source  Cai et al. 2021, arXiv 2101.08482; Tarvainen and Valpola 2017, arXiv 1703.01780
+template <class Net>
+class EmaTeacher : public torch::nn::Module {
+  static_assert(std::is_base_of_v<torch::nn::Module, Net>,
+                "lawn::EmaTeacher takes a torch::nn::Module: pass *model, not model");
+
+ public:
+  /// A copy of `student`, by its `clone()`. That calls `reset()`, which draws random numbers and
+  /// may tie or freeze parameters otherwise: the default generator of the CPU is put back, values
+  /// are copied, and ties of the student that the copy has lost do no harm.
+  /// @throws c10::Error for a decay outside [0, 1], and for a student that has no `clone()`
+  explicit EmaTeacher(const Net& student, EmaOptions options = {})
+      : EmaTeacher(student, cloned(student), std::move(options)) {}
+
+  /// With a teacher that the caller has built: one of the student's architecture, device and dtype.
+  /// It becomes a copy of `student`, frozen, in evaluation mode.
+  /// @throws c10::Error that names what differs, before the teacher is changed
+  EmaTeacher(const Net& student, std::shared_ptr<Net> teacher, EmaOptions options = {})
+      : options_(std::move(options)) {
+    options_.validate();
+    TORCH_CHECK(teacher != nullptr, kWho, ": expected a teacher, got a null pointer");
+    teacher_ = std::move(teacher);
+    const auto pairs = pairs_with(student);
+    register_module("teacher", std::static_pointer_cast<torch::nn::Module>(teacher_));
+    const at::NoGradGuard no_grad;
+    for (const auto& pair : pairs) {
+      pair.teacher.tensor.copy_(pair.student);
+      averages_.push_back(wide(pair.teacher, pair.student));
+      if (!pair.teacher.is_buffer) pair.teacher.tensor.set_requires_grad(false);
+    }
+    train();
+  }
+
+  // Two of one teacher would both move it.
+  EmaTeacher(const EmaTeacher&) = delete;
+  EmaTeacher& operator=(const EmaTeacher&) = delete;
+
+  /// Moves the averages towards the student's values of now: call it after the optimizer's step.
+  /// @param student  of the teacher's architecture, dtype and device
+  /// @throws c10::Error that names what differs, and for a scheduled decay outside [0, 1]; nothing
+  ///         is changed then
+  /// @note   does not wait for the device
+  void update(const Net& student) {
+    const auto pairs = pairs_with(student);
+    const double decay = options_.decay_at(steps_);
+    const at::NoGradGuard no_grad;
+    std::vector<at::Tensor> averages;
+    std::vector<at::Tensor> values;
+    for (std::size_t i = 0; i < pairs.size(); ++i) {
+      const auto& mine = pairs[i].teacher;
+      if (mine.is_buffer && options_.buffers() == EmaBuffers::kLeave) continue;
+      if (!mine.is_real() || (mine.is_buffer && options_.buffers() == EmaBuffers::kCopy)) {
+        mine.tensor.copy_(pairs[i].student);
+        averages_[i] = wide(mine, pairs[i].student);
+        continue;
+      }
+      at::Tensor& average = averages_[i];
+      if (average.defined() && average.device() != mine.tensor.device()) {
+        average = average.to(mine.tensor.device());  // the teacher has been moved
+      }
+      averages.push_back(average.defined() ? average : mine.tensor);
+      values.push_back(average.defined() ? pairs[i].student.to(at::kFloat) : pairs[i].student);
+    }
+    approach(averages, values, decay);
+    for (std::size_t i = 0; i < pairs.size(); ++i) {
+      if (averages_[i].defined()) pairs[i].teacher.tensor.copy_(averages_[i]);
+    }
+    ++steps_;
+  }
+
+  /// What the teacher says: in evaluation mode, without gradients.
+  template <class... Arguments>
+  auto forward(Arguments&&... arguments) {
+    const at::NoGradGuard no_grad;
+    teacher_->eval();
+    return teacher_->forward(std::forward<Arguments>(arguments)...);
+  }
+
+  /// Leaves the teacher in evaluation mode.
+  void train(bool /*on*/ = true) override { torch::nn::Module::train(false); }
+
+  /// The teacher itself: an alias. Change its values only through this object.
+  const std::shared_ptr<Net>& module() const { return teacher_; }
+
+  /// Updates so far.
+  int64_t steps() const { return steps_; }
+
+  /// The options that it was made with.
+  const EmaOptions& options() const { return options_; }
+
+  /// Writes averages and count; also through `torch::save`.
+  void save(torch::serialize::OutputArchive& archive) const override {
+    auto mine = detail::companions::module_tensors(*teacher_);
+    archive.write("steps", c10::IValue(steps_));
+    archive.write("tensors", c10::IValue(detail::companions::describe(mine)));
+    mine = detail::companions::each_once(mine);
+    for (std::size_t i = 0; i < mine.size(); ++i) {
+      const at::Tensor& value = averages_[i].defined() ? averages_[i] : mine[i].tensor;
+      archive.write("tensor/" + std::to_string(i), value, /*is_buffer=*/true);
+    }
+  }
+
+  /// Reads what `save` wrote; also through `torch::load`. Options are not part of it.
+  /// @throws c10::Error for a teacher of another architecture or dtype; nothing is changed then
+  void load(torch::serialize::InputArchive& archive) override {
+    auto mine = detail::companions::module_tensors(*teacher_);
+    c10::IValue steps;
+    c10::IValue tensors;
+    TORCH_CHECK(archive.try_read("tensors", tensors) && archive.try_read("steps", steps), kWho,
+                ": expected a checkpoint of an EmaTeacher, got one of something else; nothing was "
+                "changed");
+    detail::companions::refuse_other_architecture(kWho, "a checkpoint", mine,
+                                                  tensors.to<std::vector<std::string>>());
+    mine = detail::companions::each_once(mine);
+    std::vector<at::Tensor> values(mine.size());
+    for (std::size_t i = 0; i < mine.size(); ++i) {
+      archive.read("tensor/" + std::to_string(i), values[i], /*is_buffer=*/true);
+    }
+    const at::NoGradGuard no_grad;
+    for (std::size_t i = 0; i < mine.size(); ++i) {
+      mine[i].tensor.copy_(values[i]);
+      averages_[i] = wide(mine[i], values[i]);
+    }
+    steps_ = steps.toInt();
+  }
+
+  friend torch::serialize::OutputArchive& operator<<(torch::serialize::OutputArchive& archive,
+                                                     const EmaTeacher& teacher) {
+    teacher.save(archive);
+    return archive;
+  }
+  friend torch::serialize::InputArchive& operator>>(torch::serialize::InputArchive& archive,
+                                                    EmaTeacher& teacher) {
+    teacher.load(archive);
+    return archive;
+  }
+
+ private:
+  static constexpr const char* kWho = "lawn::EmaTeacher";
+
+  struct Pair {
+    detail::companions::ModuleTensor teacher;
+    at::Tensor student;
+  };
+
+  static std::shared_ptr<Net> cloned(const Net& student) {
+    const detail::companions::KeepRandomState keep;
+    std::shared_ptr<torch::nn::Module> copy;
+    try {
+      copy = student.clone();
+    } catch (const c10::Error& error) {
+      TORCH_CHECK(false, kWho, ": expected a student that can be cloned, got one that says '",
+                  error.what_without_backtrace(),
+                  "'; build a teacher of the same class and pass it beside the student");
+    }
+    auto teacher = std::dynamic_pointer_cast<Net>(copy);
+    TORCH_CHECK(teacher != nullptr, kWho, ": expected clone() to give a module of the student's ",
+                "class, got another; build a teacher and pass it beside the student");
+    return teacher;
+  }
+
+  /// The teacher's tensors, each once, with the student's.
+  std::vector<Pair> pairs_with(const Net& student) const {
+    const auto mine = detail::companions::module_tensors(*teacher_);
+    const auto other = detail::companions::module_tensors(student);
+    detail::companions::refuse_other_architecture(kWho, "a student", mine,
+                                                  detail::companions::describe(other));
+    detail::companions::refuse_other_ties(kWho, mine, other);
+    std::vector<Pair> pairs;
+    std::unordered_set<const void*> seen;
+    for (std::size_t i = 0; i < mine.size(); ++i) {
+      TORCH_CHECK(mine[i].tensor.device() == other[i].tensor.device(), kWho,
+                  ": expected a student on the teacher's device ", mine[i].tensor.device(),
+                  ", got ", other[i].name, " on ", other[i].tensor.device(),
+                  "; move one of them by to(); nothing was changed");
+      if (seen.insert(mine[i].tensor.unsafeGetTensorImpl()).second) {
+        pairs.push_back({mine[i], other[i].tensor});
+      }
+    }
+    return pairs;
+  }
+
+  /// `value` in float32 where its average is kept so, on the teacher's device; else undefined.
+  static at::Tensor wide(const detail::companions::ModuleTensor& mine, const at::Tensor& value) {
+    if (!detail::eman::is_narrow(mine.tensor)) return {};
+    return value.detach().to(mine.tensor.device(), at::kFloat, /*non_blocking=*/false,
+                             /*copy=*/true);
+  }
+
+  static void approach(const std::vector<at::Tensor>& averages,
+                       const std::vector<at::Tensor>& values, double decay) {
+    if (averages.empty() || decay == 1) return;  // not 0 times an infinity
+    if (decay == 0) {
+      at::_foreach_copy_(averages, values);
+    } else {
+      at::_foreach_lerp_(averages, values, 1 - decay);
+    }
+  }
+
+  EmaOptions options_;
+  std::shared_ptr<Net> teacher_;
+  /// Of each tensor of the teacher once, in float32; undefined where the tensor itself is wide.
+  std::vector<at::Tensor> averages_;
+  int64_t steps_ = 0;
+};
+
+}  // namespace lawn

@@ -1,0 +1,100 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cmath>
+#include <cstdint>
+#include <ostream>
+
+#include <ATen/core/Tensor.h>
+#include <ATen/ops/full.h>
+#include <ATen/ops/relu.h>
+#include <c10/util/Exception.h>
+#include <torch/arg.h>
+#include <torch/nn/cloneable.h>
+#include <torch/nn/pimpl.h>
+
+#include <lawn/finite_math.h>
+
+namespace lawn {
+
+/// What centring takes away from the scale of a layer's outputs behind a ReLU: of the mean square
+/// of a rectified Gaussian, 1/pi is in its mean, which a centred weight does not see.
+/// sqrt(1 / (1 - 1/pi)) = 1.21, rounded as the paper does.
+constexpr double kCenteringGain = 1.2;
+
+/// Options of `ResidualScale`. Checked when it is constructed.
+struct ResidualScaleOptions {
+  /// @param block  counted from 1 through the network, >= 1
+  ResidualScaleOptions(int64_t block) : block_(block) {}  // NOLINT: as LibTorch's own
+  /// The place of the block among the residual blocks, from 1.
+  TORCH_ARG(int64_t, block);
+  /// In the branch: 2 in a basic block, 3 in a bottleneck; >= 0.
+  TORCH_ARG(int64_t, convolutions) = 2;
+
+ public:
+  /// @throws c10::Error that names the option, what was expected and what came
+  void validate() const {
+    TORCH_CHECK(block() >= 1, "lawn::ResidualScale: block must be >= 1, counted from 1, got ",
+                block());
+    TORCH_CHECK(convolutions() >= 0, "lawn::ResidualScale: convolutions must be >= 0, got ",
+                convolutions());
+  }
+
+  /// Where the scale starts: 1.2^convolutions / block.
+  double initial() const {
+    return std::pow(kCenteringGain, static_cast<double>(convolutions())) /
+           static_cast<double>(block());
+  }
+};
+
+/// The end of a residual block without normalisation.
+///
+///   y = ReLU(s F(x) + shortcut)          s learned, from 1.2^convolutions / block
+///
+/// @source  Fei et al. 2020, arXiv 2010.09278
+class ResidualScaleImpl : public torch::nn::Cloneable<ResidualScaleImpl> {
+ public:
+  /// @throws c10::Error that names the option that is out of range
+  explicit ResidualScaleImpl(const ResidualScaleOptions& options) : options_(options) {
+    options_.validate();
+    reset();
+  }
+
+  /// The weight as a new layer has it.
+  void reset() override {
+    scale = register_parameter("scale", at::full({}, options_.initial(), at::kFloat));
+  }
+
+  /// @param branch    F(x), any shape, floating point
+  /// @param shortcut  of the same shape
+  /// @return the same shape
+  /// @throws c10::Error if the shapes differ
+  /// @note   does not wait for the device
+  at::Tensor forward(const at::Tensor& branch, const at::Tensor& shortcut) {
+    TORCH_CHECK(branch.sizes() == shortcut.sizes(),
+                "lawn::ResidualScale: expected branch and shortcut of one shape, got ",
+                branch.sizes(), " and ", shortcut.sizes(),
+                "; bring the shortcut to the branch's channels and stride");
+    return at::relu(scale * branch + shortcut);
+  }
+
+  /// Prints the name and the options.
+  void pretty_print(std::ostream& stream) const override {
+    stream << "lawn::ResidualScale(block=" << options_.block()
+           << ", convolutions=" << options_.convolutions() << ")";
+  }
+
+  /// The options that it was made with.
+  const ResidualScaleOptions& options() const { return options_; }
+
+  /// s, 0-dim.
+  at::Tensor scale;
+
+ private:
+  ResidualScaleOptions options_;
+};
+
+/// Handle of `ResidualScaleImpl`, which has the documentation.
+TORCH_MODULE(ResidualScale);
+
+}  // namespace lawn

@@ -1,0 +1,190 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <algorithm>
+#include <cmath>
+#include <cstddef>
+#include <cstdint>
+#include <vector>
+
+#include <ATen/TensorOperators.h>
+#include <ATen/core/Tensor.h>
+#include <ATen/core/grad_mode.h>
+#include <ATen/ops/cat.h>
+#include <ATen/ops/empty_like.h>
+#include <c10/util/Exception.h>
+#include <torch/arg.h>
+
+#include <lawn/companions/block_grid.h>
+#include <lawn/companions/pruning/mask.h>
+#include <lawn/companions/pruning/smallest.h>
+#include <lawn/decorator/held_weights.h>
+#include <lawn/subnetwork/subnetwork.h>
+
+namespace lawn {
+
+/// Over what magnitudes are compared.
+enum class PruneScope {
+  kPerLayer,  ///< each weight loses the same fraction (l1_unstructured, ln_structured of Python)
+  kGlobal     ///< the smallest of all weights go (global_unstructured)
+};
+
+/// What is pruned as one.
+enum class PruneUnit {
+  kElement,  ///< by |w|
+  kRow,      ///< a slice of `dim`: an output channel, a neuron
+  kBlock     ///< a block of the matrix [size of dimension 0, all the rest]
+};
+
+/// Options of `magnitude_masks`.
+struct MagnitudeOptions {
+  /// The fraction of the units that is pruned, in [0, 1]. The number is rounded as Python's
+  /// torch.nn.utils.prune does, and kept exactly where magnitudes are equal.
+  TORCH_ARG(double, amount) = 0.5;
+  /// Whether the smallest are sought among all weights, or in each layer.
+  TORCH_ARG(PruneScope, scope) = PruneScope::kPerLayer;
+  /// What is pruned as one.
+  TORCH_ARG(PruneUnit, unit) = PruneUnit::kElement;
+  /// The dimension that rows are slices of.
+  TORCH_ARG(int64_t, dim) = 0;
+  /// The order of the norm that rows and blocks are compared by, > 0 and finite. It is a mean, so
+  /// that rows of different lengths, and the smaller blocks at the edges, have equal chances.
+  TORCH_ARG(double, n) = 2;
+  /// With `PruneUnit::kBlock`: the size of a block.
+  TORCH_ARG(BlockShape, block);
+
+ public:
+  /// @throws c10::Error that names the option, what was expected and what came
+  void validate() const {
+    detail::decorator::check_fraction("lawn::magnitude_masks", "amount", amount());
+    TORCH_CHECK(std::isfinite(n()) && n() > 0,
+                "lawn::magnitude_masks: n must be finite and > 0, got ", n());
+  }
+};
+
+namespace detail::pruning {
+
+/// How units of a weight are scored, and their choice spread over its elements.
+struct UnitScores {
+  /// One for each unit.
+  static at::Tensor of(const NamedTensor& weight, const at::Tensor& values,
+                       const MagnitudeOptions& options) {
+    if (options.unit() == PruneUnit::kElement) return values.reshape({-1});
+    const auto powers = values.to(at::kDouble).pow(options.n());
+    if (options.unit() == PruneUnit::kBlock) {
+      const companions::BlockGrid grid(kWho, weight.name, values, options.block());
+      return (grid.sums(powers) / grid.counts(powers)).pow(1 / options.n()).reshape({-1});
+    }
+    const auto rows = powers.movedim(options.dim(), 0);
+    return rows.reshape({rows.size(0), -1}).mean(1).pow(1 / options.n());
+  }
+
+  /// The elements of chosen units.
+  static at::Tensor spread(const NamedTensor& weight, const at::Tensor& chosen,
+                           const MagnitudeOptions& options) {
+    const auto& tensor = weight.tensor;
+    if (options.unit() == PruneUnit::kElement) return chosen.view(tensor.sizes());
+    if (options.unit() == PruneUnit::kBlock) {
+      return companions::BlockGrid(kWho, weight.name, tensor, options.block()).spread(chosen);
+    }
+    std::vector<int64_t> shape(static_cast<std::size_t>(tensor.dim()), 1);
+    shape[static_cast<std::size_t>(options.dim())] = chosen.numel();
+    return chosen.view(shape).expand(tensor.sizes());
+  }
+
+  static constexpr const char* kWho = "lawn::magnitude_masks";
+};
+
+/// The mask among `masks` of this weight, or an undefined tensor.
+inline at::Tensor keep_of(const Masks& masks, const at::Tensor& weight) {
+  for (const Mask& mask : masks) {
+    if (mask.weight.is_same(weight)) return mask.keep;
+  }
+  return {};
+}
+
+}  // namespace detail::pruning
+
+/// Masks that prune what is smallest.
+/// @param selection  its weights are masked, and none is changed
+/// @param options    `amount` counts units of the whole weights: with `previous`, those that are
+///                   pruned already are the first of them
+/// @param previous   masks of earlier, of some of the selected weights: what they prune stays
+///                   pruned. Masks of growing amounts, each after the last, are nested
+/// @return one mask for each weight of the selection, in its order
+/// @throws c10::Error  for an option out of range; that names the weight whose every element would
+///                   be pruned (leave it out of a global scope, or prune less), which is smaller
+///                   than a block, has no dimension `dim`, or is not finite
+/// @note   waits for the device
+/// @source Han et al. 2015, arXiv 1506.02626, for elements; Li et al. 2017, arXiv 1608.08710, rows
+inline Masks magnitude_masks(const Subnetwork& selection, const MagnitudeOptions& options = {},
+                             const Masks& previous = {}) {
+  constexpr const char* kWho = detail::pruning::UnitScores::kWho;
+  options.validate();
+  const at::NoGradGuard no_grad;
+  const auto weights = detail::decorator::weights_of(selection);
+  if (!previous.empty()) detail::pruning::check_masks(kWho, previous);
+  for (const Mask& mask : previous) {
+    const bool selected = std::any_of(weights.begin(), weights.end(), [&](const auto& weight) {
+      return weight.tensor.is_same(mask.weight);
+    });
+    TORCH_CHECK(selected, kWho, ": expected previous masks of selected weights, got one of ",
+                mask.name, ", which is not; select it too");
+  }
+
+  std::vector<at::Tensor> scores;
+  for (const auto& weight : weights) {
+    detail::decorator::check_weight(kWho, weight.name, weight.tensor);
+    detail::pruning::check_finite(kWho, weight.name, weight.tensor);
+    TORCH_CHECK(options.unit() != PruneUnit::kRow ||
+                    (options.dim() >= 0 && options.dim() < weight.tensor.dim()),
+                kWho, ": expected a dimension of ", weight.name, ", of shape ",
+                weight.tensor.sizes(), ", got dim ", options.dim());
+    auto values = weight.tensor.detach().abs();
+    if (values.scalar_type() != at::kDouble) values = values.to(at::kFloat);
+    const auto keep = detail::pruning::keep_of(previous, weight.tensor);
+    // Below every magnitude, so that they go before an element that is zero and not pruned.
+    if (keep.defined()) values = values.masked_fill(keep.logical_not(), 0);
+    auto of_units = detail::pruning::UnitScores::of(weight, values, options);
+    if (keep.defined()) {
+      const auto kept =
+          detail::pruning::UnitScores::of(weight, keep.to(values.scalar_type()), options);
+      of_units = of_units.masked_fill(kept == 0, -1);
+    }
+    scores.push_back(std::move(of_units));
+  }
+  std::vector<at::Tensor> pruned;
+  const auto choose = [&](const at::Tensor& of_units) {
+    const auto already = (of_units < 0).sum().item<int64_t>();
+    const auto count = detail::pruning::count_of(options.amount(), of_units.numel());
+    return detail::pruning::smallest(of_units, std::max(count, already));
+  };
+  if (options.scope() == PruneScope::kPerLayer) {
+    for (const auto& of_units : scores) pruned.push_back(choose(of_units));
+  } else {
+    std::vector<int64_t> sizes;
+    std::vector<at::Tensor> together;
+    for (const auto& of_units : scores) {
+      sizes.push_back(of_units.numel());
+      together.push_back(of_units.to(scores.front().device()));
+    }
+    pruned = choose(at::cat(together)).split_with_sizes(sizes);
+  }
+
+  Masks masks;
+  for (std::size_t i = 0; i < weights.size(); ++i) {
+    const auto& weight = weights[i];
+    const auto chosen = pruned[i].to(weight.tensor.device());
+    auto keep = at::empty_like(weight.tensor, weight.tensor.options().dtype(at::kBool));
+    keep.copy_(detail::pruning::UnitScores::spread(weight, chosen, options).logical_not());
+    const auto before = detail::pruning::keep_of(previous, weight.tensor);
+    if (before.defined()) keep.logical_and_(before);
+    TORCH_CHECK(keep.any().item<bool>(), kWho, ": expected something of ", weight.name,
+                " to stay, got everything pruned at amount ", options.amount(),
+                "; prune less, or leave it out of the selection");
+    masks.push_back({weight.name, weight.tensor, keep});
+  }
+  return masks;
+}
+
+}  // namespace lawn

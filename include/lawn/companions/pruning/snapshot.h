@@ -1,0 +1,132 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include <ATen/core/Tensor.h>
+#include <ATen/core/grad_mode.h>
+#include <ATen/core/ivalue.h>
+#include <c10/util/Exception.h>
+#include <torch/nn/module.h>
+#include <torch/serialize/input-archive.h>
+#include <torch/serialize/output-archive.h>
+
+#include <lawn/decorator/held_weights.h>
+#include <lawn/subnetwork/subnetwork.h>
+
+namespace lawn {
+
+/// The parameters and buffers of a module at one time, to go back to: the tickets of the lottery
+/// are initial weights under the masks of final ones.
+/// @source Frankle, Carbin 2019, arXiv 1803.03635; Liu et al. 2021, arXiv 2102.11068
+class Snapshot {
+ public:
+  /// Copies every parameter and buffer, each on its device. Does not wait for the device.
+  explicit Snapshot(const torch::nn::Module& module) {
+    const at::NoGradGuard no_grad;
+    for (const auto& [name, tensor] : tensors_of(module)) {
+      entries_.push_back({name, tensor.detach().clone()});
+    }
+  }
+
+  /// Writes the tensors back in place, to the bit. Optimizers keep their state: make a new one, or
+  /// reset it, where training is to start again.
+  /// @param module  the one that was copied, or one of the same names, shapes and dtypes; any
+  /// device
+  /// @throws c10::Error that names what differs; nothing is changed then
+  /// @note   does not wait for the device
+  void rewind(torch::nn::Module& module) const {
+    const auto tensors = tensors_of(module);
+    TORCH_CHECK(tensors.size() == entries_.size(), kWho, ": expected a module with ",
+                entries_.size(), " parameters and buffers, got one with ", tensors.size(),
+                "; nothing was changed");
+    for (std::size_t i = 0; i < tensors.size(); ++i) {
+      const auto& expected = entries_[i];
+      const auto& [name, tensor] = tensors[i];
+      TORCH_CHECK(name == expected.name, kWho, ": expected ", expected.name, " in place ", i,
+                  " of the module, got ", name, "; nothing was changed");
+      TORCH_CHECK(tensor.sizes() == expected.tensor.sizes() &&
+                      tensor.scalar_type() == expected.tensor.scalar_type(),
+                  kWho, ": expected ", name, " to be ", expected.tensor.scalar_type(), " of shape ",
+                  expected.tensor.sizes(), ", got ", tensor.scalar_type(), " of shape ",
+                  tensor.sizes(), "; nothing was changed");
+    }
+    const at::NoGradGuard no_grad;
+    for (std::size_t i = 0; i < tensors.size(); ++i) {
+      at::Tensor into = tensors[i].second;
+      into.copy_(entries_[i].tensor, /*non_blocking=*/true);
+    }
+  }
+
+  /// The copy of one parameter or buffer (an alias of it, not another copy).
+  /// @throws c10::Error if there is none of this dotted name
+  at::Tensor at(const std::string& name) const {
+    for (const auto& entry : entries_) {
+      if (entry.name == name) return entry.tensor;
+    }
+    TORCH_CHECK(false, kWho, ": expected the dotted name of a parameter or buffer, got '", name,
+                "', which is none of ", entries_.size());
+  }
+
+  /// The copies of the weights of a selection, in its order.
+  /// @throws c10::Error if one is not of the module
+  std::vector<at::Tensor> of(const Subnetwork& selection) const {
+    std::vector<at::Tensor> tensors;
+    for (const auto& name : selection.names()) tensors.push_back(at(name));
+    return tensors;
+  }
+
+  /// `torch::save` and `torch::load` take a Snapshot; the one to load into is of the same module.
+  friend torch::serialize::OutputArchive& operator<<(torch::serialize::OutputArchive& archive,
+                                                     const Snapshot& snapshot) {
+    archive.write("names", c10::IValue(detail::decorator::names_of(snapshot.entries_)));
+    for (std::size_t i = 0; i < snapshot.entries_.size(); ++i) {
+      archive.write(std::to_string(i), snapshot.entries_[i].tensor, /*is_buffer=*/true);
+    }
+    return archive;
+  }
+
+  friend torch::serialize::InputArchive& operator>>(torch::serialize::InputArchive& archive,
+                                                    Snapshot& snapshot) {
+    c10::IValue names;
+    TORCH_CHECK(
+        archive.try_read("names", names) &&
+            names.to<std::vector<std::string>>() == detail::decorator::names_of(snapshot.entries_),
+        kWho,
+        ": expected a snapshot of a module with the same parameters and buffers, got "
+        "another file; nothing was changed");
+    std::vector<detail::NamedTensor> loaded;
+    for (std::size_t i = 0; i < snapshot.entries_.size(); ++i) {
+      const auto& mine = snapshot.entries_[i];
+      loaded.push_back({mine.name, detail::decorator::read_beside(kWho, archive, std::to_string(i),
+                                                                  mine, mine.tensor.sizes(),
+                                                                  mine.tensor.scalar_type())});
+    }
+    snapshot.entries_ = std::move(loaded);
+    return archive;
+  }
+
+ private:
+  static constexpr const char* kWho = "lawn::Snapshot";
+
+  /// Parameters, then buffers, under their dotted names; those that are undefined left out.
+  static std::vector<std::pair<std::string, at::Tensor>> tensors_of(
+      const torch::nn::Module& module) {
+    std::vector<std::pair<std::string, at::Tensor>> tensors;
+    for (const auto& item : module.named_parameters()) {
+      if (item.value().defined()) tensors.emplace_back(item.key(), item.value());
+    }
+    for (const auto& item : module.named_buffers()) {
+      if (item.value().defined()) tensors.emplace_back(item.key(), item.value());
+    }
+    return tensors;
+  }
+
+  std::vector<detail::NamedTensor> entries_;
+};
+
+}  // namespace lawn

@@ -1,0 +1,113 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include <ATen/TensorOperators.h>
+#include <ATen/core/Tensor.h>
+#include <ATen/core/grad_mode.h>
+#include <ATen/ops/empty_like.h>
+#include <ATen/ops/where.h>
+
+#include <lawn/companions/block_grid.h>
+#include <lawn/companions/pruning/zero_pruned.h>
+#include <lawn/companions/unification/projections.h>
+#include <lawn/companions/unification/unify_frozen.h>
+
+namespace lawn {
+
+/// What retraining keeps of a projected weight: which blocks, and with which signs.
+struct FrozenStructure {
+  /// What messages and checkpoints call the weight.
+  std::string name;
+  /// The weight itself (an alias, not a copy).
+  at::Tensor weight;
+  /// Of elements: 1x1.
+  BlockShape block;
+  /// Which blocks have the structure: bool, one for each.
+  at::Tensor chosen;
+  /// Of unification, int8 in the weight's shape: -1 or 1 in a chosen block, else 0.
+  at::Tensor signs;
+  /// Of pruning, bool in the weight's shape: whether the element is zero.
+  at::Tensor pruned;
+};
+
+namespace detail::unification {
+
+/// In the weight's order of memory.
+inline at::Tensor beside_weight(const at::Tensor& weight, const at::Tensor& value,
+                                at::ScalarType dtype) {
+  return at::empty_like(weight, weight.options().dtype(dtype).requires_grad(false)).copy_(value);
+}
+
+inline FrozenStructure freeze_unified(const std::string& name, const at::Tensor& weight,
+                                      const Projected& projected, BlockShape block) {
+  const companions::BlockGrid grid("lawn::Admm", name, weight, block);
+  const auto signs = at::where(grid.spread(projected.chosen), signs_of(projected.weight), 0.0);
+  return {name, weight, block, projected.chosen, beside_weight(weight, signs, at::kChar), {}};
+}
+
+inline FrozenStructure freeze_pruned(const std::string& name, const at::Tensor& weight,
+                                     const Projected& projected, BlockShape block) {
+  const companions::BlockGrid grid("lawn::Admm", name, weight, block);
+  const auto pruned = grid.spread(projected.chosen);
+  return {name, weight, block, projected.chosen, {}, beside_weight(weight, pruned, at::kBool)};
+}
+
+}  // namespace detail::unification
+
+/// Brings each weight back to its structure.
+///   unified:  w <- s a, a = max(0, mean of s w over the block)
+///   pruned:   w <- 0
+/// @param structures  of `Admm::structures`; the weights are changed in place
+/// @note  does not wait for the device
+inline void project_(const std::vector<FrozenStructure>& structures) {
+  const at::NoGradGuard no_grad;
+  std::vector<detail::unification::FrozenSigns> unified;
+  std::vector<at::Tensor> weights;
+  std::vector<at::Tensor> pruned;
+  for (const auto& structure : structures) {
+    if (structure.signs.defined()) {
+      unified.push_back({structure.weight, structure.signs, structure.block});
+    } else {
+      weights.push_back(structure.weight);
+      pruned.push_back(structure.pruned);
+    }
+  }
+  detail::unification::unify_frozen_(unified);
+  detail::pruning::zero_pruned_(weights, pruned);
+}
+
+/// Bytes of weights, as they are and encoded.
+struct EncodedSize {
+  /// Bytes of the weight as it is.
+  int64_t dense = 0;
+  /// Bytes of signs, and one number for each block.
+  int64_t encoded = 0;
+};
+
+/// What the weights take when the structure is used to write them down: for each block one bit that
+/// says whether it has it; of a unified block one value and a sign bit for each element; of a
+/// pruned one nothing; of any other its values. Whole bytes for each weight. LibTorch's kernels do
+/// not run faster for it: this is the size of a file.
+/// @param structures  of `Admm::structures`
+/// @note  waits for the device
+inline EncodedSize encoded_size(const std::vector<FrozenStructure>& structures) {
+  EncodedSize size;
+  for (const auto& structure : structures) {
+    const auto bytes = static_cast<int64_t>(structure.weight.element_size());
+    const auto numel = structure.weight.numel();
+    const bool unified = structure.signs.defined();
+    const auto elements =
+        (unified ? structure.signs.ne(0) : structure.pruned).sum().item<int64_t>();
+    int64_t bits = structure.chosen.numel() + (numel - elements) * bytes * 8;
+    if (unified) bits += structure.chosen.sum().item<int64_t>() * bytes * 8 + elements;
+    size.dense += numel * bytes;
+    size.encoded += (bits + 7) / 8;
+  }
+  return size;
+}
+
+}  // namespace lawn

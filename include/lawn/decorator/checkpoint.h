@@ -1,0 +1,124 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include <ATen/core/Tensor.h>
+#include <ATen/core/ivalue.h>
+#include <c10/util/Exception.h>
+#include <torch/optim/optimizer.h>
+#include <torch/serialize/input-archive.h>
+#include <torch/types.h>
+
+/// Reading checkpoints so that a wrong one is refused before anything is changed. LibTorch's own
+/// `load` writes state group by group and checks on the way.
+namespace lawn::detail::decorator {
+
+/// Key under which the innermost decorator keeps `describe_parameters`.
+constexpr const char* kParametersKey = "lawn/parameters";
+
+/// Groups and shapes of all parameters as numbers: per group the count, then per parameter its
+/// number of dimensions and sizes.
+inline std::vector<int64_t> describe_parameters(const torch::optim::Optimizer& optimizer) {
+  std::vector<int64_t> description;
+  for (const auto& group : optimizer.param_groups()) {
+    description.push_back(static_cast<int64_t>(group.params().size()));
+    for (const auto& parameter : group.params()) {
+      description.push_back(parameter.dim());
+      description.insert(description.end(), parameter.sizes().begin(), parameter.sizes().end());
+    }
+  }
+  return description;
+}
+
+/// A count as LibTorch's optimizers write it. (Into a tensor that is defined already, `read` would
+/// write the data: into the archive's own tensor, if it came from there.)
+inline int64_t read_count(torch::serialize::InputArchive& archive, const std::string& key) {
+  at::Tensor count;
+  archive.read(key, count);
+  return count.item<int64_t>();
+}
+
+/// For a checkpoint in the layout of LibTorch's optimizers: the state that belongs to a parameter
+/// of another shape gives it away.
+inline void refuse_other_state(const char* who, torch::serialize::InputArchive& archive,
+                               const torch::optim::Optimizer& optimizer) {
+  torch::serialize::InputArchive groups;
+  torch::serialize::InputArchive states;
+  if (!archive.try_read("param_groups", groups) || !archive.try_read("state", states)) return;
+  const auto saved_groups = read_count(groups, "param_groups/size");
+  const auto& mine = optimizer.param_groups();
+  TORCH_CHECK(saved_groups == static_cast<int64_t>(mine.size()), who, ": expected a checkpoint of ",
+              mine.size(), " parameter group(s), got one of ", saved_groups,
+              "; nothing was changed");
+  constexpr std::array<const char*, 7> kShapedAsParameter = {
+      "exp_avg",  "exp_avg_sq", "max_exp_avg_sq", "momentum_buffer", "square_avg",
+      "grad_avg", "sum"};
+  for (std::size_t g = 0; g < mine.size(); ++g) {
+    torch::serialize::InputArchive group;
+    groups.read("param_groups/" + std::to_string(g), group);
+    const auto saved_parameters = read_count(group, "params/size");
+    const auto& parameters = mine[g].params();
+    TORCH_CHECK(saved_parameters == static_cast<int64_t>(parameters.size()), who,
+                ": expected a checkpoint with ", parameters.size(), " parameters in group ", g,
+                ", got one with ", saved_parameters, "; nothing was changed");
+    for (std::size_t p = 0; p < parameters.size(); ++p) {
+      c10::IValue key;
+      group.read("params/" + std::to_string(p), key);
+      torch::serialize::InputArchive state;
+      if (!states.try_read(key.toStringRef(), state)) continue;
+      for (const char* name : kShapedAsParameter) {
+        c10::IValue value;
+        if (!state.try_read(name, value) || !value.isTensor()) continue;
+        const auto& tensor = value.toTensor();
+        TORCH_CHECK(tensor.sizes() == parameters[p].sizes(), who, ": expected ", name,
+                    " of parameter ", p, " in group ", g, " to have the parameter's shape ",
+                    parameters[p].sizes(), ", got ", tensor.sizes(),
+                    ": the checkpoint is of another model; nothing was changed");
+      }
+    }
+  }
+}
+
+/// Refuses a checkpoint whose parameters are not the optimizer's, in number, groups or shapes.
+/// Waits for the device where the checkpoint was read onto one.
+inline void refuse_other_parameters(const char* who, torch::serialize::InputArchive& archive,
+                                    const torch::optim::Optimizer& optimizer) {
+  refuse_other_state(who, archive, optimizer);
+  c10::IValue saved;
+  if (!archive.try_read(kParametersKey, saved)) return;
+  TORCH_CHECK(
+      saved.toIntVector() == describe_parameters(optimizer), who,
+      ": expected a checkpoint of parameters with the groups and shapes that this optimizer "
+      "holds, got one of another model; nothing was changed");
+}
+
+/// `load()`, with the optimizer's state, options and their addresses as they were if it throws.
+/// What the checkpoint does not hold is gone afterwards, so that a used optimizer loads like a new
+/// one.
+template <class Load>
+void load_or_restore(torch::optim::Optimizer& optimizer, const Load& load) {
+  using Options = std::unique_ptr<torch::optim::OptimizerOptions>;
+  std::vector<Options> options;
+  for (const auto& group : optimizer.param_groups()) {
+    options.push_back(group.has_options() ? group.options().clone() : nullptr);
+  }
+  auto state = std::exchange(optimizer.state(), {});
+  try {
+    load();
+  } catch (...) {
+    optimizer.state() = std::move(state);
+    for (std::size_t g = 0; g < options.size(); ++g) {
+      if (options[g]) optimizer.param_groups()[g].set_options(std::move(options[g]));
+    }
+    throw;
+  }
+}
+
+}  // namespace lawn::detail::decorator

@@ -1,0 +1,195 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <optional>
+#include <vector>
+
+#include <ATen/core/Tensor.h>
+#include <c10/core/Device.h>
+#include <c10/util/Exception.h>
+#include <torch/optim/optimizer.h>
+#include <torch/serialize/output-archive.h>
+
+#include <lawn/capture/device_numbers.h>
+#include <lawn/capture/stream.h>
+#include <lawn/optim/fused/parameters.h>
+
+namespace lawn::detail::optim {
+
+/// What a fused optimizer needs for its step to be captured in a CUDA graph: the numbers of a step
+/// that change, learning rates and step counts, which are of the host until `make_capturable`.
+/// @tparam Policy  as of `FusedParameters`
+template <class Base, class Policy>
+class Capturable : public FusedParameters<Base, Policy> {
+  using Parameters = FusedParameters<Base, Policy>;
+
+ public:
+  using Parameters::Parameters;
+
+  /// Moves learning rates and step counts to the devices of the parameters, for good: from now on a
+  /// training step can be captured in an `at::cuda::CUDAGraph` and replayed with learning rates
+  /// that change and a bias correction that goes on. Steps outside of a capture work as before.
+  ///
+  /// The capture: warm up by some steps on a stream of your own, not the default one (they make the
+  /// state, and LibTorch's lazy parts), then capture forward, backward and `step()` there. Each
+  /// replay does to the memory that was there what the captured step did, so
+  ///   - inputs are static tensors, filled by `copy_` before a replay;
+  ///   - gradients keep their addresses: capture after `zero_grad(/*set_to_none=*/true)`, so that
+  ///     `backward()` makes them in the graph's own memory and each replay overwrites them, or
+  ///     capture `zero_grad(false)` with the rest;
+  ///   - the same parameters have gradients as in the step before the capture;
+  ///   - options other than the learning rate are those of the capture; so are the parameters.
+  ///     `load()` and moving the model replace tensors: capture anew after them.
+  /// Before a replay call `upload_learning_rates()`, after schedulers have changed them.
+  ///
+  /// This call writes the learning rates on the current stream of each device. Let the stream of the
+  /// capture wait for it, by `torch::cuda::synchronize()`, say, or call it on that stream: the steps
+  /// there could read too early otherwise.
+  ///
+  /// A step then refuses parameters and gradients that the fused function does not take, and in a
+  /// capture also a closure, state that is not made yet, and parameters on several devices.
+  /// @throws c10::Error  within a capture; on a GPU without lawn's kernels, which notice captures
+  /// @note   a step count is a float32, as LibTorch's fused functions want it: exact up to 2^24;
+  ///         on a GPU they read the learning rate as a float32, too, lawn's own kernels do not
+  void make_capturable() {
+    if (capturable()) return;
+    TORCH_CHECK(!captures(), Policy::kWho,
+                ": call make_capturable() before the capture, and some steps after it");
+    for (const auto& group : this->param_groups_) {
+      for (const auto device : capture::devices_of(group.params())) {
+        TORCH_CHECK(capture::notices_captures(device), Policy::kWho,
+                    ": make_capturable() needs lawn's CUDA ", "kernels for parameters on ", device,
+                    ", got a program built without nvcc");
+      }
+    }
+    numbers_.emplace();
+    upload_rates();
+  }
+
+  bool capturable() const { return numbers_.has_value(); }
+
+  /// Copies the learning rates of all groups to the devices, for the next replay. No effect before
+  /// `make_capturable`. `step()` does it itself outside of a capture. Writes on the current stream,
+  /// which is to be that of the replay: a replay on another one could read the old rates, or half of
+  /// the new ones. Does not wait for the device.
+  /// @throws c10::Error  within a capture, of which it would become part
+  void upload_learning_rates() {
+    if (!capturable()) return;
+    TORCH_CHECK(!captures(), Policy::kWho, ": call upload_learning_rates() before a replay, not ",
+                "within a capture: a replay would bring this learning rate back");
+    upload_rates();
+  }
+
+  /// Brings the step counts in `state()` up to date, which are the devices' after
+  /// `make_capturable`. `save()` does it itself. Waits for the device.
+  void download_step_counts() const {
+    if constexpr (Policy::kCounts) {
+      if (!capturable()) return;
+      for (const auto& [parameter, count] : numbers_->read_counts()) {
+        const auto found = this->state_.find(const_cast<void*>(parameter));
+        if (found != this->state_.end()) static_cast<State*>(found->second.get())->step(count);
+      }
+    }
+  }
+
+  /// As `Base`. Waits for the device.
+  void save(torch::serialize::OutputArchive& archive) const override {
+    download_step_counts();
+    Base::save(archive);
+  }
+
+ protected:
+  using typename Parameters::Entry;
+  using typename Parameters::Options;
+  using typename Parameters::State;
+
+  /// The learning rate of `group` on `device`, null where it is of the host.
+  const capture::DeviceRate* find_rate(std::size_t group, at::Device device) const {
+    return capturable() ? numbers_->find_rate(group, device) : nullptr;
+  }
+
+  /// The counts of the host stand again: `load()` has replaced them.
+  void forget_device_counts() {
+    if (capturable()) numbers_->forget_counts();
+  }
+
+  /// What a step begins with where the numbers are on the devices.
+  void begin_capturable_step(bool has_closure) {
+    if (!capturable()) return;
+    if (!captures()) return upload_rates();
+    TORCH_CHECK(!has_closure, Policy::kWho, ": expected no closure in a capture, whose replays do ",
+                "not call it; capture forward and backward pass in front of step()");
+  }
+
+  /// Refuses what cannot be stepped with numbers on the device, or not be captured.
+  void check_capturable_step() const {
+    if (!capturable()) return;
+    const bool capturing = captures();
+    for (std::size_t group = 0; group < this->param_groups_.size(); ++group) {
+      const Options& options = this->options_of(group);
+      std::vector<at::Tensor> refused;
+      const auto entries = this->collect(group, options, refused);
+      TORCH_CHECK(refused.empty(), Policy::kWho,
+                  ": after make_capturable() expected parameters and ",
+                  "gradients that the fused function takes, got one of shape ",
+                  refused.front().sizes(), " in group ", group,
+                  " that it does not: make both dense, without gaps and of one dtype, or give it ",
+                  "to another optimizer; nothing was changed");
+      if (!capturing) continue;
+      bool ready = !Policy::kCounts || numbers_->complete(entries);
+      for (const Entry& entry : entries) {
+        const auto device = entry.parameter.device();
+        TORCH_CHECK(capture::is_capturing(device), Policy::kWho,
+                    ": expected every parameter on the device ", "of the capture, got one on ",
+                    device, " in group ", group);
+        ready = ready && numbers_->find_rate(group, device) != nullptr &&
+                (entry.state != nullptr || !Policy::keeps_state(options));
+      }
+      TORCH_CHECK(ready, Policy::kWho, ": expected a step before the capture in which the same ",
+                  "parameters had gradients, got none for group ", group,
+                  ": warm up by some steps outside of the capture, after make_capturable() and ",
+                  "load()");
+    }
+  }
+
+  /// Where the numbers are on the devices: makes the state that is missing, and counts the step of
+  /// `entries` there, all at once, since parameters that are stepped together share a count.
+  void count_on_devices(std::vector<Entry>& entries, const Options& options) {
+    if (!capturable() || !Policy::keeps_state(options)) return;
+    for (Entry& entry : entries) complete_state(entry, options);
+    if constexpr (Policy::kCounts) {
+      numbers_->count_step(entries, [](const Entry& entry) { return entry.state->step(); });
+    }
+  }
+
+  /// Where the numbers are of the host: the same for one of them, right before its step.
+  void count_on_host(Entry& entry, const Options& options) {
+    if (capturable() || !Policy::keeps_state(options)) return;
+    complete_state(entry, options);
+    Policy::count_step(*entry.state);
+  }
+
+ private:
+  bool captures() const { return capture::any_captures(this->param_groups_); }
+
+  void upload_rates() {
+    for (std::size_t group = 0; group < this->param_groups_.size(); ++group) {
+      for (const auto device : capture::devices_of(this->param_groups_[group].params())) {
+        numbers_->upload_rate(group, device, this->options_of(group).lr());
+      }
+    }
+  }
+
+  void complete_state(Entry& entry, const Options& options) {
+    if (entry.state != nullptr) return;
+    entry.state = this->make_state(entry.parameter, options);
+    entry.first = true;
+    if (capturable()) numbers_->leave(entry.parameter);
+  }
+
+  std::optional<capture::DeviceNumbers> numbers_;
+};
+
+}  // namespace lawn::detail::optim

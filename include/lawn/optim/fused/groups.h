@@ -1,0 +1,163 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <algorithm>
+#include <cstddef>
+#include <memory>
+#include <type_traits>
+#include <utility>
+#include <vector>
+
+#include <ATen/core/Tensor.h>
+#include <ATen/core/grad_mode.h>
+#include <c10/util/ArrayRef.h>
+#include <c10/util/Exception.h>
+#include <torch/optim/optimizer.h>
+#include <torch/serialize/input-archive.h>
+
+#include <lawn/folded/folding.h>
+#include <lawn/optim/fused/capturable.h>
+#include <lawn/optim/fused/entries.h>
+#include <lawn/parameters/for_each_alike.h>
+#include <lawn/parameters/held_once.h>
+#include <lawn/sphere/flatten.h>
+#include <lawn/sphere/layer.h>
+
+/// What the fused optimizers share: the walk over the groups, which makes lists of parameters; what
+/// a list is stepped with is the rule of the one optimizer.
+namespace lawn::detail::optim {
+
+/// `Base`, stepped by one call of a fused function for each list: the parameters of a group that
+/// share device and dtype. Options, state and checkpoints are those of `Base`.
+///
+/// What the function cannot take (can_fuse; sparse gradients; state in another order of memory) is
+/// stepped by `Base` itself, one parameter after the other, or refused as `Base` refuses it. A
+/// parameter that is held twice is refused.
+///
+/// @tparam Policy  as of `FusedParameters`
+template <class Base, class Policy>
+class Fused : public Capturable<Base, Policy>,
+              public std::conditional_t<Policy::kFolds, folded::Folding, folded::NoFolding> {
+  using Parent = Capturable<Base, Policy>;
+
+ public:
+  using Parent::Parent;
+
+  /// One step. The gradients stay as they are. Does not wait for the device.
+  /// @return the loss of the closure, or an undefined tensor
+  /// @throws c10::Error  for a group with another optimizer's options, what `Base` throws, and,
+  ///                     before anything is changed, what `make_capturable` names
+  at::Tensor step(torch::optim::Optimizer::LossClosure closure = nullptr) override {
+    const at::NoGradGuard no_grad;
+    this->begin_capturable_step(closure != nullptr);
+    at::Tensor loss;
+    if (closure) {
+      const at::AutoGradMode enable_grad(true);
+      loss = closure();
+    }
+    [[maybe_unused]] const folded::Folded folded = this->take_layers();
+    check_step();
+    for (std::size_t group = 0; group < this->param_groups_.size(); ++group) {
+      const Options& options = this->options_of(group);
+      std::vector<at::Tensor> refused;
+      auto entries = this->collect(group, options, refused);
+      this->count_on_devices(entries, options);
+      if constexpr (Policy::kFolds) {
+        if (!folded.layers.empty()) {
+          step_constrained(group, options, folded, entries, std::move(refused));
+          continue;
+        }
+      }
+      // First, so that what Base refuses with an error leaves the rest of the group as it was.
+      if (!refused.empty()) step_unfused(group, std::move(refused));
+      for (Entry& entry : entries) this->count_on_host(entry, options);
+      update(entries, options, group);
+    }
+    return loss;
+  }
+
+  /// Refuses what a step with the gradients of now would refuse; `step()` does it by itself.
+  /// @throws c10::Error  that names the parameter, for one that is held twice or whose state has
+  ///                     another shape; for a group with another optimizer's options; after
+  ///                     `make_capturable` what that names. Nothing is changed
+  void check_step() {
+    held_once_.check(Policy::kWho, this->param_groups_,
+                     [this](const at::Tensor& parameter, const parameters::Position& position) {
+                       const State* state = this->find_state(parameter);
+                       if (state == nullptr) return;
+                       refuse_other_shape(Policy::kWho, Policy::moment(*state), parameter,
+                                          position);
+                     });
+    for (std::size_t group = 0; group < this->param_groups_.size(); ++group)
+      this->options_of(group);
+    this->check_capturable_step();
+  }
+
+  /// As `Base`'s.
+  /// @throws c10::Error  also for a parameter that is held already, with its two places; the groups
+  ///                     stay as they were
+  void add_param_group(const torch::optim::OptimizerParamGroup& group) {
+    parameters::refuse_held(Policy::kWho, this->param_groups_, group);
+    Base::add_param_group(group);
+  }
+
+  /// As `Base`. A captured step has to be captured anew.
+  void load(torch::serialize::InputArchive& archive) override {
+    this->download_step_counts();  // of parameters that the checkpoint lacks
+    Base::load(archive);
+    held_once_ = {};  // to look at the new state
+    this->forget_device_counts();
+  }
+
+ private:
+  using typename Parent::Entry;
+  using typename Parent::Options;
+  using typename Parent::State;
+
+  /// Moves the parameters: one call of the fused function for each list. Reorders `entries`.
+  void update(std::vector<Entry>& entries, const Options& options, std::size_t group) const {
+    const auto alike = [](const Entry& a, const Entry& b) {
+      return a.parameter.device() == b.parameter.device() &&
+             a.parameter.scalar_type() == b.parameter.scalar_type() && a.first == b.first;
+    };
+    parameters::for_each_alike(entries, alike, [&](auto begin, auto end) {
+      const c10::ArrayRef<Entry> list(&*begin, static_cast<std::size_t>(end - begin));
+      if (const capture::DeviceRate* rate = this->find_rate(group, begin->parameter.device())) {
+        Policy::update(list, options, rate->narrow);
+      } else {
+        Policy::update(list, options, options.lr());
+      }
+      // The fused functions do not, so that autograd would not notice a stale graph.
+      std::for_each(begin, end, [](const Entry& entry) { sphere::bump_version(entry.parameter); });
+    });
+  }
+
+  /// The step of a group in LAWN's constrained phase.
+  void step_constrained(std::size_t group, const Options& options, const folded::Folded& given,
+                        std::vector<Entry>& entries, std::vector<at::Tensor> refused) {
+    folded::FoldedGroup<Policy> folded(given, this->param_groups_[group].params(), entries,
+                                       options);
+    folded.begin();
+    if (!refused.empty()) step_unfused(group, std::move(refused));
+    folded.for_each_entry([&](Entry& entry) { this->count_on_host(entry, options); });
+    for (Entry& entry : entries) this->count_on_host(entry, options);
+    update(entries, options, group);
+    folded.finish(options, [&](at::Device device) { return this->find_rate(group, device); });
+  }
+
+  /// `Base`'s own step, with `parameters` as all that it holds.
+  void step_unfused(std::size_t group, std::vector<at::Tensor> parameters) {
+    if constexpr (Policy::kStateByConstructor) {  // and Base asserts that it is there
+      for (const auto& parameter : parameters) {
+        if (this->find_state(parameter) == nullptr)
+          this->make_state(parameter, this->options_of(group));
+      }
+    }
+    const HoldAlone only(this->param_groups_, group, std::move(parameters));
+    Base::step();
+  }
+
+  parameters::HeldOnce held_once_ = parameters::HeldOnce(Policy::kWho, this->param_groups_);
+};
+
+}  // namespace lawn::detail::optim

@@ -1,0 +1,340 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <algorithm>
+#include <cmath>
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include <ATen/TensorOperators.h>
+#include <ATen/core/Tensor.h>
+#include <ATen/core/ivalue.h>
+#include <ATen/ops/full_like.h>
+#include <ATen/ops/isfinite.h>
+#include <ATen/ops/where.h>
+#include <ATen/ops/zeros.h>
+#include <c10/core/TensorOptions.h>
+#include <c10/util/ArrayRef.h>
+#include <c10/util/Exception.h>
+#include <c10/util/StringUtil.h>
+#include <c10/util/accumulate.h>
+#include <torch/optim/optimizer.h>
+#include <torch/serialize/input-archive.h>
+#include <torch/serialize/output-archive.h>
+
+#include <lawn/capture/phase_clock.h>
+#include <lawn/decorator/base_optimizer.h>
+#include <lawn/decorator/held_weights.h>
+#include <lawn/folded/folding.h>
+#include <lawn/optimizer/angular_steps.h>
+#include <lawn/optimizer/measure.h>
+#include <lawn/optimizer/radii.h>
+#include <lawn/options.h>
+#include <lawn/parameters/own_gradients.h>
+#include <lawn/report.h>
+#include <lawn/sphere/functions.h>
+#include <lawn/sphere/spheres.h>
+#include <lawn/subnetwork/subnetwork.h>
+
+namespace lawn::detail::optimizer {
+
+/// The rule of LAWN: phase, radii, and what happens around a step. `LAWN` documents the behaviour.
+class LAWNRule {
+ public:
+  static constexpr const char* kWho = "lawn::LAWN";
+
+  LAWNRule(const torch::optim::Optimizer& optimizer, const Subnetwork& selection,
+           LAWNOptions options)
+      : options_(std::move(options)),
+        spheres_(options_.spheres() ? options_.spheres() : std::make_shared<Spheres>()) {
+    options_.validate();
+    TORCH_CHECK(!options_.angular_steps() || spheres_->local(), kWho,
+                ": angular_steps(true) needs weights that lie in this process as a whole, "
+                "got shards; measure the angles where the weights are gathered");
+    std::vector<NamedTensor> selected;
+    for (const auto& parameter : selection.all()) {
+      // A bias of one element would be frozen on its sphere, which is two points.
+      const bool bias = options_.biases() && parameter.inside && parameter.role == Role::kBias &&
+                        whole_numel(parameter.tensor) > 1;
+      if (!parameter.constrained() && !bias) continue;
+      layers_.push_back(layer_of(parameter));
+      selected.push_back({parameter.name, parameter.tensor});
+    }
+    weights_ = decorator::HeldWeights(kWho, optimizer, selected);
+    if (options_.radius() == Radius::kGiven) {
+      check_given_radii(kWho, options_.radii(), weights_.names(), layers_, *spheres_);
+    }
+    for (const auto& group : optimizer.param_groups()) {
+      const bool known = !group.has_options() || decorator::coupled_weight_decay(group.options());
+      TORCH_CHECK(
+          known || options_.first_moments() ||
+              options_.state_at_switch() != StateAtSwitch::kProject,
+          kWho,
+          ": StateAtSwitch::kProject needs LAWNOptions().first_moments(...) for an optimizer ",
+          "that is not LibTorch's");
+    }
+    spheres_->check_agreement(description());
+    if (options_.radius() == Radius::kInitial) set_radii(usable_norms("when it was wrapped"));
+  }
+
+  void begin_step() {
+    let_go();  // of what a step that threw has left
+  }
+
+  void check(const torch::optim::Optimizer& optimizer) {
+    weights_.check(kWho, optimizer);
+    for (std::size_t i = 0; i < weights_.size(); ++i) {
+      decorator::refuse_sparse_gradient(kWho, weights_.at(i), "the selection");
+    }
+  }
+
+  void before_step(torch::optim::Optimizer& optimizer) {
+    for (auto& layer : layers_) layer.gradient.reset();  // of an evaluation before this one
+    parameters::own_gradients_(optimizer, weights_.tensors());
+    attach_gradients(optimizer);
+    if (!clock_.on_devices()) spheres_->begin_step(clock_.steps());
+    if (options_.angular_steps()) angles_.remember(layers_);
+    if (clock_.is_due(options_.free_steps())) constrain(optimizer);
+    if (!clock_.may_constrain()) return;
+    if (folds_) {
+      dynamic_cast<folded::Folding&>(optimizer).fold(layers_, clock_);
+    } else {
+      clock_.take_radii(layers_);
+      spheres_->project_to_tangent_(layers_);
+    }
+  }
+
+  void after_step(torch::optim::Optimizer& /*optimizer*/) {
+    if (clock_.may_constrain() && !folds_) spheres_->rescale_(layers_);
+    if (options_.angular_steps()) angles_.measure(layers_);
+    let_go();
+    clock_.advance();
+  }
+
+  void constrain(torch::optim::Optimizer& optimizer) {
+    if (clock_.switched()) return;
+    weights_.check(kWho, optimizer);
+    if (options_.radius() == Radius::kCaptured) {
+      set_radii(usable_norms("at the switch"));
+    } else if (options_.radius() == Radius::kGiven) {
+      auto radii = usable_norms("at the switch");
+      for (std::size_t i = 0; i < radii.size(); ++i) {
+        radii[i] = at::where(radii[i] > 0, at::full_like(radii[i], options_.radii()[i]), 0.0);
+      }
+      set_radii(std::move(radii));
+    }
+    if (options_.state_at_switch() == StateAtSwitch::kReset) {
+      forgotten_ = decorator::reset_state(optimizer, weights_.tensors());
+    }
+    if (options_.state_at_switch() == StateAtSwitch::kProject) project_state(optimizer);
+    if (options_.radius() != Radius::kCaptured) spheres_->rescale_(layers_);
+    clock_.set_switched();
+  }
+
+  /// Refuses what cannot be captured. Nothing is changed.
+  void check_capturable() const {
+    TORCH_CHECK(spheres_->local(), kWho,
+                ": make_capturable() expected weights that lie in this process as a whole, got "
+                "shards; nothing was changed");
+    options_.check_capturable(clock_.switched());
+  }
+
+  /// Moves the phase to the devices of the layers. The radii carry it: they are 0 before the switch.
+  void make_capturable() {
+    if (!clock_.on_devices()) move_to_devices();
+  }
+
+  void save(torch::serialize::OutputArchive& archive) const {
+    const bool has_radii = !clock_.on_devices() || clock_.switched();
+    archive.write("phase", c10::IValue(static_cast<int64_t>(phase())));
+    archive.write("steps", c10::IValue(steps()));
+    weights_.save(archive);
+    for (std::size_t i = 0; i < layers_.size(); ++i) {
+      if (layers_[i].radius.defined() && has_radii) {
+        archive.write("radius/" + std::to_string(i), layers_[i].radius, /*is_buffer=*/true);
+      }
+    }
+  }
+
+  void load(torch::serialize::InputArchive& archive, const torch::optim::Optimizer& /*optimizer*/) {
+    c10::IValue phase;
+    c10::IValue steps;
+    archive.read("phase", phase);
+    archive.read("steps", steps);
+    weights_.refuse_others(kWho, archive);
+    auto layers = layers_;
+    for (std::size_t i = 0; i < layers.size(); ++i) {
+      at::Tensor radius;
+      const bool saved = archive.try_read("radius/" + std::to_string(i), radius, true);
+      TORCH_CHECK(saved || phase.toInt() == static_cast<int64_t>(Phase::kFree), kWho,
+                  ": the checkpoint of a constrained phase lacks the radius of ",
+                  weights_.names()[i]);
+      TORCH_CHECK(!saved || radius.sizes() == spheres_->radius_shape(layers[i]), kWho,
+                  ": expected the radius of ", weights_.names()[i], " to have shape ",
+                  at::IntArrayRef(spheres_->radius_shape(layers[i])), ", got ", radius.sizes(),
+                  ": the checkpoint was written with another granularity; nothing was changed");
+      layers[i].radius = sphere::beside_sums(layers[i].weight, radius);
+    }
+    layers_ = std::move(layers);
+    const bool on_devices = clock_.on_devices();
+    clock_.set(steps.toInt(), static_cast<Phase>(phase.toInt()) == Phase::kConstrained);
+    angles_ = {};
+    if (on_devices) move_to_devices();
+  }
+
+  Report report() const {
+    weights_.check_shapes(kWho);
+    Report result{phase(), steps(), {}};
+    auto layers = layers_;
+    for (auto& layer : layers) {
+      if (has_dense_gradient(layer.weight)) layer.gradient = layer.weight.grad();
+      if (clock_.on_devices() && result.phase == Phase::kFree) layer.radius.reset();
+    }
+    const auto sums = spheres_->sums(layers);
+    for (std::size_t i = 0; i < layers_.size(); ++i) {
+      result.layers.push_back(measure(weights_.names()[i], layers[i], sums[i], result.phase));
+      const auto& angles = angles_.angles();
+      if (!angles.empty()) result.layers.back().angular_step = if_finite(angles[i].item<double>());
+    }
+    return result;
+  }
+
+  /// Leaves projection and rescaling to the step of an optimizer that is a `Folding`, if it can do
+  /// them.
+  void leave_to_base() { folds_ = spheres_->local(); }
+
+  /// These two wait for the device after make_capturable.
+  Phase phase() const { return clock_.switched() ? Phase::kConstrained : Phase::kFree; }
+  int64_t steps() const { return clock_.steps(); }
+  const LAWNOptions& options() const { return options_; }
+  const std::vector<std::string>& names() const { return weights_.names(); }
+
+ private:
+  /// Moves the clock, and makes radii where there are none.
+  void move_to_devices() {
+    const bool switched = clock_.switched();
+    clock_.move_to_devices(layers_, options_.free_steps());
+    if (switched) return;
+    for (auto& layer : layers_) {
+      layer.radius = at::zeros(
+          spheres_->radius_shape(layer),
+          at::TensorOptions(layer.weight.device()).dtype(sphere::accumulation_dtype(layer.weight)));
+    }
+  }
+
+  int64_t whole_numel(const at::Tensor& weight) const {
+    return c10::multiply_integers(spheres_->whole_shape(weight));
+  }
+
+  /// What must be the same wherever a part of the weights lies, in lines.
+  std::string description() const {
+    auto text = options_.describe();
+    for (std::size_t i = 0; i < layers_.size(); ++i) {
+      text += c10::str("constrained ", weights_.names()[i], ' ', layers_[i].weight.scalar_type(),
+                       ' ', spheres_->whole_shape(layers_[i].weight), '\n');
+    }
+    return text;
+  }
+
+  sphere::Layer layer_of(const SubnetworkParameter& parameter) const {
+    sphere::Layer layer;
+    layer.weight = parameter.tensor;
+    if (options_.granularity() == Granularity::kOutputUnit && parameter.role != Role::kBias &&
+        spheres_->whole_shape(parameter.tensor).size() > 1) {
+      layer.unit_dim = parameter.unit_dim;
+    }
+    return layer;
+  }
+
+  /// Lets go of what is held for the length of a step alone.
+  void let_go() {
+    for (auto& layer : layers_) layer.gradient.reset();
+    angles_.forget();
+    forgotten_.clear();
+  }
+
+  void attach_gradients(const torch::optim::Optimizer& optimizer) {
+    std::vector<double> decays;  // of each group: users change options between steps
+    for (const auto& group : optimizer.param_groups()) {
+      decays.push_back(group.has_options() ? weight_decay_of(group.options()) : 0);
+    }
+    for (std::size_t i = 0; i < layers_.size(); ++i) {
+      auto& layer = layers_[i];
+      layer.gradient = layer.weight.grad();
+      layer.weight_decay = decays[weights_.position(i).group];
+      layer.radius = sphere::beside_sums(layer.weight, layer.radius);
+    }
+  }
+
+  double weight_decay_of(const torch::optim::OptimizerOptions& options) const {
+    if (options_.coupled_weight_decay()) return options_.coupled_weight_decay()(options);
+    return decorator::coupled_weight_decay(options).value_or(0);
+  }
+
+  /// Norms that can be radii: a bad one is an error, or 0 (a free sphere), as the options say.
+  std::vector<at::Tensor> usable_norms(const char* when) const {
+    auto norms = spheres_->norms(layers_);
+    for (std::size_t i = 0; i < norms.size(); ++i) {
+      if (options_.zero_norm() == ZeroNorm::kLeaveFree) {
+        norms[i] = at::where(at::isfinite(norms[i]), norms[i], 0.0);
+        continue;
+      }
+      if (whole_numel(layers_[i].weight) > 0) {
+        check_norms(kWho, norms[i], weights_.names()[i], when);
+      }
+    }
+    return norms;
+  }
+
+  void set_radii(std::vector<at::Tensor> radii) {
+    for (std::size_t i = 0; i < layers_.size(); ++i) {
+      if (clock_.on_devices()) {
+        layers_[i].radius.copy_(radii[i]);  // a captured step reads it there
+      } else {
+        layers_[i].radius = std::move(radii[i]);
+      }
+    }
+  }
+
+  void project_state(torch::optim::Optimizer& optimizer) {
+    std::vector<std::vector<at::Tensor>> moments;  // of each layer
+    for (const auto& layer : layers_) {
+      moments.emplace_back();
+      const auto found = optimizer.state().find(layer.weight.unsafeGetTensorImpl());
+      if (found == optimizer.state().end()) continue;
+      moments.back() =
+          options_.first_moments()
+              ? options_.first_moments()(*found->second)
+              : decorator::first_moments(*found->second).value_or(std::vector<at::Tensor>());
+    }
+    // In turn the first of each layer, the second, ...: a list holds every layer, also those that
+    // have none, since another process may hold some of theirs.
+    for (std::size_t turn = 0;; ++turn) {
+      auto layers = layers_;
+      bool some = false;
+      for (std::size_t i = 0; i < layers.size(); ++i) {
+        layers[i].gradient = turn < moments[i].size() ? moments[i][turn] : at::Tensor();
+        layers[i].weight_decay = 0;
+        some = some || layers[i].gradient.defined();
+      }
+      if (!spheres_->anywhere(some)) return;
+      spheres_->project_to_tangent_(layers);
+    }
+  }
+
+  LAWNOptions options_;
+  std::shared_ptr<Spheres> spheres_;
+  decorator::HeldWeights weights_;
+  std::vector<sphere::Layer> layers_;  // of weights_
+  capture::PhaseClock clock_;
+  bool folds_ = false;
+  AngularSteps angles_;
+  decorator::ForgottenState
+      forgotten_;  // since the switch, until the step that it falls into is over
+};
+
+}  // namespace lawn::detail::optimizer

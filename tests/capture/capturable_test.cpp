@@ -1,0 +1,269 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Fused optimizers whose learning rates and step counts are on the device, against the same with
+// them on the host. Here both are the CPU; how a graph replays them is in capturable_gpu_test.cpp.
+
+#include <gtest/gtest.h>
+#include <torch/torch.h>
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <sstream>
+#include <string>
+#include <type_traits>
+#include <utility>
+#include <vector>
+
+#include <lawn/capture/stream.h>
+#include <lawn/lawn.h>
+
+#include "tests/capture/capturable.h"
+#include "tests/optim/fused_pairs.h"
+#include "tests/support/refusal.h"
+#include "tests/support/tolerance.h"
+
+namespace {
+
+using lawn::testing::copies;
+using lawn::testing::expect_equal;
+using lawn::testing::expect_refusal;
+using lawn::testing::PretendedCapture;
+using lawn::testing::set_rates;
+using lawn::testing::Tensors;
+
+/// Gradients of step `step`: without one for parameter 0 in the first two, and for parameter 1 in
+/// every third.
+void set_some_gradients(const Tensors& parameters, int64_t step) {
+  lawn::testing::set_pulling_gradients(parameters, step);
+  if (step < 2) parameters[0].mutable_grad() = torch::Tensor();
+  if (step % 3 == 2) parameters[1].mutable_grad() = torch::Tensor();
+}
+
+template <class Pair>
+class Capturable : public ::testing::Test {
+ protected:
+  using Fused = typename Pair::Fused;
+
+  /// Two groups of the same parameters, with options of their own.
+  template <class Options>
+  static Fused in_two_groups(const Tensors& parameters, const Options& options) {
+    Fused fused(Tensors(parameters.begin(), parameters.begin() + 3), options);
+    torch::optim::OptimizerParamGroup second(Tensors(parameters.begin() + 3, parameters.end()));
+    second.set_options(std::make_unique<Options>(options));
+    fused.add_param_group(second);
+    return fused;
+  }
+
+  /// Equal parameters, and an optimizer of each: one with its numbers on the device, one with them
+  /// on the host.
+  struct Twins {
+    Tensors a;
+    Tensors b;
+    Fused device;
+    Fused host;
+  };
+
+  template <class Options>
+  static Twins twins(const Options& options, torch::ScalarType dtype = torch::kFloat) {
+    torch::manual_seed(3);
+    const auto a = lawn::testing::parameters(dtype);
+    const auto b = copies(a);
+    Twins made{a, b, in_two_groups(a, options), in_two_groups(b, options)};
+    made.device.make_capturable();
+    return made;
+  }
+};
+
+TYPED_TEST_SUITE(Capturable, lawn::testing::FusedPairs);
+
+TYPED_TEST(Capturable, GivesTheBitsOfTheHostsNumbers) {
+  for (const auto dtype : {torch::kFloat, torch::kDouble}) {
+    for (const auto& options : TypeParam::options()) {
+      auto [a, b, device, host] = TestFixture::twins(options, dtype);
+      EXPECT_TRUE(device.capturable());
+      EXPECT_FALSE(host.capturable());
+      for (int64_t step = 0; step < 12; ++step) {
+        set_some_gradients(a, step);
+        set_some_gradients(b, step);
+        set_rates(device, step);
+        set_rates(host, step);
+        device.step();
+        host.step();
+        expect_equal(a, b, "step " + std::to_string(step));
+      }
+    }
+  }
+}
+
+TYPED_TEST(Capturable, GoesOnFromStepsOnTheHostAndSavesForThem) {
+  const auto options = TypeParam::options().back();
+  torch::manual_seed(3);
+  const auto a = lawn::testing::parameters(torch::kFloat);
+  const auto b = copies(a);
+  auto device = TestFixture::in_two_groups(a, options);
+  auto host = TestFixture::in_two_groups(b, options);
+  const auto both = [&](auto& one, auto& other, int64_t from, int64_t to) {
+    for (int64_t step = from; step < to; ++step) {
+      set_some_gradients(a, step);
+      set_some_gradients(b, step);
+      one.step();
+      other.step();
+    }
+  };
+  both(device, host, 0, 4);
+  device.make_capturable();
+  both(device, host, 4, 8);
+  expect_equal(a, b, "from the host to the device");
+
+  std::stringstream of_device;
+  std::stringstream of_host;
+  torch::save(device, of_device);
+  torch::save(host, of_host);
+  auto from_device = TestFixture::in_two_groups(b, options);
+  auto from_host = TestFixture::in_two_groups(a, options);
+  from_host.make_capturable();
+  // Counts of its own, which the checkpoint's have to replace.
+  both(from_host, from_device, 0, 2);
+  {
+    const torch::NoGradGuard no_grad;
+    for (std::size_t i = 0; i < a.size(); ++i) a[i].copy_(b[i]);
+  }
+  torch::load(from_device, of_device);
+  torch::load(from_host, of_host);
+  both(from_host, from_device, 8, 12);
+  expect_equal(a, b, "after loading");
+}
+
+TYPED_TEST(Capturable, StepsInACaptureByTheRatesThatWereUploaded) {
+  auto [a, b, device, host] = TestFixture::twins(TypeParam::options().back());
+  for (int64_t step = 0; step < 6; ++step) {
+    lawn::testing::set_pulling_gradients(a, step);
+    lawn::testing::set_pulling_gradients(b, step);
+    set_rates(host, step);
+    set_rates(device, step);
+    if (step < 2) {
+      device.step();
+    } else {
+      device.upload_learning_rates();
+      const PretendedCapture capture;
+      set_rates(device, 1000);
+      device.step();
+    }
+    host.step();
+    expect_equal(a, b, "step " + std::to_string(step));
+  }
+}
+
+TYPED_TEST(Capturable, StartsAnewOnWhatLosesItsState) {
+  auto [a, b, device, host] = TestFixture::twins(TypeParam::options().back());
+  for (int64_t step = 0; step < 6; ++step) {
+    lawn::testing::set_pulling_gradients(a, step);
+    lawn::testing::set_pulling_gradients(b, step);
+    if (step == 3) {
+      if constexpr (!std::is_same_v<TypeParam,
+                                    lawn::testing::AdagradPair>) {  // its own is for good
+        device.state().erase(a[1].unsafeGetTensorImpl());
+        host.state().erase(b[1].unsafeGetTensorImpl());
+      }
+    }
+    device.step();
+    host.step();
+    expect_equal(a, b, "step " + std::to_string(step));
+  }
+}
+
+TYPED_TEST(Capturable, StepsGroupsThatAreAddedLater) {
+  const auto options = TypeParam::options().back();
+  torch::manual_seed(3);
+  const auto a = lawn::testing::parameters(torch::kFloat);
+  const auto b = copies(a);
+  typename TypeParam::Fused device(Tensors{a[0]}, options);
+  typename TypeParam::Fused host(Tensors{b[0]}, options);
+  device.make_capturable();
+  for (int64_t step = 0; step < 6; ++step) {
+    lawn::testing::set_pulling_gradients(a, step);
+    lawn::testing::set_pulling_gradients(b, step);
+    if (step == 3) {
+      device.add_param_group(torch::optim::OptimizerParamGroup(Tensors{a[1], a[2]}));
+      host.add_param_group(torch::optim::OptimizerParamGroup(Tensors{b[1], b[2]}));
+    }
+    device.step();
+    host.step();
+    expect_equal(a, b, "step " + std::to_string(step));
+  }
+}
+
+TYPED_TEST(Capturable, RefusesInACaptureWhatAReplayWouldNotDo) {
+  const auto a = lawn::testing::parameters(torch::kFloat);
+  const Tensors before = copies(a);
+  auto optimizer = TestFixture::in_two_groups(a, TypeParam::options().back());
+  {
+    const PretendedCapture capture;
+    expect_refusal([&] { optimizer.make_capturable(); },
+                   "call make_capturable() before the capture");
+  }
+  EXPECT_FALSE(optimizer.capturable());
+  optimizer.make_capturable();
+  lawn::testing::set_pulling_gradients(a, 0);
+  {
+    const PretendedCapture capture;
+    expect_refusal([&] { optimizer.step(); }, "expected a step before the capture");
+    expect_refusal([&] { optimizer.upload_learning_rates(); }, "not within a capture");
+    bool called = false;
+    expect_refusal([&] { optimizer.step([&] { return called = true, torch::ones({}); }); },
+                   "expected no closure in a capture");
+    EXPECT_FALSE(called);
+  }
+  expect_equal(a, before, "after refusals");
+  optimizer.step();
+  const Tensors after = copies(a);
+  {
+    const PretendedCapture capture;
+    a[1].mutable_grad() = torch::Tensor();
+    if (!std::is_same_v<TypeParam, lawn::testing::SGDPair>) {  // which counts nothing
+      expect_refusal([&] { optimizer.step(); }, "the same parameters had gradients");
+      expect_equal(a, after, "after refusals");
+    }
+    optimizer.download_step_counts();
+  }
+}
+
+TYPED_TEST(Capturable, RefusesWhatTheFusedFunctionDoesNotTake) {
+  const auto weights = lawn::testing::parameters(torch::kFloat);
+  const auto gaps = torch::randn({4, 6}).slice(1, 0, 6, 2).requires_grad_();
+  typename TypeParam::Fused optimizer(Tensors{weights[0], gaps}, TypeParam::options().front());
+  lawn::testing::set_pulling_gradients({weights[0], gaps}, 0);
+  optimizer.make_capturable();
+  const Tensors before = copies({weights[0], gaps});
+  expect_refusal([&] { optimizer.step(); }, "takes, got one of shape [4, 3] in group 0");
+  expect_equal({weights[0], gaps}, before, "after the refusal");
+}
+
+TEST(Capture, IsNotNoticedOnAGpuWithoutKernels) {
+  const auto* kernels = std::exchange(lawn::sphere::cuda::entries, nullptr);
+  EXPECT_TRUE(lawn::detail::capture::notices_captures(torch::kCPU));
+  EXPECT_FALSE(lawn::detail::capture::notices_captures(torch::kCUDA));
+  EXPECT_FALSE(lawn::detail::capture::is_capturing(torch::kCUDA));
+  lawn::sphere::cuda::entries = kernels;
+}
+
+TEST(CapturableCounts, AreOfEachParameter) {
+  const auto weights = lawn::testing::parameters(torch::kFloat);
+  lawn::FusedAdam optimizer(weights, 0.01);
+  optimizer.make_capturable();
+  for (int64_t step = 0; step < 9; ++step) {
+    set_some_gradients(weights, step);
+    optimizer.step();
+  }
+  const auto count = [&](std::size_t i) {
+    const auto& state = *optimizer.state().at(weights[i].unsafeGetTensorImpl());
+    return static_cast<const torch::optim::AdamParamState&>(state).step();
+  };
+  optimizer.download_step_counts();
+  EXPECT_EQ(count(0), 7);
+  EXPECT_EQ(count(1), 6);
+  EXPECT_EQ(count(2), 9);
+}
+
+}  // namespace

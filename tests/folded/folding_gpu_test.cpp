@@ -1,0 +1,53 @@
+// SPDX-License-Identifier: Apache-2.0
+
+#include <gtest/gtest.h>
+#include <torch/torch.h>
+
+#include <lawn/folded/dispatch.h>
+#include <lawn/lawn.h>
+
+#include "tests/folded/folding.h"
+
+namespace {
+
+using lawn::LAWNOptions;
+using lawn::testing::expect_folded_equals_apart;
+
+class FoldingOnAGpu : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    if (!torch::cuda::is_available()) GTEST_SKIP() << "there is no GPU that LibTorch can use";
+    if (!lawn::detail::folded::has_steps(torch::kCUDA))
+      GTEST_SKIP() << "built without the CUDA kernels";
+  }
+};
+
+TEST_F(FoldingOnAGpu, EqualsLAWNAroundSGD) {
+  using torch::optim::SGDOptions;
+  for (const auto dtype : {torch::kDouble, torch::kFloat, torch::kBFloat16, torch::kHalf}) {
+    SCOPED_TRACE(c10::toString(dtype));
+    for (const auto& options : {SGDOptions(0.1), SGDOptions(0.1).momentum(0.9).weight_decay(0.01),
+                                SGDOptions(0.1).momentum(0.9).dampening(0.25),
+                                SGDOptions(0.1).momentum(0.9).nesterov(true)}) {
+      expect_folded_equals_apart<lawn::FusedSGD>(options, dtype, {}, torch::kCUDA);
+    }
+  }
+}
+
+TEST_F(FoldingOnAGpu, EqualsLAWNAroundAdamAndAdamW) {
+  for (const auto dtype : {torch::kDouble, torch::kFloat, torch::kBFloat16, torch::kHalf}) {
+    SCOPED_TRACE(c10::toString(dtype));
+    expect_folded_equals_apart<lawn::FusedAdam>(torch::optim::AdamOptions(0.01).weight_decay(0.1),
+                                                dtype, {}, torch::kCUDA);
+    expect_folded_equals_apart<lawn::FusedAdamW>(torch::optim::AdamWOptions(0.01).weight_decay(0.1),
+                                                 dtype, {}, torch::kCUDA);
+  }
+}
+
+TEST_F(FoldingOnAGpu, EqualsLAWNPerOutputUnit) {
+  expect_folded_equals_apart<lawn::FusedAdam>(
+      torch::optim::AdamOptions(0.01), torch::kFloat,
+      LAWNOptions().granularity(lawn::Granularity::kOutputUnit), torch::kCUDA);
+}
+
+}  // namespace
