@@ -47,7 +47,7 @@ def main():
         if ptx(FAST + options) != ptx(options):
             sys.exit(f"{shlex.join(FAST)} change the kernels, in spite of {shlex.join(options)}")
     # Preprocessing suffices to meet the refusal of lawn/finite_math.h.
-    include = pathlib.Path(kernels).resolve().parents[3]
+    include = pathlib.Path(kernels).resolve().parents[1]
     run([*compiler, *FAST, *options, "-I", str(include), "-E", "-o", "/dev/null", kernels])
 
 
