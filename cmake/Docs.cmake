@@ -19,12 +19,9 @@ set(DOXYGEN_EXAMPLE_PATH "${PROJECT_SOURCE_DIR}/examples")
 set(DOXYGEN_IMAGE_PATH "${PROJECT_SOURCE_DIR}/docs")
 set(DOXYGEN_JAVADOC_AUTOBRIEF YES) # the first sentence
 set(DOXYGEN_ALIASES [["source=\par Source^^"]])
-set(DOXYGEN_FILTER_PATTERNS "*.h=\"${CMAKE_CURRENT_LIST_DIR}/../scripts/doxygen_filter.py\"")
+set(DOXYGEN_FILTER_PATTERNS "*.h=\"${PROJECT_SOURCE_DIR}/scripts/doxygen_filter.py\"")
 # Private names: what is in a namespace detail, and the loops and kernels of lawn::sphere.
 set(DOXYGEN_EXCLUDE_SYMBOLS *detail* lawn::sphere::cpu* lawn::sphere::cuda* lawn::sphere::aten*)
-set(DOXYGEN_HIDE_UNDOC_MEMBERS NO)
-set(DOXYGEN_EXTRACT_ALL NO)
-set(DOXYGEN_EXTRACT_PRIVATE NO)
 set(DOXYGEN_HIDE_FRIEND_COMPOUNDS YES)
 set(DOXYGEN_MACRO_EXPANSION YES)
 set(DOXYGEN_EXPAND_ONLY_PREDEF YES)
