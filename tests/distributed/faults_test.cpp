@@ -98,6 +98,21 @@ TEST_F(Faults, ARankThatFailsTellsTheOthersItsReasonAtOnce) {
   expect_named([&] { group->sum_(torch::ones({10})); }, "rank 1 failed: the disk is full");
 }
 
+TEST_F(Faults, WhatARankHadCompletedBeforeItFailedComesToItsEnd) {
+  begin(kForEver, kAnswer);
+  const auto tensor = torch::full({3}, at_fault() ? 7 : 0);
+  if (at_fault()) {
+    group->broadcast_(tensor, 1);  // which waits for no one
+    group->fail("the disk is full");
+    ranks.gather("");
+  } else {
+    ranks.gather("");
+    group->broadcast_(tensor, 1);
+    EXPECT_TRUE(torch::equal(tensor, torch::full({3}, 7)));
+    expect_named([&] { group->sum_(torch::ones({10})); }, "rank 1 failed: the disk is full");
+  }
+}
+
 TEST_F(Faults, ARankThatLeavesByAnExceptionTellsTheOthers) {
   if (at_fault()) {
     try {

@@ -191,7 +191,7 @@ class MpiEngine {
       }
       std::exception_ptr error;
       if (!reason().empty()) {
-        error = give_up_by_itself();
+        error = give_up_by_itself(number_ + 1);
       } else {
         error = complete(state_->tasks.front());
       }
@@ -225,7 +225,7 @@ class MpiEngine {
       const auto waited =
           std::chrono::duration_cast<std::chrono::milliseconds>(Clock::now() - begin).count();
       const auto place = "collective " + std::to_string(number_) + ", " + task.what;
-      state_->faults->send({false, place, waited});
+      state_->faults->send({false, place, waited, number_});
       return error("rank " + std::to_string(rank_) + " gave up in " + place + ", after " +
                    std::to_string(waited) + " ms" + why + ": " +
                    state_->faults->settle(options_.answer_time()));
@@ -234,8 +234,8 @@ class MpiEngine {
       for (int flag = 0; code == MPI_SUCCESS; pause()) {
         code = MPI_Test(&state_->request, &flag, MPI_STATUS_IGNORE);
         if (code != MPI_SUCCESS || flag != 0) break;
-        if (state_->faults->reported()) return give_up(", since another rank did");
-        if (!reason().empty()) return give_up_by_itself();
+        if (state_->faults->ends(number_)) return give_up(", since another rank did");
+        if (!reason().empty()) return give_up_by_itself(number_);
         if (Clock::now() - begin > options_.timeout()) return give_up("");
       }
       return code == MPI_SUCCESS ? nullptr : give_up(" (" + mpi_error(code) + ")");
@@ -255,8 +255,9 @@ class MpiEngine {
     return nullptr;
   }
 
-  std::exception_ptr give_up_by_itself() {
-    state_->faults->send({true, reason(), 0});
+  /// @param number  of the first collective that this rank does not complete
+  std::exception_ptr give_up_by_itself(int64_t number) {
+    state_->faults->send({true, reason(), 0, number});
     state_->faults->settle(std::min(options_.answer_time(), kTelling));
     return error("rank " + std::to_string(rank_) + " failed: " + reason());
   }

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <chrono>
+#include <cstddef>
 #include <cstdint>
 #include <cstring>
 #include <list>
@@ -28,11 +29,13 @@ struct MpiReport {
   std::string place;
   /// How long it has waited there.
   int64_t milliseconds = 0;
+  /// Of its collectives the first that it does not complete.
+  int64_t number = 0;
 };
 
 /// Tells ranks that give up about each other. A rank that has waited for too long, or fails, sends
-/// each other rank its report; a rank that waits and finds such a report gives up as well and
-/// answers with its own. Who does not answer is dead, hangs or works elsewhere. Nothing is sent
+/// each other rank its report; a rank that waits and finds such a report gives up as well, unless the
+/// other failed after what this one waits for, and answers with its own. Who does not answer is dead, hangs or works elsewhere. Nothing is sent
 /// while all goes well.
 class MpiFaults {
  public:
@@ -42,18 +45,24 @@ class MpiFaults {
     MPI_Comm_size(comm, &size_);
   }
 
-  /// Whether another rank has given up.
-  bool reported() const {
-    int flag = 0;
-    const int code = MPI_Iprobe(MPI_ANY_SOURCE, kTag, comm_, &flag, MPI_STATUS_IGNORE);
-    return code == MPI_SUCCESS && flag != 0;
+  /// Whether another rank has given up, so that this one must in its collective `number`. What a rank
+  /// had completed before it failed comes to its end everywhere: the error is in the same place on
+  /// each rank, however late it is.
+  bool ends(int64_t number) {
+    while (receive()) {
+    }
+    for (const auto& [rank, report] : reports_) {
+      if (rank != rank_ && (!report.failed || report.number <= number)) return true;
+    }
+    return false;
   }
 
   /// Sends this rank's report to all others, without waiting for them.
   void send(const MpiReport& mine) {
     reports_[rank_] = mine;
-    std::string bytes(1 + sizeof(int64_t), mine.failed ? '1' : '0');
+    std::string bytes(kHead, mine.failed ? '1' : '0');
     std::memcpy(bytes.data() + 1, &mine.milliseconds, sizeof(int64_t));
+    std::memcpy(bytes.data() + 1 + sizeof(int64_t), &mine.number, sizeof(int64_t));
     sent_.push_back({bytes + mine.place, {}});
     auto& [message, requests] = sent_.back();
     for (const auto other : c10::irange(size_)) {
@@ -84,6 +93,8 @@ class MpiFaults {
 
  private:
   static constexpr int kTag = 1;
+  /// Bytes of a report before its place.
+  static constexpr std::size_t kHead = 1 + 2 * sizeof(int64_t);
 
   bool receive() {
     int flag = 0;
@@ -101,7 +112,8 @@ class MpiFaults {
     MpiReport report;
     report.failed = bytes[0] == '1';
     std::memcpy(&report.milliseconds, bytes.data() + 1, sizeof(int64_t));
-    report.place = bytes.substr(1 + sizeof(int64_t));
+    std::memcpy(&report.number, bytes.data() + 1 + sizeof(int64_t), sizeof(int64_t));
+    report.place = bytes.substr(kHead);
     reports_[status.MPI_SOURCE] = report;
     return true;
   }
