@@ -11,13 +11,14 @@
 #include "tests/distributed/ranks.h"
 #include "tests/support/refusal.h"
 
-namespace lawn {
 namespace {
 
-using testing::expect_refusal;
-using testing::refusal;
+using namespace lawn;
 
-class MpiCollective : public testing::Ranks {};
+using lawn::testing::expect_refusal;
+using lawn::testing::refusal;
+
+class MpiCollective : public lawn::testing::Ranks {};
 
 TEST_F(MpiCollective, AddsEveryDtype) {
   for (const auto dtype : {at::kFloat, at::kDouble, at::kHalf, at::kBFloat16, at::kByte, at::kChar,
@@ -121,4 +122,3 @@ TEST_F(MpiCollective, SaysWhatIsMissingAtTheEndOfAText) {
 }
 
 }  // namespace
-}  // namespace lawn

@@ -12,10 +12,11 @@
 #include "tests/distributed/ranks.h"
 #include "tests/support/refusal.h"
 
-namespace lawn {
 namespace {
 
-using testing::refusal;
+using namespace lawn;
+
+using lawn::testing::refusal;
 using torch::Tensor;
 
 constexpr int64_t kFeatures = 6, kClasses = 4;
@@ -53,7 +54,7 @@ LAWN<Opt> lawn_around(Opt&& optimizer, torch::nn::Sequential& model) {
                    LAWNOptions().free_steps(20));
 }
 
-class ParallelTraining : public testing::Ranks {
+class ParallelTraining : public lawn::testing::Ranks {
  protected:
   /// Rank r's part of `all` samples: the first ranks have one more where it does not divide.
   std::pair<int64_t, int64_t> part(int64_t all) const {
@@ -124,11 +125,11 @@ TEST_F(ParallelTraining, WeighsUnevenAndEmptyPartsByTheirSamples) {
 }
 
 TEST_F(ParallelTraining, WeighsThemWhereRecordsAreCheckedWhenTheBackwardPassIsOver) {
-  detail::distributed::checks_late = true;  // as on a GPU
+  lawn::detail::distributed::checks_late = true;  // as on a GPU
   expect_like_one_process(
       [](auto& model) { return lawn_around(torch::optim::SGD(model->parameters(), 0.05), model); },
       {24, 7, 5, 1});
-  detail::distributed::checks_late = false;
+  lawn::detail::distributed::checks_late = false;
 }
 
 TEST_F(ParallelTraining, AccumulatesGradientsOfPartsOfAnySize) {
@@ -391,4 +392,3 @@ TEST_F(ParallelTraining, SaysThatItIsToBeConstructedAnewAfterFreezingOrUnfreezin
 }
 
 }  // namespace
-}  // namespace lawn

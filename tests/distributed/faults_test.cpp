@@ -15,15 +15,16 @@
 #include "tests/distributed/ranks.h"
 #include "tests/support/refusal.h"
 
-namespace lawn {
 namespace {
 
+using namespace lawn;
+
+using lawn::testing::refusal;
 using std::chrono::milliseconds;
-using testing::refusal;
 
 /// Rank 1 is at fault; the others are to name it. No test looks at a clock: one that must not wait
 /// has a time limit that no run of the tests would see the end of.
-class Faults : public testing::Ranks {
+class Faults : public lawn::testing::Ranks {
  protected:
   void SetUp() override {
     if (size() < 2) GTEST_SKIP() << "it takes two ranks for one to miss the other";
@@ -153,8 +154,8 @@ TEST_F(Faults, RanksThatDoDifferentThingsAreNamed) {
 
 /// Records are checked when the backward pass is over, as on a GPU.
 struct ChecksLate {
-  ChecksLate() { detail::distributed::checks_late = true; }
-  ~ChecksLate() { detail::distributed::checks_late = false; }
+  ChecksLate() { lawn::detail::distributed::checks_late = true; }
+  ~ChecksLate() { lawn::detail::distributed::checks_late = false; }
 };
 
 TEST_F(Faults, ASkippedStepIsFoundAtOnceByItsNumber) {
@@ -248,4 +249,3 @@ TEST_F(Faults, AParameterThatOneRankDoesNotUseIsNamedOnAllRanks) {
 }
 
 }  // namespace
-}  // namespace lawn

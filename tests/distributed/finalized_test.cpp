@@ -12,10 +12,11 @@
 #include "tests/support/refusal.h"
 #include "tests/support/warnings.h"
 
-namespace lawn {
 namespace {
 
-using testing::expect_refusal;
+using namespace lawn;
+
+using lawn::testing::expect_refusal;
 
 TEST(MpiFinalized, EveryUseOfAGroupIsRefusedByNameAndTheProgramGoesOn) {
   auto used = std::make_unique<MpiGroup>(), unused = std::make_unique<MpiGroup>();
@@ -32,11 +33,10 @@ TEST(MpiFinalized, EveryUseOfAGroupIsRefusedByNameAndTheProgramGoesOn) {
   expect_refusal([] { MpiGroup(); }, message);
   expect_refusal([] { MpiSession(); }, "lawn::MpiSession: expected an MPI that is not finalized");
   used->fail("this and that");
-  const testing::CapturedWarnings warnings;
+  const lawn::testing::CapturedWarnings warnings;
   used.reset();
   unused.reset();
   EXPECT_NE(warnings.text().find(message), std::string::npos) << warnings.text();
 }
 
 }  // namespace
-}  // namespace lawn

@@ -38,16 +38,16 @@ target_precompile_headers(lawn_mpi_test_main REUSE_FROM lawn_test_main)
 
 file(GLOB sources CONFIGURE_DEPENDS RELATIVE "${CMAKE_CURRENT_SOURCE_DIR}" distributed/*_test.cpp)
 list(FILTER sources EXCLUDE REGEX "_gpu_test\.cpp$")
-# MPI cannot be initialized again: what is tested after its end is a program of its own.
-set(after_the_end distributed/finalized_test.cpp)
-list(REMOVE_ITEM sources ${after_the_end})
 lawn_add_test_program(distributed_test lawn_mpi_test_main ${sources})
-lawn_add_test_program(distributed_finalized_test lawn_mpi_test_main ${after_the_end})
-foreach(program distributed_test distributed_finalized_test)
+# MPI cannot be initialized again: what is tested after its end is a process of its own.
+set(filter_of_distributed_test -MpiFinalized.*)
+set(filter_of_distributed_finalized_test MpiFinalized.*)
+foreach(name distributed_test distributed_finalized_test)
   foreach(ranks 1 2 3 4)
-    add_test(NAME ${program}_on_${ranks} COMMAND ${MPIEXEC_EXECUTABLE} ${MPIEXEC_NUMPROC_FLAG} ${ranks} ${MPIEXEC_PREFLAGS}
-                                                 $<TARGET_FILE:${program}> ${MPIEXEC_POSTFLAGS})
-    set_tests_properties(${program}_on_${ranks} PROPERTIES PROCESSORS ${ranks} TIMEOUT 600 ENVIRONMENT "${mpi_environment}")
+    add_test(NAME ${name}_on_${ranks}
+             COMMAND ${MPIEXEC_EXECUTABLE} ${MPIEXEC_NUMPROC_FLAG} ${ranks} ${MPIEXEC_PREFLAGS} $<TARGET_FILE:distributed_test>
+                     ${MPIEXEC_POSTFLAGS} --gtest_filter=${filter_of_${name}})
+    set_tests_properties(${name}_on_${ranks} PROPERTIES PROCESSORS ${ranks} TIMEOUT 600 ENVIRONMENT "${mpi_environment}")
   endforeach()
 endforeach()
 

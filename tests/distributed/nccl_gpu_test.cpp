@@ -12,8 +12,9 @@
 
 #include <lawn/distributed/data_parallel.h>
 
-namespace lawn {
 namespace {
+
+using namespace lawn;
 
 /// One rank with one GPU: whether calls reach NCCL, not whether several ranks agree.
 class NcclGroup : public ::testing::Test {
@@ -51,4 +52,3 @@ TEST_F(NcclGroup, TrainsLikeOneProcess) {
 }
 
 }  // namespace
-}  // namespace lawn

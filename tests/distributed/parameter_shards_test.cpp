@@ -15,10 +15,11 @@
 #include "tests/distributed/ranks.h"
 #include "tests/support/refusal.h"
 
-namespace lawn {
 namespace {
 
-using testing::refusal;
+using namespace lawn;
+
+using lawn::testing::refusal;
 
 constexpr int64_t kFeatures = 6, kClasses = 3;
 
@@ -29,7 +30,7 @@ torch::nn::Sequential make_model(int64_t seed) {
                                torch::nn::Linear(16, kClasses));
 }
 
-using Shards = testing::Ranks;
+using Shards = lawn::testing::Ranks;
 
 TEST_F(Shards, TrainAsOneProcessThatHoldsTheWhole) {
   constexpr int64_t kSamples = 24;
@@ -152,4 +153,3 @@ TEST_F(Shards, RefuseParametersThatAreNotContiguousAndModelsWithoutAny) {
 }
 
 }  // namespace
-}  // namespace lawn

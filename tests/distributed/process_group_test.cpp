@@ -10,8 +10,9 @@
 
 #include <lawn/distributed/mpi.h>
 
-namespace lawn {
 namespace {
+
+using namespace lawn;
 
 /// A backend as NCCL is one: for one kind of device, and of one rank. It takes note of the devices
 /// of what it is handed.
@@ -52,17 +53,20 @@ class OneDevice : public c10d::Backend {
 // The meta device in a GPU's stead: c10d itself calls no backend for it.
 TEST(ProcessGroupOfOneDevice, IsHandedTensorsOfItsDeviceAlone) {
   const auto tensor = torch::ones({2, 3});
-  const auto there = detail::distributed::on_served_device(tensor, {torch::kMeta}, torch::kMeta);
+  const auto there =
+      lawn::detail::distributed::on_served_device(tensor, {torch::kMeta}, torch::kMeta);
   EXPECT_TRUE(there.is_meta());
   EXPECT_EQ(there.sizes(), tensor.sizes());
-  EXPECT_TRUE(
-      detail::distributed::on_served_device(there, {torch::kMeta}, torch::kMeta).is_same(there));
+  EXPECT_TRUE(lawn::detail::distributed::on_served_device(there, {torch::kMeta}, torch::kMeta)
+                  .is_same(there));
   // Where a further backend serves the host, nothing is moved.
   const std::vector<c10::Device> both = {torch::kMeta, torch::kCPU};
-  EXPECT_TRUE(detail::distributed::on_served_device(tensor, both, torch::kMeta).is_same(tensor));
+  EXPECT_TRUE(
+      lawn::detail::distributed::on_served_device(tensor, both, torch::kMeta).is_same(tensor));
   const c10::Device first(torch::kCUDA, 0);
-  EXPECT_TRUE(detail::distributed::on_served_device(there, {c10::Device(torch::kMeta, 1)}, first)
-                  .is_same(there))
+  EXPECT_TRUE(
+      lawn::detail::distributed::on_served_device(there, {c10::Device(torch::kMeta, 1)}, first)
+          .is_same(there))
       << "of whatever number";
 }
 
@@ -79,4 +83,3 @@ TEST(ProcessGroupOfOneDevice, WorksInPlaceOnTheDeviceItServes) {
 }
 
 }  // namespace
-}  // namespace lawn

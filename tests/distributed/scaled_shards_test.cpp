@@ -31,16 +31,17 @@
 #include "tests/support/saved.h"
 #include "tests/support/tolerance.h"
 
-namespace lawn {
 namespace {
 
-using detail::distributed::ShardMark;
-using testing::Counting;
-using testing::device_reads;
-using testing::expect_refusal;
-using testing::refusal;
-using testing::saved;
-using testing::tolerance;
+using namespace lawn;
+
+using lawn::detail::distributed::ShardMark;
+using lawn::testing::Counting;
+using lawn::testing::device_reads;
+using lawn::testing::expect_refusal;
+using lawn::testing::refusal;
+using lawn::testing::saved;
+using lawn::testing::tolerance;
 using torch::Tensor;
 
 constexpr int64_t kFeatures = 6, kClasses = 3, kSamples = 24;
@@ -116,7 +117,7 @@ struct Cut {
   std::vector<Shard> shards;
 };
 
-class ScaledShards : public testing::Ranks {
+class ScaledShards : public lawn::testing::Ranks {
  protected:
   /// Trains with LAWN around Adam, scaled and clipped, with `ParameterShards` and as one process:
   /// in steps 2, 6 and so on one rank's part of the gradient is not finite.
@@ -375,7 +376,7 @@ TEST_F(ScaledShards, AreSavedAsOtherTensorsAre) {
   const auto marked = saved(cut.parts[2]);
   EXPECT_EQ(marked, unmarked);
   Tensor loaded;
-  testing::load(loaded, marked);
+  lawn::testing::load(loaded, marked);
   EXPECT_TRUE(torch::equal(loaded, cut.parts[2]));
   EXPECT_EQ(ShardMark::of(loaded), nullptr);
 }
@@ -444,7 +445,7 @@ TEST_F(ScaledShards, LeaveGradientsAndHooksOfTheUsersAlone) {
 
 // --- Ranks that do not come, or fail -------------------------------------------------------------
 
-class ScaledShardsFaults : public testing::Ranks {
+class ScaledShardsFaults : public lawn::testing::Ranks {
  protected:
   void SetUp() override {
     if (size() < 2) GTEST_SKIP() << "it takes two ranks for one to miss the other";
@@ -515,4 +516,3 @@ TEST_F(ScaledShardsFaults, ARankThatHasScaledNoLossTellsTheOthers) {
 }
 
 }  // namespace
-}  // namespace lawn

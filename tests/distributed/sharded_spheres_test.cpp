@@ -18,11 +18,12 @@
 #include "tests/support/refusal.h"
 #include "tests/support/saved.h"
 
-namespace lawn {
 namespace {
 
-using testing::Counting;
-using testing::refusal;
+using namespace lawn;
+
+using lawn::testing::Counting;
+using lawn::testing::refusal;
 using torch::Tensor;
 
 /// A parameter of a made-up network, and the elements at which its parts begin.
@@ -86,7 +87,7 @@ struct Case {
   Radius radius = Radius::kCaptured;
 };
 
-class Sharded : public testing::Ranks {
+class Sharded : public lawn::testing::Ranks {
  protected:
   /// Weights of the whole network, the same on all ranks.
   static std::vector<Tensor> make_wholes(at::ScalarType dtype) {
@@ -231,7 +232,7 @@ TEST(ShardParts, AreTheElementsOfTheUnitsTheySay) {
         layer.weight = torch::zeros({end - begin});
         layer.unit_dim = unit_dim;
         std::vector<sphere::Part> parts;
-        detail::distributed::append_parts(parts, shard, layer, 100);
+        lawn::detail::distributed::append_parts(parts, shard, layer, 100);
         std::vector<int64_t> got;
         for (const auto& part : parts) {
           ASSERT_EQ(part.begin, static_cast<int64_t>(got.size()));
@@ -251,7 +252,7 @@ TEST(ShardParts, AreTheElementsOfTheUnitsTheySay) {
   layer.weight = torch::zeros({900});
   layer.unit_dim = 0;
   std::vector<sphere::Part> parts;
-  detail::distributed::append_parts(parts, {"w", {}, {100, 10}, 5}, layer, 0);
+  lawn::detail::distributed::append_parts(parts, {"w", {}, {100, 10}, 5}, layer, 0);
   EXPECT_EQ(parts.size(), 3U);
 }
 
@@ -437,9 +438,9 @@ TEST_F(Sharded, GoesOnFromACheckpointToTheSameBits) {
     auto optimizer = std::make_unique<LAWN<torch::optim::SGD>>(make());
     for (int64_t step = 0; step < 8; ++step) {
       if (interrupted && (step == 2 || step == 5)) {
-        const auto bytes = testing::saved(*optimizer);
+        const auto bytes = lawn::testing::saved(*optimizer);
         optimizer = std::make_unique<LAWN<torch::optim::SGD>>(make());
-        testing::load(*optimizer, bytes);
+        lawn::testing::load(*optimizer, bytes);
       }
       for (std::size_t i = 0; i < tensors.size(); ++i) {
         tensors[i].mutable_grad() =
@@ -522,9 +523,9 @@ TEST_F(Sharded, NamesTheRankThatGoesOnFromAnotherStep) {
   LAWN optimizer(sgd()(tensors), selection_of(tensors),
                  LAWNOptions().spheres(std::make_shared<ShardedSpheres>(ranks, shards)));
   optimizer.step();
-  const auto checkpoint = testing::saved(optimizer);
+  const auto checkpoint = lawn::testing::saved(optimizer);
   optimizer.step();
-  if (rank() == 1) testing::load(optimizer, checkpoint);
+  if (rank() == 1) lawn::testing::load(optimizer, checkpoint);
   const auto message = refusal([&] { optimizer.step(); });
   EXPECT_NE(message.find("got rank 1 in step 1, ranks 0"), std::string::npos) << message;
 }
@@ -533,16 +534,15 @@ TEST_F(Sharded, RefusesWhatNeedsWeightsInOneProcess) {
   const auto shards = make_shards(make_wholes(torch::kDouble));
   const auto tensors = parts_of(shards);
   const auto spheres = std::make_shared<ShardedSpheres>(ranks, shards);
-  testing::expect_refusal(
+  lawn::testing::expect_refusal(
       [&] {
         LAWN(sgd()(tensors), selection_of(tensors),
              LAWNOptions().angular_steps(true).spheres(spheres));
       },
       "angular_steps(true) needs weights that lie in this process as a whole");
   LAWN fused(FusedSGD(tensors, 0.1), selection_of(tensors), LAWNOptions().spheres(spheres));
-  testing::expect_refusal([&] { fused.make_capturable(); },
-                          "expected weights that lie in this process as a whole, got shards");
+  lawn::testing::expect_refusal([&] { fused.make_capturable(); },
+                                "expected weights that lie in this process as a whole, got shards");
 }
 
 }  // namespace
-}  // namespace lawn
