@@ -15,7 +15,8 @@
 #define __global__
 #define __device__
 #define __host__
-#define __grid_constant__
+/// All threads read one copy: to make one for each would take longer than what most of them do.
+#define __grid_constant__ &
 #define __launch_bounds__(...)
 #define __shared__ static __attribute__((section("cuda_emulation_shared")))
 
@@ -71,7 +72,7 @@ struct Runtime {
 
 template <class... P, std::size_t... kI>
 void call(void (*kernel)(P...), void** arguments, std::index_sequence<kI...>) {
-  kernel(*static_cast<P*>(arguments[kI])...);
+  kernel(*static_cast<std::remove_reference_t<P>*>(arguments[kI])...);
 }
 
 }  // namespace cuda_emulation

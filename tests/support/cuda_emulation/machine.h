@@ -5,8 +5,8 @@
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
-#include <deque>
 #include <functional>
+#include <memory>
 #include <numeric>
 #include <random>
 #include <stdexcept>
@@ -45,7 +45,8 @@ struct Site {
   int line = 0;
   int detail = 0;  ///< lane distance of a shuffle
   bool operator==(const Site& other) const {
-    return line == other.line && detail == other.detail && std::strcmp(file, other.file) == 0;
+    return line == other.line && detail == other.detail &&
+           (file == other.file || std::strcmp(file, other.file) == 0);
   }
   std::string text() const { return std::string(file) + ":" + std::to_string(line); }
 };
@@ -97,9 +98,9 @@ class Machine {
     if (!(barrier_site_ == site)) {
       stop("threads wait at different barriers", barrier_site_, site);
     }
-    if (++at_barrier_ == threads_.size()) {
+    if (++at_barrier_ == count_) {
       at_barrier_ = 0;
-      for (Thread& thread : threads_) thread.waits = Waits::kNot;
+      for (unsigned thread = 0; thread < count_; ++thread) wake(thread);
     } else {
       wait(Waits::kAtBarrier);
     }
@@ -119,7 +120,7 @@ class Machine {
     round.bits[lane] = bits;
     if (++round.arrived == kWarpSize) {
       round.arrived = 0;
-      for (unsigned i = first; i < first + kWarpSize; ++i) threads_[i].waits = Waits::kNot;
+      for (unsigned i = first; i < first + kWarpSize; ++i) wake(i);
     } else {
       wait(Waits::kAtShuffle);
     }
@@ -133,6 +134,7 @@ class Machine {
     Fiber fiber;
     Waits waits = Waits::kDone;
     unsigned shuffles = 0;
+    unsigned turn = 0;
   };
 
   struct Round {
@@ -154,25 +156,28 @@ class Machine {
   }
 
   void run_block(unsigned threads) {
-    if (threads_.size() != threads) {
-      threads_.clear();
-      threads_.resize(threads);
-      for (Thread& thread : threads_) thread.fiber.prepare(&Machine::thread_main);
+    if (count_ != threads) {
+      count_ = threads;
+      threads_ = std::make_unique<Thread[]>(threads);
+      for (unsigned i = 0; i < count_; ++i) threads_[i].fiber.prepare(&Machine::thread_main);
     }
     warps_.assign(threads / kWarpSize, Warp{});
     turns_ = ordered(threads, thread_order);
+    ready_.assign(threads / kWarpSize, 0);
     at_barrier_ = 0;
-    for (Thread& thread : threads_) {
-      thread.waits = Waits::kNot;
+    for (unsigned turn = 0; turn < count_; ++turn) {
+      Thread& thread = threads_[turns_[turn]];
+      thread.turn = turn;
       thread.shuffles = 0;
+      wake(turns_[turn]);
     }
     spoil_shared_memory();
-    turn_ = 0;
     enter(turns_[0], program_);
     const std::string failure = failed();
     if (failure.empty()) return;
     // Fibers were left in the middle of things: the next launch makes new ones.
-    threads_.clear();
+    count_ = 0;
+    threads_.reset();
     throw std::runtime_error("cuda emulation: " + failure);
   }
 
@@ -183,10 +188,10 @@ class Machine {
              sites_[1].text();
     }
     const auto count = [&](Waits kind) {
-      return std::count_if(threads_.begin(), threads_.end(),
+      return std::count_if(threads_.get(), threads_.get() + count_,
                            [&](const Thread& thread) { return thread.waits == kind; });
     };
-    if (count(Waits::kDone) == static_cast<std::ptrdiff_t>(threads_.size())) return {};
+    if (count(Waits::kDone) == static_cast<std::ptrdiff_t>(count_)) return {};
     return std::to_string(count(Waits::kAtBarrier)) + " threads wait at a barrier, " +
            std::to_string(count(Waits::kAtShuffle)) + " at a shuffle, " +
            std::to_string(count(Waits::kDone)) + " have returned";
@@ -208,20 +213,31 @@ class Machine {
     }
   }
 
-  /// Leaves the thread that runs until it is woken.
+  void wake(unsigned thread) {
+    threads_[thread].waits = Waits::kNot;
+    const unsigned turn = threads_[thread].turn;
+    ready_[turn / kWarpSize] |= 1U << turn % kWarpSize;
+  }
+
+  /// Leaves the thread that runs until it is woken, for the next in turn that can run.
   void wait(Waits why) {
-    Fiber& mine = threads_[current_].fiber;
-    threads_[current_].waits = why;
-    const auto count = static_cast<unsigned>(turns_.size());
-    for (unsigned i = 1; i <= count; ++i) {
-      const unsigned turn = (turn_ + i) % count;
-      if (threads_[turns_[turn]].waits != Waits::kNot) continue;
-      turn_ = turn;
-      enter(turns_[turn], mine);
+    Thread& mine = threads_[current_];
+    mine.waits = why;
+    ready_[mine.turn / kWarpSize] &= ~(1U << mine.turn % kWarpSize);
+    const auto words = static_cast<unsigned>(ready_.size());
+    unsigned word = mine.turn / kWarpSize;
+    const std::uint32_t behind = ~0U << mine.turn % kWarpSize;
+    std::uint32_t ready = ready_[word] & behind;
+    for (unsigned i = 0; ready == 0 && i < words; ++i) {
+      word = word + 1 == words ? 0 : word + 1;
+      ready = ready_[word];
+    }
+    if (ready != 0) {
+      enter(turns_[word * kWarpSize + static_cast<unsigned>(__builtin_ctz(ready))], mine.fiber);
       return;
     }
     // Nobody can run: the block is done, or stuck. Comes back as a thread of the next block.
-    mine.switch_to(program_);
+    mine.fiber.switch_to(program_);
   }
 
   /// Ends the launch. A fiber that is left for good must own nothing: no text is made here.
@@ -241,10 +257,11 @@ class Machine {
 
   const std::function<void()>* body_ = nullptr;
   Fiber program_;
-  std::deque<Thread> threads_;
+  std::unique_ptr<Thread[]> threads_;
+  unsigned count_ = 0;
   std::vector<Warp> warps_;
-  std::vector<unsigned> turns_;
-  unsigned turn_ = 0;
+  std::vector<unsigned> turns_;       // threads
+  std::vector<std::uint32_t> ready_;  // a bit for each turn
   unsigned current_ = 0;
   std::size_t at_barrier_ = 0;
   Site barrier_site_;

@@ -17,7 +17,7 @@ namespace lawn::detail::companions::cuda {
 /// A block for each chunk.
 template <template <class, class> class Operation, class List>
 static __global__ void __launch_bounds__(sphere::cuda::kThreads, sphere::cuda::kMinBlocks)
-    each_element(const __grid_constant__ List list) {
+    each_element(const List __grid_constant__ list) {
   const int at = sphere::cuda::layer_of(list, 0, blockIdx.x);
   const sphere::cuda::Blocks blocks = sphere::cuda::blocks_of(list, at);
   const std::int64_t place = blockIdx.x - blocks.first_block;

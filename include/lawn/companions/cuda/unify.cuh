@@ -80,7 +80,7 @@ struct Unifying {
 
 template <int kCapacity>
 static __global__ void __launch_bounds__(sphere::cuda::kThreads, sphere::cuda::kMinBlocks)
-    unify_blocks(const __grid_constant__ UnifiedList<kCapacity> list) {
+    unify_blocks(const UnifiedList<kCapacity> __grid_constant__ list) {
   const int at = sphere::cuda::layer_of(list, 0, blockIdx.x);
   const sphere::cuda::Blocks blocks = sphere::cuda::blocks_of(list, at);
   const sphere::cuda::TileSettings& setting = blocks.setting;

@@ -123,8 +123,8 @@ __device__ inline A free_coefficient(const View& view) {
 
 template <template <class, class> class Step, int kCapacity, class Source>
 static __global__ void __launch_bounds__(kThreads, kMinBlocks)
-    first_pass(const __grid_constant__ LayerList<kCapacity> list,
-               const __grid_constant__ Source source, void* workspace) {
+    first_pass(const LayerList<kCapacity> __grid_constant__ list,
+               const Source __grid_constant__ source, void* workspace) {
   const std::uint32_t first_chunk = list.first_block[list.first_chunked];
   // The chunks backwards, the second kernel goes forwards and the third backwards: each first reads
   // what the one before had last.
@@ -191,8 +191,8 @@ static __global__ void __launch_bounds__(kThreads, kMinBlocks)
 /// @param workspace  a slot for each chunk's inner products, then one for each chunk's new squares
 template <template <class, class> class Step, int kCapacity, class Source>
 static __global__ void __launch_bounds__(kThreads, kMinBlocks)
-    second_pass(const __grid_constant__ LayerList<kCapacity> list,
-                const __grid_constant__ Source source, void* workspace) {
+    second_pass(const LayerList<kCapacity> __grid_constant__ list,
+                const Source __grid_constant__ source, void* workspace) {
   const std::uint32_t first_chunk = list.first_block[list.first_chunked];
   const std::uint32_t block = first_chunk + blockIdx.x;
   const auto& numbers = numbers_of(source);

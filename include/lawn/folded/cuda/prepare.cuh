@@ -42,8 +42,8 @@ __device__ inline void complete(InBothTypes<SGDNumbers>& numbers, double /*decou
 /// @param fixed  what stays the same from step to step
 template <class Numbers>
 static __global__ void __launch_bounds__(sphere::cuda::kThreads)
-    prepare(const __grid_constant__ ByValue<Numbers> fixed, double decoupled_decay,
-            const __grid_constant__ OnDevice at, Prepared<Numbers>* prepared) {
+    prepare(const ByValue<Numbers> __grid_constant__ fixed, double decoupled_decay,
+            const OnDevice __grid_constant__ at, Prepared<Numbers>* prepared) {
   if (threadIdx.x != 0) return;
   Numbers numbers = fixed.numbers;
   complete(numbers, decoupled_decay, at);

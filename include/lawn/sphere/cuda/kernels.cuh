@@ -243,7 +243,7 @@ __device__ inline Totals<Op> slots_sum(void* workspace, std::int64_t first_slot,
 
 template <template <class, class> class Operation, int kCapacity>
 static __global__ void __launch_bounds__(kThreads, kMinBlocks)
-    first_pass(const __grid_constant__ LayerList<kCapacity> list, void* workspace) {
+    first_pass(const LayerList<kCapacity> __grid_constant__ list, void* workspace) {
   const std::uint32_t block = blockIdx.x;
   const View view = view_of(list, layer_of(list, 0, block));
   const Worker worker = view.setting.worker;
@@ -268,7 +268,7 @@ static __global__ void __launch_bounds__(kThreads, kMinBlocks)
 /// A block for each chunk; for each chunked layer where elements do not change.
 template <template <class, class> class Operation, int kCapacity>
 static __global__ void __launch_bounds__(kThreads, kMinBlocks)
-    second_pass(const __grid_constant__ LayerList<kCapacity> list, void* workspace) {
+    second_pass(const LayerList<kCapacity> __grid_constant__ list, void* workspace) {
   constexpr bool kPerElement = Operation<float, float>::kPerElement;
   // Backwards: what the first kernel read last is still in the cache.
   const std::uint32_t block =

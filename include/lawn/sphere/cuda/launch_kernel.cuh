@@ -6,6 +6,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <initializer_list>
+#include <type_traits>
 
 #include <cuda_runtime.h>
 
@@ -50,7 +51,7 @@ inline const char* load_once(LoadedDevices& loaded,
 /// Launches `blocks` blocks, of which there may be none.
 template <class... P>
 const char* launch(void (*kernel)(P...), std::uint32_t blocks, cudaStream_t stream,
-                   P&... parameters) {
+                   std::remove_cv_t<std::remove_reference_t<P>>&... parameters) {
   if (blocks == 0) return nullptr;
   void* arguments[] = {&parameters...};
   return message(cudaLaunchKernel(kernel, dim3(blocks), dim3(kThreads), arguments, 0, stream));
