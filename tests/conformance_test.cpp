@@ -24,8 +24,10 @@ namespace {
 using lawn::LAWN;
 using lawn::LAWNOptions;
 using lawn::Phase;
+using lawn::testing::close;
 using lawn::testing::expect_equal;
 using lawn::testing::Problem;
+using lawn::testing::tolerance;
 
 template <class Row>
 class Conformance : public ::testing::Test {
@@ -325,7 +327,7 @@ TYPED_TEST(Conformance, NestsWithAnotherDecoratorEitherWayRound) {
   if constexpr (lawn::detail::folded::kFoldsInto<
                     Opt>) {  // folded alone, but not around another decorator
     for (size_t i = 0; i < alone.values().size(); ++i) {
-      EXPECT_TRUE(torch::allclose(inner.values()[i], alone.values()[i], 1e-5, 1e-6)) << i;
+      EXPECT_TRUE(close(inner.values()[i], alone.values()[i])) << i;
     }
   } else {
     expect_equal(inner.values(), alone.values(), "LAWN around");
@@ -378,7 +380,9 @@ TYPED_TEST(Conformance, StateAtTheSwitchIsKeptResetOrProjected) {
                            : lawn::detail::decorator::first_moments(*found->second).value();
         for (const auto& m : moments) {
           const double along = (m * w.detach()).sum().template item<double>();
-          EXPECT_NEAR(along, 0, 1e-5 * (m.norm() * w.detach().norm()).template item<double>());
+          EXPECT_NEAR(along, 0,
+                      tolerance(torch::kFloat).step *
+                          (m.norm() * w.detach().norm()).template item<double>());
         }
       }
     }
@@ -584,7 +588,7 @@ TYPED_TEST(ConformanceOfOwn, StateFollowsAConvertedParameter) {
     twin.step();
   }
   EXPECT_EQ(a.scalar_type(), torch::kDouble);
-  EXPECT_TRUE(torch::allclose(a, b, 1e-5, 1e-6)) << a << b;
+  EXPECT_TRUE(close(a, b)) << a << b;
 }
 
 }  // namespace

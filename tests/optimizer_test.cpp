@@ -103,7 +103,8 @@ TEST(LAWN, SwitchesAtFreeStepsOrByHand) {
   EXPECT_EQ(by_hand.phase(), Phase::kConstrained);
   by_hand.constrain();  // again: no effect
   by_hand.step();
-  EXPECT_NEAR(length(by_hand.param_groups().front().params().front()), radius, 1e-6);
+  EXPECT_NEAR(length(by_hand.param_groups().front().params().front()), radius,
+              tolerance(torch::kFloat).norm);
 }
 
 TEST(LAWN, TakesTheRadiusAtTheSwitchTheStartOrAsGiven) {
@@ -117,9 +118,10 @@ TEST(LAWN, TakesTheRadiusAtTheSwitchTheStartOrAsGiven) {
     optimizer.step();
     return length(w);
   };
-  EXPECT_NEAR(after(LAWNOptions()), std::hypot(2.9, 4.1), 1e-5);
-  EXPECT_NEAR(after(LAWNOptions().radius(Radius::kInitial)), 5.0, 1e-5);
-  EXPECT_NEAR(after(LAWNOptions().radius(Radius::kGiven).radii({2.0})), 2.0, 1e-6);
+  EXPECT_NEAR(after(LAWNOptions()), std::hypot(2.9, 4.1), tolerance(torch::kFloat).step);
+  EXPECT_NEAR(after(LAWNOptions().radius(Radius::kInitial)), 5.0, tolerance(torch::kFloat).step);
+  EXPECT_NEAR(after(LAWNOptions().radius(Radius::kGiven).radii({2.0})), 2.0,
+              tolerance(torch::kFloat).norm);
 }
 
 TEST(LAWN, BringsWeightsToInitialOrGivenRadiiAtTheSwitchItself) {
@@ -131,7 +133,7 @@ TEST(LAWN, BringsWeightsToInitialOrGivenRadiiAtTheSwitchItself) {
     optimizer.step();
     EXPECT_GT(std::abs(length(w) - 5), 1e-3) << "free";
     optimizer.constrain();
-    EXPECT_NEAR(length(w), given ? 2.0 : 5.0, 1e-5);
+    EXPECT_NEAR(length(w), given ? 2.0 : 5.0, tolerance(torch::kFloat).step);
   }
 }
 
@@ -179,7 +181,7 @@ TEST(LAWN, TakesTheBiasesOfTheSubnetworkWhenAsked) {
     model->forward(x).square().mean().backward();
     optimizer.step();
   }
-  EXPECT_NEAR(length(bias), radius, 1e-6);
+  EXPECT_NEAR(length(bias), radius, tolerance(torch::kFloat).norm);
   EXPECT_FALSE(torch::equal(bias.detach(), before)) << "one sphere as a whole, so it can turn";
 }
 
@@ -211,7 +213,7 @@ TEST(LAWN, WeightDecayDoesNotActOnAConstrainedTensor) {
   optimizer.step();
   const auto& state =
       static_cast<torch::optim::AdamParamState&>(*optimizer.state().at(w.unsafeGetTensorImpl()));
-  EXPECT_LT(state.exp_avg().abs().max().item<double>(), 1e-6);
+  EXPECT_LT(state.exp_avg().abs().max().item<double>(), tolerance(torch::kFloat).norm);
 }
 
 TEST(LAWN, WeightDecayActsOnEveryOtherTensorAndInTheFreePhase) {
@@ -241,7 +243,7 @@ TEST(LAWN, EachGroupsOwnWeightDecayIsSubtracted) {
   EXPECT_TRUE(torch::allclose(a.detach(), value, 1e-5));
   const auto& state =
       static_cast<torch::optim::SGDParamState&>(*optimizer.state().at(b.unsafeGetTensorImpl()));
-  EXPECT_LT(state.momentum_buffer().abs().max().item<double>(), 1e-5);
+  EXPECT_LT(state.momentum_buffer().abs().max().item<double>(), tolerance(torch::kFloat).step);
 }
 
 TEST(LAWN, LeavesAParameterWithoutAGradientWhereItIs) {
@@ -260,7 +262,8 @@ TEST(LAWN, LeavesEmptyAndScalarParametersInOrder) {
   auto scalar = parameter(torch::tensor(2.0f), torch::tensor(1.0f));
   auto optimizer = wrap({empty, scalar});
   optimizer.step();
-  EXPECT_NEAR(scalar.item<double>(), 2.0, 1e-6) << "a sphere in one dimension is two points";
+  EXPECT_NEAR(scalar.item<double>(), 2.0, tolerance(torch::kFloat).norm)
+      << "a sphere in one dimension is two points";
   EXPECT_EQ(optimizer.report().layers.size(), 2U);
 }
 
@@ -275,8 +278,8 @@ TEST(LAWN, WorksOnNonContiguousAndChannelsLastWeights) {
   const double radii[] = {length(strided), length(channels_last)};
   auto optimizer = wrap({strided, channels_last});
   for (int i = 0; i < 5; ++i) optimizer.step();
-  EXPECT_NEAR(length(strided) / radii[0], 1, 1e-6);
-  EXPECT_NEAR(length(channels_last) / radii[1], 1, 1e-6);
+  EXPECT_NEAR(length(strided) / radii[0], 1, tolerance(torch::kFloat).norm);
+  EXPECT_NEAR(length(channels_last) / radii[1], 1, tolerance(torch::kFloat).norm);
   EXPECT_FALSE(strided.is_contiguous());
 }
 
@@ -325,7 +328,7 @@ TEST(LAWN, NonFiniteGradientHarmsItsOwnLayerAloneAndTheReportNamesIt) {
     auto optimizer = wrap({hurt, well});
     optimizer.step();
     EXPECT_TRUE(torch::isfinite(well).all().item<bool>());
-    EXPECT_NEAR(length(well), radius, 1e-6);
+    EXPECT_NEAR(length(well), radius, tolerance(torch::kFloat).norm);
     EXPECT_EQ(torch::isfinite(hurt).sum().item<int64_t>(), 3)
         << "the other elements are as SGD left them";
     const auto report = optimizer.report();
@@ -343,7 +346,7 @@ TEST(LAWN, FreeZeroNormLayerTrainsAsTheBaseOptimizerWould) {
   zero.mutable_grad() = torch::ones({3});
   optimizer.step();
   EXPECT_TRUE(torch::allclose(zero.detach(), torch::full({3}, -0.2f))) << "it stays free";
-  EXPECT_NEAR(length(other), std::sqrt(3.0), 1e-6);
+  EXPECT_NEAR(length(other), std::sqrt(3.0), tolerance(torch::kFloat).norm);
   EXPECT_EQ(optimizer.report().layers.front().note, "left free");
   EXPECT_EQ(optimizer.report().layers.front().norm_error.value(), 0);
 }
@@ -357,7 +360,7 @@ TEST(LAWN, FreeZeroUnitLeavesTheOtherUnitsConstrained) {
                                  .radii({2.0}));
   optimizer.step();
   EXPECT_TRUE(torch::allclose(w[0].detach(), torch::full({2}, -0.1f)));
-  EXPECT_NEAR(length(w[1]), 2.0, 1e-6);
+  EXPECT_NEAR(length(w[1]), 2.0, tolerance(torch::kFloat).norm);
   EXPECT_EQ(optimizer.report().layers.front().note, "some units left free");
 }
 
@@ -367,7 +370,8 @@ TEST(LAWN, MeasuresTheAngleOfEachStep) {
   auto optimizer = wrap({w}, LAWNOptions().angular_steps(true));
   EXPECT_FALSE(optimizer.report().layers.front().angular_step.has_value());
   optimizer.step();
-  EXPECT_NEAR(optimizer.report().layers.front().angular_step.value(), std::atan(0.1), 1e-6);
+  EXPECT_NEAR(optimizer.report().layers.front().angular_step.value(), std::atan(0.1),
+              tolerance(torch::kFloat).norm);
   // With a closure that is evaluated often, the angle is that of the whole step.
   Problem problem;
   auto lbfgs = lawn::testing::LBFGS::make(problem.groups());
@@ -377,7 +381,8 @@ TEST(LAWN, MeasuresTheAngleOfEachStep) {
   around.step([&] { return problem.backward(0); });
   const auto after = weight.detach().to(torch::kDouble);
   const double cosine = (before * after).sum().item<double>() / (length(before) * length(after));
-  EXPECT_NEAR(around.report().layers.front().angular_step.value(), std::acos(cosine), 1e-5);
+  EXPECT_NEAR(around.report().layers.front().angular_step.value(), std::acos(cosine),
+              tolerance(torch::kFloat).step);
 }
 
 // Refusals: each before anything is changed.

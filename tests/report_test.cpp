@@ -10,7 +10,11 @@
 
 #include <lawn/lawn.h>
 
+#include "tests/support/tolerance.h"
+
 namespace {
+
+using lawn::testing::tolerance;
 
 using lawn::LAWN;
 using lawn::LAWNOptions;
@@ -36,7 +40,7 @@ TEST(Report, GivesNormAndCosineInTheFreePhaseAndNoRadius) {
   EXPECT_FALSE(layer.radius.has_value());
   EXPECT_FALSE(layer.norm_error.has_value());
   EXPECT_DOUBLE_EQ(layer.norm, 5);
-  EXPECT_NEAR(layer.cosine.value(), 24.0 / 25.0, 1e-12);
+  EXPECT_NEAR(layer.cosine.value(), 24.0 / 25.0, tolerance(torch::kDouble).step);
 }
 
 TEST(Report, GivesRadiusAndErrorInTheConstrainedPhase) {
@@ -51,7 +55,8 @@ TEST(Report, GivesRadiusAndErrorInTheConstrainedPhase) {
     w.mul_(1.5);
   }
   layer = optimizer.report().layers.front();
-  EXPECT_NEAR(layer.norm_error.value(), 0.5, 1e-6) << "what the user did to the weight shows";
+  EXPECT_NEAR(layer.norm_error.value(), 0.5, tolerance(torch::kFloat).norm)
+      << "what the user did to the weight shows";
 }
 
 TEST(Report, TakesTheLargestErrorOfTheOutputUnits) {
@@ -65,9 +70,9 @@ TEST(Report, TakesTheLargestErrorOfTheOutputUnits) {
   }
   const auto layer = optimizer.report().layers.front();
   EXPECT_EQ(layer.spheres, 2);
-  EXPECT_NEAR(layer.radius.value(), std::hypot(5.0, 13.0), 1e-6);
-  EXPECT_NEAR(layer.norm, std::hypot(5.0, 0.75 * 13.0), 1e-6);
-  EXPECT_NEAR(layer.norm_error.value(), 0.25, 1e-6);
+  EXPECT_NEAR(layer.radius.value(), std::hypot(5.0, 13.0), tolerance(torch::kFloat).norm);
+  EXPECT_NEAR(layer.norm, std::hypot(5.0, 0.75 * 13.0), tolerance(torch::kFloat).norm);
+  EXPECT_NEAR(layer.norm_error.value(), 0.25, tolerance(torch::kFloat).norm);
 }
 
 TEST(Report, CosineVanishesAfterAProjection) {
@@ -75,7 +80,7 @@ TEST(Report, CosineVanishesAfterAProjection) {
   LAWN optimizer(SGD({w}, SGDOptions(0)), lawn::select({w}));
   EXPECT_GT(optimizer.report().layers.front().cosine.value(), 0.9);
   optimizer.step();
-  EXPECT_NEAR(optimizer.report().layers.front().cosine.value(), 0, 1e-6);
+  EXPECT_NEAR(optimizer.report().layers.front().cosine.value(), 0, tolerance(torch::kFloat).norm);
 }
 
 /// The report of LAWN around SGD on `value`, after a step with `gradient` if that is defined.

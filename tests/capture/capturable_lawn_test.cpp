@@ -219,7 +219,7 @@ TEST(CapturableLAWN, SwitchesByHandWithOptionsThatACaptureCannotHave) {
       ASSERT_LE(difference(a[i], b[i]), tolerance(torch::kFloat).step * 10) << step << ", " << i;
     }
   }
-  EXPECT_NEAR(a[1].norm().item<double>(), 2, 1e-5);
+  EXPECT_NEAR(a[1].norm().item<double>(), 2, tolerance(torch::kFloat).step);
 }
 
 TEST(CapturableLAWN, DoesNotSwitchAgainAfterASwitchByHand) {
@@ -242,7 +242,7 @@ TEST(CapturableLAWN, DoesNotSwitchAgainAfterASwitchByHand) {
     if (number == 2) a[0].detach().mul_(2);
   }
   EXPECT_EQ(*optimizer.report().layers[0].radius, radius);
-  EXPECT_NEAR(a[0].norm().item<double>(), radius, radius * 1e-5);
+  EXPECT_NEAR(a[0].norm().item<double>(), radius, radius * tolerance(torch::kFloat).step);
 }
 
 TEST(CapturableLAWN, IsMadeOfACapturableOptimizer) {

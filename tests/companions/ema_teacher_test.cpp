@@ -23,7 +23,9 @@ using lawn::cosine_decay;
 using lawn::EmaBuffers;
 using lawn::EmaOptions;
 using lawn::EmaTeacher;
+using lawn::testing::close;
 using lawn::testing::expect_refusal;
+using lawn::testing::tolerance;
 
 /// Convolution, batch norm, dropout, classifier.
 struct NetImpl : torch::nn::Cloneable<NetImpl> {
@@ -176,7 +178,7 @@ TEST_F(Ema, GivesAnOutputThatDoesNotDependOnTheOtherImages) {
   const auto expect_alone = [&](EmaTeacher<NetImpl>& some, const char* when) {
     const auto together = some.forward(x_);
     for (int64_t i = 0; i < x_.size(0); ++i) {
-      EXPECT_TRUE(torch::allclose(some.forward(x_.slice(0, i, i + 1))[0], together[i], 1e-5, 1e-6))
+      EXPECT_TRUE(close(some.forward(x_.slice(0, i, i + 1))[0], together[i]))
           << when << ", image " << i;
     }
     EXPECT_FALSE(together.requires_grad());
@@ -202,8 +204,8 @@ TEST_F(Ema, GivesAnOutputThatDoesNotDependOnTheOtherImages) {
 TEST_F(Ema, FollowsAScheduleOfTheDecay) {
   const auto schedule = cosine_decay(0.9, 100);
   EXPECT_DOUBLE_EQ(schedule(0), 0.9);
-  EXPECT_NEAR(schedule(50), 0.95, 1e-12);
-  EXPECT_NEAR(schedule(25), 1 - 0.1 * (std::sqrt(0.5) + 1) / 2, 1e-12);
+  EXPECT_NEAR(schedule(50), 0.95, tolerance(torch::kDouble).step);
+  EXPECT_NEAR(schedule(25), 1 - 0.1 * (std::sqrt(0.5) + 1) / 2, tolerance(torch::kDouble).step);
   EXPECT_DOUBLE_EQ(schedule(100), 1);
   EXPECT_DOUBLE_EQ(schedule(1000), 1);
 
@@ -313,13 +315,13 @@ TEST_F(Ema, MovesTiedTensorsOnce) {
     for (auto* teacher : {&cloned, &given}) {
       teacher->update(*student);
       const auto expected = (0.5 * before + 0.5 * student->head.to(torch::kFloat)).to(dtype);
-      EXPECT_TRUE(torch::allclose(teacher->module()->head, expected, 1e-5, 1e-6));
+      EXPECT_TRUE(close(teacher->module()->head, expected));
       EXPECT_TRUE(torch::equal(teacher->module()->tokens->weight, teacher->module()->head));
       std::stringstream file;
       torch::save(*teacher, file);
       teacher->update(*student);
       torch::load(*teacher, file);
-      EXPECT_TRUE(torch::allclose(teacher->module()->head, expected, 1e-5, 1e-6));
+      EXPECT_TRUE(close(teacher->module()->head, expected));
     }
     EXPECT_TRUE(given.module()->head.is_same(given.module()->tokens->weight));
     EXPECT_EQ(given.steps(), 1);

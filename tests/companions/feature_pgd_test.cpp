@@ -19,6 +19,7 @@ using lawn::feature_pgd;
 using lawn::PerturbationDirection;
 using lawn::PerturbationOptions;
 using lawn::testing::expect_refusal;
+using lawn::testing::tolerance;
 
 double size_of(const torch::Tensor& perturbed, const torch::Tensor& features) {
   return (perturbed.to(torch::kDouble) - features.to(torch::kDouble)).abs().max().item<double>();
@@ -125,7 +126,7 @@ TEST_F(FeaturePGD, RaisesTheLossAboveCleanAndAboveRandomSignsOfTheSameSize) {
   double highest = clean;
   for (int trial = 0; trial < 20; ++trial) {
     const auto perturbed = feature_pgd(features_, loss(), random);
-    EXPECT_NEAR(size_of(perturbed, features_), 0.25, 1e-6);
+    EXPECT_NEAR(size_of(perturbed, features_), 0.25, tolerance(torch::kFloat).norm);
     highest = std::max(highest, value(perturbed));
   }
   EXPECT_GT(ascent, clean + 0.1);

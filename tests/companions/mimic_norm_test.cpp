@@ -14,12 +14,14 @@
 
 #include "tests/support/networks.h"
 #include "tests/support/refusal.h"
+#include "tests/support/tolerance.h"
 
 namespace {
 
 using lawn::mimic_norm_init_;
 using lawn::MimicNormOptions;
 using lawn::select_for_centering;
+using lawn::testing::close;
 using lawn::testing::expect_refusal;
 using lawn::testing::parts;
 using Names = std::vector<std::string>;
@@ -140,7 +142,7 @@ TEST_F(MimicNorm, OnlyCentresWhereItIsNotToDraw) {
                                             ? std::vector<int64_t>{1, 2, 3, 4}
                                             : std::vector<int64_t>{1 - parameter.unit_dim, 2, 3};
       expected = expected - expected.mean(dims, /*keepdim=*/true);
-      EXPECT_TRUE(torch::allclose(parameter.tensor, expected, 1e-5, 1e-6)) << parameter.name;
+      EXPECT_TRUE(close(parameter.tensor, expected)) << parameter.name;
     } else {
       EXPECT_TRUE(torch::equal(parameter.tensor, expected)) << parameter.name;
     }

@@ -11,12 +11,15 @@
 
 #include "tests/distributed/ranks.h"
 #include "tests/support/refusal.h"
+#include "tests/support/tolerance.h"
 
 namespace {
 
 using namespace lawn;
 
+using lawn::testing::close;
 using lawn::testing::refusal;
+using lawn::testing::tolerance;
 using torch::Tensor;
 
 constexpr int64_t kFeatures = 6, kClasses = 4;
@@ -90,7 +93,8 @@ class ParallelTraining : public lawn::testing::Ranks {
     }
     const auto got = model->parameters(), expected = twin->parameters();
     for (std::size_t i = 0; i < got.size(); ++i) {
-      EXPECT_LT((got[i] - expected[i]).abs().max().template item<double>(), 1e-5)
+      EXPECT_LT((got[i] - expected[i]).abs().max().template item<double>(),
+                tolerance(torch::kFloat).step)
           << "parameter " << i;
       expect_same_everywhere(got[i], "parameter " + std::to_string(i));
     }
@@ -164,7 +168,7 @@ TEST_F(ParallelTraining, AccumulatesGradientsOfPartsOfAnySize) {
     if (rank() == 1) parallel.backward_without_batch();
     for (std::size_t i = 0; i < model->parameters().size(); ++i) {
       const auto got = model->parameters()[i].grad(), expected = twin->parameters()[i].grad();
-      EXPECT_TRUE(torch::allclose(got, expected, 1e-5, 1e-6)) << "step " << step << ", " << i;
+      EXPECT_TRUE(close(got, expected)) << "step " << step << ", " << i;
       expect_same_everywhere(got, "gradient " + std::to_string(i));
     }
   }
@@ -218,8 +222,8 @@ TEST_F(ParallelTraining, AveragesBatchNormsBuffersBySamples) {
   }
   if (count_of(rank64()) == 0) parallel.backward_without_batch();
   const auto buffers = model->named_buffers();
-  EXPECT_TRUE(torch::allclose(buffers["1.running_mean"], mean, 1e-5, 1e-6));
-  EXPECT_TRUE(torch::allclose(buffers["1.running_var"], var, 1e-5, 1e-6));
+  EXPECT_TRUE(close(buffers["1.running_mean"], mean));
+  EXPECT_TRUE(close(buffers["1.running_var"], var));
   EXPECT_EQ(buffers["1.num_batches_tracked"].item<int64_t>(), 1);
   for (const auto& item : buffers) expect_same_everywhere(item.value(), item.key());
 }
@@ -285,7 +289,7 @@ TEST_F(ParallelTraining, AveragesWhatOnlySomeRanksUseWhereThatIsAllowed) {
       if (size() == 1 && item.key().rfind("second", 0) == 0) {
         EXPECT_FALSE(got.defined()) << item.key();
       } else {
-        EXPECT_TRUE(torch::allclose(got, item.value().grad(), 1e-5, 1e-6)) << item.key();
+        EXPECT_TRUE(close(got, item.value().grad())) << item.key();
       }
     }
   }

@@ -14,12 +14,14 @@
 
 #include "tests/distributed/ranks.h"
 #include "tests/support/refusal.h"
+#include "tests/support/tolerance.h"
 
 namespace {
 
 using namespace lawn;
 
 using lawn::testing::refusal;
+using lawn::testing::tolerance;
 
 constexpr int64_t kFeatures = 6, kClasses = 3;
 
@@ -65,7 +67,7 @@ TEST_F(Shards, TrainAsOneProcessThatHoldsTheWhole) {
   EXPECT_EQ(optimizer.phase(), Phase::kConstrained);
   const auto got = model->parameters(), wanted = twin->parameters();
   for (std::size_t i = 0; i < got.size(); ++i) {
-    EXPECT_LT((got[i] - wanted[i]).abs().max().item<double>(), 1e-5) << i;
+    EXPECT_LT((got[i] - wanted[i]).abs().max().item<double>(), tolerance(torch::kFloat).step) << i;
     expect_same_everywhere(got[i], "parameter " + std::to_string(i));
   }
 }

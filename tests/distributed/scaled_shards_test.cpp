@@ -162,7 +162,8 @@ class ScaledShards : public lawn::testing::Ranks {
         twins_scaler.unscale_(expected);
         const auto norm = clip_grad_norm_(shards.parameters(), 0.1);
         const auto wanted = clip_grad_norm_(twin->parameters(), 0.1);
-        EXPECT_NEAR(norm.item<double>(), wanted.item<double>(), 1e-5 * wanted.item<double>());
+        EXPECT_NEAR(norm.item<double>(), wanted.item<double>(),
+                    tolerance(torch::kFloat).step * wanted.item<double>());
         expect_same_everywhere(norm, "norm");
       }
       EXPECT_EQ(scaler.step(optimizer), !overflow) << "step " << step;
@@ -289,7 +290,7 @@ TEST_F(ScaledShards, AreClippedWhereRanksHaveNoElementsAndNoGradients) {
   cut.give_gradients(0);
   const auto expected = clip_grad_norm_(cut.wholes, 0.5);
   const auto got = clip_grad_norm_(cut.parts, 0.5);
-  EXPECT_NEAR(got.item<double>(), expected.item<double>(), 1e-5);
+  EXPECT_NEAR(got.item<double>(), expected.item<double>(), tolerance(torch::kFloat).step);
   expect_same_everywhere(got, "norm");
   cut.expect_parts_of(Cut::gradients(cut.parts), Cut::gradients(cut.wholes), 1e-5, "the last");
 }
@@ -326,7 +327,7 @@ TEST_F(ScaledShards, AreClippedThoughOnlySomeHaveGradientsOrNone) {
   }
   const auto expected = clip_grad_norm_(cut.wholes, 0.5);
   const auto got = clip_grad_norm_(cut.parts, 0.5);
-  EXPECT_NEAR(got.item<double>(), expected.item<double>(), 1e-12);
+  EXPECT_NEAR(got.item<double>(), expected.item<double>(), tolerance(torch::kDouble).step);
   cut.expect_parts_of(Cut::gradients(cut.parts), Cut::gradients(cut.wholes), 1e-12, "some");
   for (auto& part : cut.parts) part.mutable_grad() = Tensor();
   const auto zero = clip_grad_norm_(cut.parts, 0.5);

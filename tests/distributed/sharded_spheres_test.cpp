@@ -17,6 +17,7 @@
 #include "tests/distributed/ranks.h"
 #include "tests/support/refusal.h"
 #include "tests/support/saved.h"
+#include "tests/support/tolerance.h"
 
 namespace {
 
@@ -24,6 +25,7 @@ using namespace lawn;
 
 using lawn::testing::Counting;
 using lawn::testing::refusal;
+using lawn::testing::tolerance;
 using torch::Tensor;
 
 /// A parameter of a made-up network, and the elements at which its parts begin.
@@ -307,7 +309,7 @@ TEST_F(Sharded, ProjectsTheStateThoughRanksWithoutElementsHaveNone) {
     optimizer.step();
   }
   if (mine) {
-    EXPECT_LT((part - whole).abs().max().item<double>(), 1e-12);
+    EXPECT_LT((part - whole).abs().max().item<double>(), tolerance(torch::kDouble).step);
   }
 }
 
@@ -356,9 +358,11 @@ TEST_F(Sharded, ReportsOfTheWholeOnEveryRank) {
     optimizer.constrain();
     const auto expected = twin.report().layers, got = optimizer.report().layers;
     for (std::size_t i = 0; i < expected.size(); ++i) {
-      EXPECT_NEAR(expected[i].radius.value(), got[i].radius.value(), 1e-12);
+      EXPECT_NEAR(expected[i].radius.value(), got[i].radius.value(),
+                  tolerance(torch::kDouble).step);
       EXPECT_EQ(expected[i].cosine.has_value(), got[i].cosine.has_value());
-      EXPECT_NEAR(expected[i].cosine.value_or(0), got[i].cosine.value_or(0), 1e-12);
+      EXPECT_NEAR(expected[i].cosine.value_or(0), got[i].cosine.value_or(0),
+                  tolerance(torch::kDouble).step);
       EXPECT_EQ(expected[i].note, got[i].note);
     }
   }
@@ -421,7 +425,7 @@ TEST_F(Sharded, KeepsAGradientThatIsNotFiniteToItsLayer) {
   EXPECT_TRUE(torch::isfinite(tensors[0]).all().item<bool>());
   EXPECT_TRUE(torch::isfinite(tensors[1]).all().item<bool>());
   const auto report = optimizer.report();
-  EXPECT_LT(report.layers[0].norm_error.value(), 1e-12);
+  EXPECT_LT(report.layers[0].norm_error.value(), tolerance(torch::kDouble).step);
   EXPECT_NE(report.layers[3].note.find("weight is not finite"), std::string::npos)
       << report.layers[3].note;
 }

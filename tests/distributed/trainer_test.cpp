@@ -24,6 +24,8 @@
 
 namespace {
 
+using lawn::testing::tolerance;
+
 using examples::Settings;
 
 constexpr int64_t kEpochs = 3;
@@ -126,7 +128,8 @@ void expect_near(const examples::History& expected, const examples::History& got
     for (size_t column = 0; column < got.columns().size(); ++column) {
       const std::string& name = got.columns()[column];
       if (name == "seconds" || name == "images_per_second") continue;
-      EXPECT_NEAR(expected.rows()[row][column], got.rows()[row][column], 1e-5)
+      EXPECT_NEAR(expected.rows()[row][column], got.rows()[row][column],
+                  tolerance(torch::kFloat).step)
           << what << ": " << name << " of epoch " << row + 1;
     }
   }
@@ -167,10 +170,10 @@ TEST_F(TrainerOnRanks, TrainsAsOneProcessDoes) {
 
       const auto whole = one.task->on_test_data();
       const auto in_parts = all.task->on_test_data();
-      EXPECT_NEAR(whole.loss, in_parts.loss, 1e-5) << what;
+      EXPECT_NEAR(whole.loss, in_parts.loss, tolerance(torch::kFloat).step) << what;
       EXPECT_EQ(whole.accuracy, in_parts.accuracy) << what;
-      EXPECT_NEAR(whole.logit_norm, in_parts.logit_norm, 1e-5) << what;
-      EXPECT_NEAR(whole.calibration, in_parts.calibration, 1e-5) << what;
+      EXPECT_NEAR(whole.logit_norm, in_parts.logit_norm, tolerance(torch::kFloat).step) << what;
+      EXPECT_NEAR(whole.calibration, in_parts.calibration, tolerance(torch::kFloat).step) << what;
     }
   }
 }

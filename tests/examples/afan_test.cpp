@@ -6,8 +6,11 @@
 #include <memory>
 
 #include "examples/apps/afan/adversarial.h"
+#include "tests/support/tolerance.h"
 
 namespace {
+
+using lawn::testing::tolerance;
 
 class AFANExample : public ::testing::Test {
  protected:
@@ -71,7 +74,7 @@ TEST_F(AFANExample, EvaluationOfUnperturbedFeaturesIsThatOfTheNetwork) {
   const auto plain = examples::evaluate(*network, data, feeding);
   const auto same = evaluate_perturbed(*network, data, feeding, 4,
                                        lawn::PerturbationOptions().step_size(0), /*batch_size=*/7);
-  EXPECT_NEAR(same.loss, plain.loss, 1e-6);
+  EXPECT_NEAR(same.loss, plain.loss, tolerance(torch::kFloat).norm);
   EXPECT_DOUBLE_EQ(same.accuracy, plain.accuracy);
   EXPECT_TRUE(network->is_training());
 }

@@ -22,12 +22,14 @@
 #include "examples/apps/support/trainer.h"
 #include "tests/examples/temporary_folder.h"
 #include "tests/support/refusal.h"
+#include "tests/support/tolerance.h"
 
 namespace {
 
 namespace fs = std::filesystem;
 using examples::Settings;
 using lawn::testing::refusal;
+using lawn::testing::tolerance;
 
 bool contains(const std::string& text, const std::string& part) {
   return text.find(part) != std::string::npos;
@@ -400,7 +402,7 @@ TEST_F(TrainerTest, KeepsTheNormsUnderLAWNAndLetsThemGoWithout) {
       largest = std::max(largest, std::abs(at_end[index] / at_switch[index] - 1));
     }
     if (lawn) {
-      EXPECT_LT(largest, 1e-6);
+      EXPECT_LT(largest, tolerance(torch::kFloat).norm);
     } else {
       EXPECT_GT(largest, 1e-3);
     }

@@ -10,8 +10,11 @@
 #include "examples/apps/eman/fixmatch.h"
 #include "examples/apps/eman/teacher.h"
 #include "tests/support/refusal.h"
+#include "tests/support/tolerance.h"
 
 namespace {
+
+using lawn::testing::tolerance;
 
 /// Images to logits through a batch norm, whose mode and statistics decide.
 class Small : public examples::Classifier {
@@ -77,7 +80,8 @@ TEST_F(EMAN, LossIsTheCrossEntropyOfSurePseudoLabelsOverAllImages) {
   ASSERT_LT(used, 18);
   const PseudoLabels told = pseudo_labels(of_teacher, threshold);
   EXPECT_EQ(told.used.sum().item<int64_t>(), used);
-  EXPECT_NEAR(fixmatch_loss(of_student, told).item<double>(), sum / 20, 1e-12);
+  EXPECT_NEAR(fixmatch_loss(of_student, told).item<double>(), sum / 20,
+              tolerance(torch::kDouble).step);
 }
 
 TEST_F(EMAN, StrongChangeIsTheOneOfEachPixelAlone) {

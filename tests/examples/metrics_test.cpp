@@ -15,8 +15,11 @@
 #include "examples/apps/support/resnet.h"
 #include "examples/apps/support/table.h"
 #include "examples/apps/support/vgg.h"
+#include "tests/support/tolerance.h"
 
 namespace {
+
+using lawn::testing::tolerance;
 
 examples::Dataset noise(int64_t count, int64_t channels, int64_t size) {
   torch::manual_seed(5);
@@ -34,7 +37,7 @@ TEST(MetricSums, EqualTorchsOwnLossAndAccuracy) {
   const at::Tensor labels = torch::randint(10, {50}, torch::kLong);
   const at::Tensor sums = examples::metric_sums(logits, labels);
   const at::Tensor loss = torch::cross_entropy_loss(logits.to(torch::kDouble), labels);
-  EXPECT_NEAR(sums[0].item<double>() / 50, loss.item<double>(), 1e-12);
+  EXPECT_NEAR(sums[0].item<double>() / 50, loss.item<double>(), tolerance(torch::kDouble).step);
   EXPECT_EQ(sums[1].item<double>(),
             static_cast<double>(logits.argmax(1).eq(labels).sum().item<int64_t>()));
   EXPECT_NEAR(sums[2].item<double>(), logits.to(torch::kDouble).norm(2, 1).sum().item<double>(),
@@ -80,7 +83,9 @@ TEST(CalibrationGaps, EqualThoseCountedByHand) {
   expected[10] = 1 - 0.7;
   expected[7] = (1 - 0.5) + (0 - 0.5);
   for (int64_t bin = 0; bin < 15; ++bin) {
-    EXPECT_NEAR(gaps[bin].item<double>(), expected[static_cast<size_t>(bin)], 1e-12) << bin;
+    EXPECT_NEAR(gaps[bin].item<double>(), expected[static_cast<size_t>(bin)],
+                tolerance(torch::kDouble).step)
+        << bin;
   }
 }
 
@@ -128,9 +133,10 @@ TEST(Evaluate, DoesNotDependOnTheBatchSizeNorChangeTheNetwork) {
   const at::Tensor before = network->buffers().front().clone();
   const auto once = examples::evaluate(*network, data, feeding(data), examples::alone(), 70);
   const auto in_parts = examples::evaluate(*network, data, feeding(data), examples::alone(), 32);
-  EXPECT_NEAR(once.loss, in_parts.loss, 1e-5 * once.loss);
+  EXPECT_NEAR(once.loss, in_parts.loss, tolerance(torch::kFloat).step * once.loss);
   EXPECT_EQ(once.accuracy, in_parts.accuracy);
-  EXPECT_NEAR(once.logit_norm, in_parts.logit_norm, 1e-5 * once.logit_norm);
+  EXPECT_NEAR(once.logit_norm, in_parts.logit_norm,
+              tolerance(torch::kFloat).step * once.logit_norm);
   EXPECT_TRUE(network->is_training());
   EXPECT_TRUE(torch::equal(network->buffers().front(), before));
 }

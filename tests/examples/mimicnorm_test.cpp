@@ -5,8 +5,11 @@
 
 #include "examples/apps/mimicnorm/kept_bytes.h"
 #include "examples/apps/mimicnorm/network.h"
+#include "tests/support/tolerance.h"
 
 namespace {
+
+using lawn::testing::close;
 
 constexpr int64_t kFloat = sizeof(float);
 
@@ -88,7 +91,7 @@ TEST_P(MimicNormNetwork, StartsFromTheSameDrawsWithAndWithoutCentring) {
     if (item.value().dim() == 4 && item.value().size(1) > 3) {
       draw = draw - draw.mean({1, 2, 3}, /*keepdim=*/true);
     }
-    EXPECT_TRUE(at::allclose(item.value(), draw, 1e-5, 1e-6)) << item.key();
+    EXPECT_TRUE(close(item.value(), draw)) << item.key();
   }
 }
 

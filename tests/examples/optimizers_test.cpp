@@ -10,8 +10,11 @@
 
 #include "examples/apps/support/optimizers.h"
 #include "tests/support/refusal.h"
+#include "tests/support/tolerance.h"
 
 namespace {
+
+using lawn::testing::tolerance;
 
 using examples::StepperOptions;
 
@@ -62,7 +65,8 @@ TEST_F(Steppers, EndTheirDecayAtTheFinalFactor) {
     chosen.final_factor = 0.2;
     const auto stepper = make(chosen);
     rates(*stepper);
-    EXPECT_NEAR(stepper->learning_rate(), 0.2 * chosen.learning_rate, 1e-12);
+    EXPECT_NEAR(stepper->learning_rate(), 0.2 * chosen.learning_rate,
+                tolerance(torch::kDouble).step);
   }
 }
 

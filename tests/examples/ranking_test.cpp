@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "examples/apps/support/ranking.h"
+#include "tests/support/tolerance.h"
 
 #include <gtest/gtest.h>
 #include <torch/torch.h>
@@ -11,6 +12,8 @@
 #include <vector>
 
 namespace {
+
+using lawn::testing::tolerance;
 
 /// Scores of one held-out item and eleven others, of which the first `better` are higher.
 std::vector<float> scores_with(int64_t better) {
@@ -28,7 +31,7 @@ TEST(Ranking, FiguresOfAnExampleByHand) {
   const auto figures = examples::ranking_figures(ranks);
   EXPECT_DOUBLE_EQ(figures.hit_rate, 4.0 / 5);
   // 1/log2(2) = 1, 1/log2(3) = 0.63093, 1/log2(5) = 0.43068, 1/log2(11) = 0.28906.
-  EXPECT_NEAR(figures.ndcg, (1 + 0.63093 + 0.43068 + 0.28906) / 5, 1e-5);
+  EXPECT_NEAR(figures.ndcg, (1 + 0.63093 + 0.43068 + 0.28906) / 5, tolerance(torch::kFloat).step);
 }
 
 TEST(Ranking, CountsATieAsAMiss) {
@@ -69,7 +72,7 @@ TEST(Ranking, EqualsASortUserByUser) {
   ASSERT_GT(hits, 5);
   const auto figures = examples::ranking_figures(examples::ranks_of_first(scores));
   EXPECT_DOUBLE_EQ(figures.hit_rate, hits / 200);
-  EXPECT_NEAR(figures.ndcg, gains / 200, 1e-12);
+  EXPECT_NEAR(figures.ndcg, gains / 200, tolerance(torch::kDouble).step);
 }
 
 TEST(PairFigures, EqualPlainTwinsPairByPair) {
@@ -94,8 +97,8 @@ TEST(PairFigures, TellVanishedGradientsFromRoundingAlsoOfFloat) {
   const at::Tensor figures =
       examples::pair_figures(torch::tensor({20.0F, -20.0F}), torch::tensor({1.0F, 1.0F}), 1e-9);
   EXPECT_EQ(figures[2][0].item<double>(), 0);
-  EXPECT_NEAR(figures[0][0].item<double>() / std::exp(-20.0), 1, 1e-6);
-  EXPECT_NEAR(figures[0][1].item<double>(), 20, 1e-6);
+  EXPECT_NEAR(figures[0][0].item<double>() / std::exp(-20.0), 1, tolerance(torch::kFloat).norm);
+  EXPECT_NEAR(figures[0][1].item<double>(), 20, tolerance(torch::kFloat).norm);
 }
 
 }  // namespace

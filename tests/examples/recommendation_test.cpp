@@ -19,8 +19,11 @@
 #include "examples/apps/support/trainer.h"
 #include "tests/examples/temporary_folder.h"
 #include "tests/support/refusal.h"
+#include "tests/support/tolerance.h"
 
 namespace {
+
+using lawn::testing::tolerance;
 
 using examples::Interactions;
 using Pair = std::pair<int64_t, int64_t>;
@@ -129,7 +132,7 @@ TEST(Recommendation, TrainsOnTheMeanBinaryCrossEntropyOfABatch) {
     const double chance = 1 / (1 + std::exp(-logit.item<double>()));
     expected -= std::log(task.epoch_labels()[row].item<double>() == 1 ? chance : 1 - chance) / 30;
   }
-  EXPECT_NEAR(batch.loss.item<double>(), expected, 1e-5);
+  EXPECT_NEAR(batch.loss.item<double>(), expected, tolerance(torch::kFloat).step);
   EXPECT_NEAR(batch.sums[0].item<double>(), 30 * expected, 1e-4);
   EXPECT_TRUE(batch.loss.requires_grad());
   EXPECT_FALSE(batch.sums.requires_grad());
@@ -172,10 +175,10 @@ TEST(Recommendation, MeasuresWhatAPlainTwinDoes) {
   }
   EXPECT_GT(hits, 0);
   EXPECT_GT(vanished, 0);
-  EXPECT_NEAR(got.ranking.hit_rate, hits, 1e-12);
-  EXPECT_NEAR(got.ranking.ndcg, gains, 1e-12);
-  EXPECT_NEAR(got.test.loss / loss, 1, 1e-6);
-  EXPECT_NEAR(got.test.logit / size, 1, 1e-6);
+  EXPECT_NEAR(got.ranking.hit_rate, hits, tolerance(torch::kDouble).step);
+  EXPECT_NEAR(got.ranking.ndcg, gains, tolerance(torch::kDouble).step);
+  EXPECT_NEAR(got.test.loss / loss, 1, tolerance(torch::kFloat).norm);
+  EXPECT_NEAR(got.test.logit / size, 1, tolerance(torch::kFloat).norm);
   EXPECT_NEAR(got.test.vanished, vanished, 1e-9);
   // Of the probe, too, the figures are as many as their columns.
   EXPECT_EQ(task.measure().figures.size(), task.columns().size());

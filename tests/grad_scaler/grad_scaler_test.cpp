@@ -21,6 +21,7 @@
 #include "tests/support/refusal.h"
 #include "tests/support/rows.h"
 #include "tests/support/saved.h"
+#include "tests/support/tolerance.h"
 
 namespace {
 
@@ -34,6 +35,7 @@ using lawn::testing::expect_refusal;
 using lawn::testing::load;
 using lawn::testing::Problem;
 using lawn::testing::saved;
+using lawn::testing::tolerance;
 
 static_assert(!std::is_copy_constructible_v<GradScaler> &&
                   std::is_nothrow_move_constructible_v<GradScaler>,
@@ -229,9 +231,9 @@ TEST(GradScaler, ClippingBetweenUnscaleAndStepSeesTheTrueNorm) {
   net.backward(scaler, 10);
   scaler.unscale_(net.sgd);
   const auto total = lawn::clip_grad_norm_(net.w, 1);
-  EXPECT_NEAR(total.item<double>(), 10 * std::sqrt(3.0), 1e-5);
+  EXPECT_NEAR(total.item<double>(), 10 * std::sqrt(3.0), tolerance(torch::kFloat).step);
   EXPECT_TRUE(scaler.step(net.sgd));
-  EXPECT_NEAR((net.w.detach() - 1).norm().item<double>(), 1, 1e-6);
+  EXPECT_NEAR((net.w.detach() - 1).norm().item<double>(), 1, tolerance(torch::kFloat).norm);
 }
 
 TEST(GradScaler, WaitsForTheDeviceOnceAnIteration) {

@@ -251,8 +251,8 @@ TEST_F(SphereCPU, LoopsForAWiderInstructionSetEqualThoseForAnyCPU) {
     const float* weights = w.data_ptr<float>();
     const auto one = run_baseline<InnerProducts>(g.data_ptr<float>(), weights, numel);
     const auto two = run_avx2<InnerProducts>(g.data_ptr<float>(), weights, numel);
-    EXPECT_NEAR(one.gw, two.gw, 1e-5 * (1 + one.ww));
-    EXPECT_NEAR(one.ww, two.ww, 1e-6 * (1 + one.ww));
+    EXPECT_NEAR(one.gw, two.gw, tolerance(torch::kFloat).step * (1 + one.ww));
+    EXPECT_NEAR(one.ww, two.ww, tolerance(torch::kFloat).norm * (1 + one.ww));
     EXPECT_NEAR(run_baseline<SumOfSquares>(weights, numel), run_avx2<SumOfSquares>(weights, numel),
                 1e-6 * (1 + one.ww));
     auto baseline = g.clone();

@@ -7,6 +7,7 @@
 #include <torch/torch.h>
 
 #include "tests/support/gpu.h"
+#include "tests/support/tolerance.h"
 
 // Where the program links the CUDA runtime, which LibTorch's CUDA headers call, too.
 #if defined(LAWN_CUDA_RUNTIME)
@@ -26,6 +27,8 @@
 #include <lawn/sphere/functions.h>
 
 namespace {
+
+using lawn::testing::close;
 
 using lawn::sphere::kWholeTensor;
 using lawn::sphere::Layer;
@@ -78,7 +81,7 @@ TEST_F(CudaStream, RunsOnTheCurrentStreamAndNoOther) {
   for (std::size_t i = 0; i < layers.size(); ++i) {
     const Layer expected{late[i], {}, layers[i].radius, layers[i].unit_dim, 0};
     lawn::sphere::aten::rescale_(expected);
-    EXPECT_TRUE(torch::allclose(layers[i].weight, expected.weight, 1e-5, 1e-6)) << i;
+    EXPECT_TRUE(close(layers[i].weight, expected.weight)) << i;
   }
 }
 

@@ -18,7 +18,11 @@
 
 #include <lawn/sphere/functions.h>
 
+#include "tests/support/tolerance.h"
+
 namespace {
+
+using lawn::testing::close;
 
 TEST(FirstCall, IsCapturedAsAnyOther) {
   // Not by has_cuda_kernels(), which would load a kernel.
@@ -53,7 +57,7 @@ TEST(FirstCall, IsCapturedAsAnyOther) {
   torch::cuda::synchronize();
   for (std::size_t i = 0; i < twins.size(); ++i) {
     EXPECT_TRUE(torch::allclose(layers[i].gradient, twins[i].gradient, 1e-4, 1e-5)) << i;
-    EXPECT_TRUE(torch::allclose(layers[i].weight, twins[i].weight, 1e-5, 1e-6)) << i;
+    EXPECT_TRUE(close(layers[i].weight, twins[i].weight)) << i;
   }
 }
 

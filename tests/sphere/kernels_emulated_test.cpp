@@ -17,8 +17,11 @@
 #include "tests/support/cuda_emulation/heap_tensor.h"
 #include "tests/support/cuda_emulation/kernels.cuh"
 #include "tests/support/range.h"
+#include "tests/support/tolerance.h"
 
 namespace {
+
+using lawn::testing::tolerance;
 
 class KernelsOfTypes : public Kernels, public ::testing::WithParamInterface<Types> {};
 
@@ -176,12 +179,13 @@ TEST_F(Kernels, AreRightOverTheWholeRangeOfFloats) {
       const double norm = layer.weight.to(torch::kDouble).norm().item<double>();
       layer.radius = torch::zeros({});
       run(Function::kNorms, {layer});
-      EXPECT_NEAR(layer.radius.item<double>() / norm, 1, 1e-6) << scale;
+      EXPECT_NEAR(layer.radius.item<double>() / norm, 1, tolerance(torch::kFloat).norm) << scale;
       run(Function::kProjection, {layer});
       lawn::testing::expect_projected(layer, before, std::to_string(std::log10(scale)));
       layer.radius = torch::tensor(1.5f * static_cast<float>(scale));
       run(Function::kRescaling, {layer});
-      EXPECT_NEAR(layer.weight.to(torch::kDouble).norm().item<double>() / (1.5 * scale), 1, 1e-6)
+      EXPECT_NEAR(layer.weight.to(torch::kDouble).norm().item<double>() / (1.5 * scale), 1,
+                  tolerance(torch::kFloat).norm)
           << scale;
     }
   }

@@ -28,6 +28,7 @@ using lawn::sphere::Layer;
 using lawn::testing::expect_projected;
 using lawn::testing::kScales;
 using lawn::testing::layer_of_scale;
+using lawn::testing::tolerance;
 using torch::optim::SGD;
 using torch::optim::SGDOptions;
 
@@ -50,7 +51,8 @@ TEST(FloatRange, NormsAreThoseOfFloat64) {
       for (const auto& given : {layer, through_aten(layer)}) {
         const auto norm = lawn::sphere::norms({given}).front();
         EXPECT_EQ(norm.scalar_type(), torch::kFloat);
-        EXPECT_NEAR(norm.item<double>() / expected, 1, 1e-6) << scale << ", " << numel;
+        EXPECT_NEAR(norm.item<double>() / expected, 1, tolerance(torch::kFloat).norm)
+            << scale << ", " << numel;
       }
     }
   }
@@ -85,7 +87,8 @@ TEST(FloatRange, RescalingReachesTheRadius) {
       layer.radius = torch::tensor(1.5f * static_cast<float>(scale));
       for (const auto& given : {layer, through_aten(layer)}) {
         lawn::sphere::rescale_({given});
-        EXPECT_NEAR(given.weight.to(torch::kDouble).norm().item<double>() / (1.5 * scale), 1, 1e-6)
+        EXPECT_NEAR(given.weight.to(torch::kDouble).norm().item<double>() / (1.5 * scale), 1,
+                    tolerance(torch::kFloat).norm)
             << scale;
       }
     }
@@ -101,7 +104,9 @@ TEST(FloatRange, SumsOverPartsAreThoseOfFloat64) {
     lawn::sphere::add_inner_products(parts, sums);
     const auto w = layer.weight.to(torch::kDouble);
     const auto g = layer.gradient.to(torch::kDouble);
-    EXPECT_NEAR(sums[1].item<double>() / (w * w).sum().item<double>(), 1, 1e-5) << scale;
+    EXPECT_NEAR(sums[1].item<double>() / (w * w).sum().item<double>(), 1,
+                tolerance(torch::kFloat).step)
+        << scale;
     EXPECT_NEAR(sums[0].item<double>() / (w.norm() * g.norm()).item<double>(),
                 ((w * g).sum() / (w.norm() * g.norm())).item<double>(), 1e-6)
         << scale;
@@ -116,7 +121,7 @@ void expect_held(float a, float b, const Options& options) {
   LAWN optimizer(Opt({w}, options), lawn::select({w}));
   for (int64_t t = 0; t < 5; ++t) optimizer.step();
   const double norm = w.detach().to(torch::kDouble).norm().item<double>();
-  EXPECT_NEAR(norm / std::hypot(double{a}, double{b}), 1, 1e-6);
+  EXPECT_NEAR(norm / std::hypot(double{a}, double{b}), 1, tolerance(torch::kFloat).norm);
   EXPECT_GT(std::abs(w[0].item<float>() / a - 1), 0.01) << "it moved";
   const auto layer = optimizer.report().layers.front();
   EXPECT_LE(layer.norm_error.value(), 1e-6);

@@ -215,7 +215,7 @@ TEST(SphereEdges, RadiusZeroMarksAFreeUnit) {
   lawn::sphere::rescale_(layer);
   EXPECT_TRUE(torch::equal(weight[1], weight_before[1]));
   EXPECT_TRUE(torch::equal(gradient[1], gradient_before[1]));
-  EXPECT_NEAR(weight[0].norm().item<double>(), 2, 1e-6);
+  EXPECT_NEAR(weight[0].norm().item<double>(), 2, tolerance(torch::kFloat).norm);
   EXPECT_FALSE(torch::equal(gradient[2], gradient_before[2]));
 }
 
@@ -301,8 +301,10 @@ TEST_F(SphereTable, GetsItsLayersInOneCallAndATenTheRest) {
   const auto norms = lawn::sphere::norms(layers);
   EXPECT_EQ(CountingTable::calls, 3);
   for (size_t i = 0; i < layers.size(); ++i) {
-    EXPECT_NEAR(norms[i].item<double>(), 1, 1e-6) << i;
-    EXPECT_NEAR((layers[i].weight * layers[i].gradient).sum().item<double>(), 0, 1e-6) << i;
+    EXPECT_NEAR(norms[i].item<double>(), 1, tolerance(torch::kFloat).norm) << i;
+    EXPECT_NEAR((layers[i].weight * layers[i].gradient).sum().item<double>(), 0,
+                tolerance(torch::kFloat).norm)
+        << i;
   }
 }
 

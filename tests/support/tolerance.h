@@ -1,8 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <optional>
 #include <string>
 
+#include <ATen/core/Tensor.h>
+#include <ATen/ops/allclose.h>
 #include <c10/core/ScalarType.h>
 #include <c10/util/Exception.h>
 #include <gtest/gtest.h>
@@ -29,6 +32,15 @@ inline Tolerance tolerance(at::ScalarType dtype) {
     default:
       TORCH_CHECK(false, "no tolerance for dtype ", dtype);
   }
+}
+
+/// Whether the elements of `got` differ from those of `expected` by the rounding of a step at most.
+/// @param dtype  in which that was; by default `got`'s
+inline ::testing::AssertionResult close(const at::Tensor& got, const at::Tensor& expected,
+                                        std::optional<at::ScalarType> dtype = std::nullopt) {
+  const double relative = tolerance(dtype.value_or(got.scalar_type())).step;
+  if (at::allclose(got, expected, relative, relative / 10)) return ::testing::AssertionSuccess();
+  return ::testing::AssertionFailure() << "expected\n" << expected << "\ngot\n" << got;
 }
 
 /// Names the instances of a test over dtypes.
