@@ -12,6 +12,7 @@
 #include <torch/nn/modules/linear.h>
 #include <torch/optim/sgd.h>
 
+#include <lawn/companions.h>
 #include <lawn/lawn.h>
 #include <lawn/subnetwork/select_by_name.h>
 
