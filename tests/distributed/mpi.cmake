@@ -60,7 +60,8 @@ if(mpi_version MATCHES "Open MPI|OpenRTE|PRTE")
   add_test(NAME distributed_lost_rank_test
            COMMAND "${Python3_EXECUTABLE}" -B "${CMAKE_CURRENT_SOURCE_DIR}/distributed/lost_rank_test.py"
                    $<TARGET_FILE:distributed_lost_rank> ${MPIEXEC_EXECUTABLE})
-  set_tests_properties(distributed_lost_rank_test PROPERTIES PROCESSORS 4 TIMEOUT 600 ENVIRONMENT "${mpi_environment}")
+  # Its ranks wait for most of the time: others run beside it.
+  set_tests_properties(distributed_lost_rank_test PROPERTIES TIMEOUT 600 ENVIRONMENT "${mpi_environment}")
   if(LAWN_BUILD_EXAMPLES)
     add_test(NAME examples_cifar10_ranks_test
              COMMAND "${Python3_EXECUTABLE}" -B "${CMAKE_CURRENT_SOURCE_DIR}/examples/ranks_test.py" $<TARGET_FILE:cifar10>
