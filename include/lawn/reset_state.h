@@ -22,7 +22,7 @@ namespace lawn {
 /// Weights, gradients, groups and options stay as they are.
 ///
 /// What a decorator keeps is not the optimizer's state, and stays too: LAWN's phase, radii and count
-/// of steps, masks, the variables of ADMM. Call it between steps, not in a closure.
+/// of steps, masks, the variables of ADMM. Call it between steps, not in a closure, and on every rank.
 ///
 /// After `make_capturable()` the state is put back where it lies, so that a graph which was captured
 /// before goes on from it. That writes on the current stream of each device, which is to be the one
