@@ -115,10 +115,11 @@ class CapturableKernels : public FoldedKernels {
     for (const Stepped& stepped : layers) {
       twins.push_back(twin_of(stepped));
       if (memory.clock[0] != memory.clock[1] || !stepped.layer.gradient.defined()) continue;
-      auto& twin = twins.back().layer;
-      const auto numel = static_cast<double>(twin.weight.numel() / twin.radius.numel());
-      twin.radius.copy_(lawn::sphere::usable_radii(
-          lawn::sphere::aten::norm(twin), memory.radius_scale, twin.weight.scalar_type(), numel));
+      const auto& layer = stepped.layer;
+      const auto norms = lawn::sphere::aten::norm(twins.back().layer);
+      twins.back().layer.radius.copy_(lawn::sphere::usable_radii(
+          norms.to(layer.radius.scalar_type()), memory.radius_scale, layer.weight.scalar_type(),
+          static_cast<double>(layer.weight.numel() / layer.radius.numel())));
     }
     const int launches = run_on_device(layers, step, memory, limits);
     for (std::size_t i = 0; i < layers.size(); ++i) {
