@@ -51,6 +51,7 @@ CAPTURES = [
     "CapturedStep.ReplaysLAWNAroundFusedAdamAcrossTheSwitch",
     "CapturedStep.ReplaysLAWNAroundFusedAdamWPerOutputUnit",
     "CapturedStep.ReplaysLAWNAroundFusedSGDAcrossTheSwitch",
+    "CapturedStep.ReplaysTheSwitchToScaledRadii",
     "CapturedStep.ReplaysWhatDoesNotFold",
     "CudaCompanions.LaunchFiveKernelsForHundredsOfTensors",
     "CudaCompanions.ReplayInAGraphWhatTheyDoEagerly",

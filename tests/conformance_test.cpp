@@ -66,13 +66,15 @@ TYPED_TEST(Conformance, FreePhaseEqualsTheBaseOptimizerBitForBit) {
 
 /// Design.md, 1, written plainly around the base optimizer: weight decay is off for the constrained
 /// tensors in the constrained phase because their group says so.
+/// @param scale  of the radii
 template <class Row>
-void expect_twin(torch::ScalarType dtype) {
+void expect_twin(torch::ScalarType dtype, double scale = 1) {
   Problem problem(dtype);
   Problem twin(dtype);
   twin.model->to(torch::kDouble);
   twin.x = twin.x.to(torch::kDouble);
-  LAWN<typename Row::Opt> lawn(Row::make(problem.groups()), problem.weights(), Row::lawn());
+  LAWN<typename Row::Opt> lawn(Row::make(problem.groups()), problem.weights(),
+                               Row::lawn().radius_scale(scale));
 
   lawn::testing::Groups groups;
   const std::vector<torch::Tensor> weights = twin.weights().parameters();
@@ -92,7 +94,7 @@ void expect_twin(torch::ScalarType dtype) {
   // default.
   if (undecayed) base.param_groups()[0].set_options(std::move(undecayed));
   std::vector<double> radius;
-  for (const auto& w : weights) radius.push_back(w.norm().template item<double>());
+  for (const auto& w : weights) radius.push_back(scale * w.norm().template item<double>());
 
   for (int64_t t = 0; t < Row::kTwinSteps; ++t) {
     lawn.step([&] { return problem.backward(t); });
@@ -115,8 +117,8 @@ void expect_twin(torch::ScalarType dtype) {
     for (size_t i = 0; i < actual.size(); ++i) {
       const double error =
           (actual[i].to(torch::kDouble) - expected[i]).abs().max().template item<double>();
-      const double scale = expected[i].abs().max().template item<double>();
-      ASSERT_LE(error, lawn::testing::tolerance(dtype).trajectory * scale)
+      const double largest = expected[i].abs().max().template item<double>();
+      ASSERT_LE(error, lawn::testing::tolerance(dtype).trajectory * largest)
           << c10::toString(dtype) << ", step " << t << ", parameter " << i;
     }
   }
@@ -125,6 +127,11 @@ void expect_twin(torch::ScalarType dtype) {
 TYPED_TEST(Conformance, ConstrainedPhaseEqualsAPlainFloat64Twin) {
   expect_twin<TypeParam>(torch::kDouble);
   expect_twin<TypeParam>(torch::kFloat);
+}
+
+TYPED_TEST(Conformance, ScaledRadiiEqualAPlainFloat64Twin) {
+  expect_twin<TypeParam>(torch::kDouble, 0.5);
+  expect_twin<TypeParam>(torch::kFloat, 0.5);
 }
 
 TYPED_TEST(Conformance, KeepsEachNormAtItsRadiusAcrossTheSwitch) {
@@ -239,6 +246,25 @@ TYPED_TEST(ConformanceOfGroups, GroupAddedLaterIsSteppedFreely) {
   torch::save(lawn, file);
   torch::load(lawn, file);
   EXPECT_EQ(lawn.param_groups().size(), 2U);
+}
+
+TYPED_TEST(Conformance, StepsAfterAResetAreTheFirstOfANewOptimizerBitForBit) {
+  Problem problem;
+  auto base = TypeParam::make(problem.groups());
+  this->train(base, problem, 0, 5);
+  lawn::reset_state(base);
+  Problem other;
+  {
+    const torch::NoGradGuard no_grad;
+    const auto values = problem.values();
+    for (size_t i = 0; i < values.size(); ++i) other.model->parameters()[i].copy_(values[i]);
+  }
+  auto fresh = TypeParam::make(other.groups());
+  for (int64_t t = 5; t < 8; ++t) {
+    this->train(base, problem, t, t + 1);
+    this->train(fresh, other, t, t + 1);
+    expect_equal(problem.values(), other.values(), "step " + std::to_string(t));
+  }
 }
 
 TYPED_TEST(Conformance, UsersOptionsAreNeverChanged) {

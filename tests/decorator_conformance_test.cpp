@@ -228,6 +228,26 @@ TYPED_TEST_P(DecoratorConformance, FollowsWeightsThatAreConvertedBetweenSteps) {
   }
 }
 
+TYPED_TEST_P(DecoratorConformance, KeepsItsOwnStateWhenThatOfItsOptimizerIsReset) {
+  Weights one;
+  Weights other;
+  auto optimizer = TypeParam::make(one.groups(), one.held());
+  auto twin = TypeParam::make(other.groups(), other.held());
+  this->train(optimizer, one, this->give_copies);
+  this->train(twin, other, this->give_copies);
+  lawn::reset_state(optimizer);
+  twin.state().clear();  // all that these optimizers keep, made anew in the next step
+  this->train(optimizer, one, this->give_copies);
+  this->train(twin, other, this->give_copies);
+  expect_equal(one.values(), other.values(), "after the reset");
+
+  lawn::testing::expect_refusal(
+      [&] {
+        lawn::reset_state(optimizer, {torch::ones({4, 4})});
+      },
+      "in place 0 of the list that it does not hold");
+}
+
 REGISTER_TYPED_TEST_SUITE_P(DecoratorConformance, TrainsASharedGradientAsIfEachWeightHadItsOwn,
                             TrainsTwoViewsOfOneGradientAsIfEachWeightHadItsOwn,
                             LeavesTheGradientOfAFreeWeightThatSharesItAsItWas,
@@ -236,7 +256,8 @@ REGISTER_TYPED_TEST_SUITE_P(DecoratorConformance, TrainsASharedGradientAsIfEachW
                             RefusesAWeightThatComesASecondTimeLaterOn,
                             RefusesAWeightThatWasTakenOutOfTheGroups,
                             RefusesAWeightWhoseShapeHasChanged,
-                            FollowsWeightsThatAreConvertedBetweenSteps);
+                            FollowsWeightsThatAreConvertedBetweenSteps,
+                            KeepsItsOwnStateWhenThatOfItsOptimizerIsReset);
 
 /// Instances of a typed test have numbers for names.
 struct Numbers {

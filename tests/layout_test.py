@@ -25,7 +25,7 @@ FLOORS = [
     ["clip_grad_norm.h", "folded", "grad_scaler"],
     ["optim"],
     ["decorator", "report.h", "options.h"],
-    ["optimizer"],
+    ["optimizer", "reset_state.h"],
     ["companions"],
     ["kernels.cu", "lawn.h"],
 ]

@@ -14,6 +14,7 @@
 #include <lawn/optimizer.h>
 #include <lawn/options.h>
 #include <lawn/report.h>
+#include <lawn/reset_state.h>
 #include <lawn/schedule/lawn_schedule.h>
 #include <lawn/schedule/warmup_decay.h>
 #include <lawn/subnetwork/graph_walk.h>

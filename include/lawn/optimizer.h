@@ -20,7 +20,7 @@ namespace lawn {
 /// Logit Attenuating Weight Normalization around any optimizer.
 ///
 ///   free phase, t < T_free:        O.step()                       bit for bit what O alone does
-///   at t = T_free:                 R_l = ||w_l||
+///   at t = T_free:                 R_l = radius_scale ||w_l||     as `LAWNOptions` says
 ///   constrained phase, t >= T_free:
 ///     g_l <- g_l - (<g_l, w_l> / <w_l, w_l>) w_l                  onto the tangent space
 ///     O.step()
@@ -77,7 +77,7 @@ class LAWN : public Decorator<Opt, detail::optimizer::LAWNRule> {
   ///
   /// The radius of a layer is 0 in the free phase, and the folded step of such a sphere is the base
   /// optimizer's: to rounding, and no longer bit for bit. At the switch a norm that is not finite,
-  /// as well as 0, leaves its sphere free for good.
+  /// as well as 0, or that times `radius_scale` cannot be a radius, leaves its sphere free for good.
   ///
   /// Writes the learning rates, the count of steps and the radii, which tell the phase, on the
   /// current stream of each device; the stream of the capture has to wait for it.
@@ -97,7 +97,9 @@ class LAWN : public Decorator<Opt, detail::optimizer::LAWNRule> {
     this->rule_.make_capturable();
   }
 
-  /// Switches to the constrained phase now, without regard to `free_steps`. No effect in it.
+  /// Switches to the constrained phase now, without regard to `free_steps`. No effect in it. Call it
+  /// before the forward pass where the weights jump: with a `radius_scale` other than 1, or radii that
+  /// are not captured.
   /// @throws c10::Error  that names a layer whose norm cannot be a radius; nothing is changed then
   /// @note   waits for the device with `ZeroNorm::kError`, and after `make_capturable`
   void constrain() { this->rule_.constrain(*this); }

@@ -61,11 +61,16 @@ struct LAWNOptions {
   TORCH_ARG(ZeroNorm, zero_norm) = ZeroNorm::kError;
   /// What happens to the state of the base optimizer at the switch.
   TORCH_ARG(StateAtSwitch, state_at_switch) = StateAtSwitch::kKeep;
-  /// With `kInitial` and `kGiven` the weights jump to their radii at the switch.
+  /// Where radii come from. With `kInitial` and `kGiven` the weights jump to them at the switch.
   TORCH_ARG(Radius, radius) = Radius::kCaptured;
   /// With `Radius::kGiven`: one per constrained tensor, in the selection's order, finite and > 0.
   /// With `Granularity::kOutputUnit` every unit of the tensor gets it.
   TORCH_ARG(std::vector<double>, radii);
+  /// Captured and initial radii are this times the norms: > 0 and finite; 1 with `kGiven`.
+  /// A step that switches with `kCaptured` begins from the weights for which its gradients were
+  /// computed, and ends on the scaled spheres. `LAWN::constrain()` brings the weights onto them at
+  /// once. Radii that a checkpoint holds stand, whatever the scale of the optimizer that loads it.
+  TORCH_ARG(double, radius_scale) = 1;
   /// Whether each step measures the angle by which it turned each weight, for `LAWN::report()`.
   /// Costs a copy of the constrained weights.
   TORCH_ARG(bool, angular_steps) = false;
@@ -97,6 +102,11 @@ struct LAWNOptions {
       TORCH_CHECK(std::isfinite(value) && value > 0,
                   "lawn::LAWN: radii must be finite and > 0, got ", value);
     }
+    TORCH_CHECK(std::isfinite(radius_scale()) && radius_scale() > 0,
+                "lawn::LAWN: radius_scale must be finite and > 0, got ", radius_scale());
+    TORCH_CHECK(radius_scale() == 1 || radius() != Radius::kGiven,
+                "lawn::LAWN: radius_scale must be 1 with Radius::kGiven, got ", radius_scale(),
+                "; multiply the radii by it");
   }
 
   /// Refuses options whose switch cannot be captured. Nothing is changed.
@@ -130,7 +140,7 @@ struct LAWNOptions {
                     biases(), "\nzero_norm ",
                     zero_norm() == ZeroNorm::kError ? "error" : "leave free", "\nstate_at_switch ",
                     to_text(state_at_switch()), "\nradius ", to_text(radius()), ' ',
-                    c10::ArrayRef<double>(radii()), '\n');
+                    c10::ArrayRef<double>(radii()), "\nradius_scale ", radius_scale(), '\n');
   }
 
  private:

@@ -36,6 +36,7 @@ using lawn::testing::expect_refusal;
 constexpr int64_t kFreeSteps = 100;
 constexpr int64_t kWarmups = 3;
 constexpr int64_t kSteps = 200;
+constexpr int64_t kResetAt = 150;
 
 class CapturedStep : public lawn::testing::Gpu {
  protected:
@@ -109,6 +110,10 @@ class CapturedStep : public lawn::testing::Gpu {
     optimizer.step();
     graph.capture_end();
     for (; step < kSteps; ++step) {
+      if (step == kResetAt) {
+        lawn::reset_state(eager);
+        lawn::reset_state(optimizer);
+      }
       step_eagerly();
       set_rate(optimizer, step);
       optimizer.upload_learning_rates();
@@ -159,6 +164,13 @@ TEST_F(CapturedStep, ReplaysLAWNAroundFusedAdamWPerOutputUnit) {
   });
 }
 
+TEST_F(CapturedStep, ReplaysTheSwitchToScaledRadii) {
+  expect_replays_as_eager([](torch::nn::Sequential& model) {
+    return LAWN(lawn::FusedAdam(model->parameters()), lawn::select_all_weights(*model),
+                options().radius_scale(0.5));
+  });
+}
+
 TEST_F(CapturedStep, ReplaysLAWNAroundFusedSGDAcrossTheSwitch) {
   expect_replays_as_eager([](torch::nn::Sequential& model) {
     return LAWN(lawn::FusedSGD(model->parameters(), torch::optim::SGDOptions(0.1).momentum(0.9)),
@@ -186,6 +198,8 @@ TEST_F(CapturedStep, IsTheStepOfTheHostsNumbers) {
                                                     lawn, dtype, 0, device());
     expect_same_through_the_switch<lawn::FusedAdamW>(torch::optim::AdamWOptions(), lawn, dtype, 2,
                                                      device());
+    expect_same_through_the_switch<lawn::FusedAdam>(
+        torch::optim::AdamOptions(), LAWNOptions(lawn).radius_scale(0.5), dtype, 0, device());
     expect_same_through_the_switch<lawn::FusedSGD>(torch::optim::SGDOptions(0.1).momentum(0.9),
                                                    lawn, dtype, 2, device());
   }

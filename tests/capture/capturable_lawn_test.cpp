@@ -75,6 +75,72 @@ TEST(CapturableLAWN, GoesThroughTheSwitchAfterStepsOnTheHost) {
   expect_same_through_the_switch<lawn::FusedAdam>(options, lawn_options(0));
 }
 
+TEST(CapturableLAWN, GoesThroughTheSwitchToScaledRadii) {
+  using lawn::Granularity;
+  for (const double scale : {0.5, 3.0}) {
+    for (const auto granularity : {Granularity::kLayer, Granularity::kOutputUnit}) {
+      SCOPED_TRACE(scale);
+      const auto lawn = lawn_options(3).radius_scale(scale).granularity(granularity);
+      expect_same_through_the_switch<lawn::FusedAdam>(
+          torch::optim::AdamOptions(0.01).weight_decay(0.1), lawn);
+      expect_same_through_the_switch<lawn::FusedAdamW>(
+          torch::optim::AdamWOptions(0.01).weight_decay(0.1), lawn);
+      expect_same_through_the_switch<lawn::FusedSGD>(
+          torch::optim::SGDOptions(0.1).momentum(0.9).weight_decay(0.01), lawn);
+      expect_same_through_the_switch<lawn::FusedAdagrad>(
+          torch::optim::AdagradOptions(0.1).weight_decay(0.1), lawn);
+    }
+  }
+  expect_same_through_the_switch<lawn::FusedAdam>(torch::optim::AdamOptions(0.01),
+                                                  lawn_options(3).radius_scale(0.5), torch::kHalf);
+}
+
+TEST(CapturableLAWN, LeavesFreeWhatCannotBeAScaledRadius) {
+  const auto a = make_weights(torch::kHalf);
+  LAWN<lawn::FusedAdam> optimizer(lawn::FusedAdam(a, 0.01), selection(a),
+                                  lawn_options(1).radius_scale(1e6));
+  optimizer.make_capturable();
+  for (int64_t step = 0; step < 3; ++step) {
+    lawn::testing::set_gradients(a, step);
+    optimizer.step();
+  }
+  EXPECT_EQ(optimizer.report().layers[0].note, "left free");
+  EXPECT_LT(a[0].norm().item<double>(), 20);
+}
+
+TEST(CapturableLAWN, KeepsItsScaleAfterLoading) {
+  const auto a = make_weights(torch::kFloat);
+  const auto make = [&] {
+    LAWN<lawn::FusedAdam> made(lawn::FusedAdam(a, 0.01), selection(a),
+                               lawn_options(2).radius_scale(0.5));
+    made.make_capturable();
+    return made;
+  };
+  auto first = make();
+  lawn::testing::set_gradients(a, 0);
+  first.step();
+  std::stringstream file;
+  torch::save(first, file);
+  auto second = make();
+  torch::load(second, file);
+  lawn::testing::set_gradients(a, 1);
+  second.step();
+  const double norm = a[0].norm().item<double>();
+  lawn::testing::set_gradients(a, 2);
+  second.step();
+  EXPECT_NEAR(*second.report().layers[0].radius / norm, 0.5, tolerance(torch::kFloat).step);
+}
+
+TEST(CapturableLAWN, BringsWeightsToScaledRadiiWhenSwitchedByHand) {
+  const auto a = make_weights(torch::kFloat);
+  LAWN<lawn::FusedAdam> optimizer(lawn::FusedAdam(a, 0.01), selection(a),
+                                  LAWNOptions().free_steps(LAWNOptions::kNever).radius_scale(0.5));
+  optimizer.make_capturable();
+  const double norm = a[0].norm().item<double>();
+  optimizer.constrain();
+  EXPECT_NEAR(a[0].norm().item<double>() / norm, 0.5, tolerance(torch::kFloat).step);
+}
+
 TEST(CapturableLAWN, GoesThroughTheSwitchInEveryDtype) {
   for (const auto dtype : {torch::kDouble, torch::kBFloat16, torch::kHalf}) {
     SCOPED_TRACE(c10::toString(dtype));
@@ -243,6 +309,32 @@ TEST(CapturableLAWN, DoesNotSwitchAgainAfterASwitchByHand) {
   }
   EXPECT_EQ(*optimizer.report().layers[0].radius, radius);
   EXPECT_NEAR(a[0].norm().item<double>(), radius, radius * tolerance(torch::kFloat).step);
+}
+
+TEST(CapturableLAWN, KeepsPhaseStepsAndRadiiWhenTheStateIsReset) {
+  const auto a = make_weights(torch::kFloat);
+  const auto b = make_weights(torch::kFloat);
+  LAWN<lawn::FusedAdam> device(lawn::FusedAdam(a, 0.01), selection(a), lawn_options(2));
+  LAWN<lawn::FusedAdam> host(lawn::FusedAdam(b, 0.01), selection(b), lawn_options(2));
+  device.make_capturable();
+  for (int64_t step = 0; step < 8; ++step) {
+    if (step == 1 || step == 5) {  // in both phases
+      const auto before = device.report();
+      lawn::reset_state(device);
+      lawn::reset_state(host);
+      const auto after = device.report();
+      EXPECT_EQ(after.phase, before.phase);
+      EXPECT_EQ(after.steps, step);
+      EXPECT_EQ(after.layers[0].radius, before.layers[0].radius);
+    }
+    lawn::testing::set_gradients(a, step);
+    lawn::testing::set_gradients(b, step);
+    device.step();
+    host.step();
+    for (std::size_t i = 0; i < a.size(); ++i) {
+      ASSERT_LE(difference(a[i], b[i]), tolerance(torch::kFloat).step * 10) << step << ", " << i;
+    }
+  }
 }
 
 TEST(CapturableLAWN, IsMadeOfACapturableOptimizer) {

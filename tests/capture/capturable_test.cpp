@@ -19,6 +19,7 @@
 #include <lawn/lawn.h>
 
 #include "tests/capture/capturable.h"
+#include "tests/capture/device_reads.h"
 #include "tests/optim/fused_pairs.h"
 #include "tests/support/refusal.h"
 #include "tests/support/tolerance.h"
@@ -171,6 +172,150 @@ TYPED_TEST(Capturable, StartsAnewOnWhatLosesItsState) {
     host.step();
     expect_equal(a, b, "step " + std::to_string(step));
   }
+}
+
+/// The addresses of all that the optimizer keeps.
+std::vector<const void*> addresses(torch::optim::Optimizer& optimizer, const Tensors& parameters) {
+  std::vector<const void*> all;
+  for (const auto& parameter : parameters) {
+    const auto found = optimizer.state().find(parameter.unsafeGetTensorImpl());
+    if (found == optimizer.state().end()) continue;
+    auto moments = lawn::detail::decorator::first_moments(*found->second).value();
+    if (auto* adagrad = dynamic_cast<torch::optim::AdagradParamState*>(found->second.get())) {
+      moments.push_back(adagrad->sum());
+    }
+    if (auto* adam = dynamic_cast<torch::optim::AdamParamState*>(found->second.get())) {
+      moments.push_back(adam->exp_avg_sq());
+    }
+    for (const auto& moment : moments) all.push_back(moment.data_ptr());
+  }
+  return all;
+}
+
+TYPED_TEST(Capturable, StepsInACaptureAfterAResetAsANewOptimizerDoes) {
+  for (const auto& options : TypeParam::options()) {
+    if constexpr (std::is_same_v<TypeParam, lawn::testing::SGDPair>) {
+      if (options.dampening() != 0) continue;  // refused, below
+    }
+    auto twins = TestFixture::twins(options);
+    const Tensors& a = twins.a;
+    const Tensors& b = twins.b;
+    auto& device = twins.device;
+    for (int64_t step = 0; step < 4; ++step) {
+      lawn::testing::set_pulling_gradients(a, step);
+      device.step();
+    }
+    const auto before = addresses(device, a);
+    EXPECT_EQ(lawn::testing::device_reads([&] { lawn::reset_state(device); }), 0);
+    {
+      const torch::NoGradGuard no_grad;
+      for (std::size_t i = 0; i < a.size(); ++i) b[i].copy_(a[i]);
+    }
+    const PretendedCapture capture;  // in which no state is made and no count
+    for (int64_t step = 4; step < 8; ++step) {
+      lawn::testing::set_pulling_gradients(a, step);
+      lawn::testing::set_pulling_gradients(b, step);
+      device.step();
+      twins.host.step();
+      expect_equal(a, b, "step " + std::to_string(step));
+    }
+    EXPECT_EQ(addresses(device, a), before);
+  }
+}
+
+TYPED_TEST(Capturable, ForgetsAGroupOrWhatCountsForItselfAlone) {
+  auto twins = TestFixture::twins(TypeParam::options()[1]);
+  const Tensors& a = twins.a;
+  const Tensors& b = twins.b;
+  auto& device = twins.device;
+  auto& host = twins.host;
+  const auto both = [&](int64_t from, int64_t to) {
+    for (int64_t step = from; step < to; ++step) {
+      set_some_gradients(a, step);
+      set_some_gradients(b, step);
+      device.step();
+      host.step();
+      expect_equal(a, b, "step " + std::to_string(step));
+    }
+  };
+  both(0, 4);
+  lawn::reset_state(device, {a[3], a[4]});  // the second group
+  lawn::reset_state(host, {b[3], b[4]});
+  both(4, 6);
+  lawn::reset_state(device, {a[0]});  // without a gradient in the first steps
+  lawn::reset_state(host, {b[0]});
+  both(6, 9);
+}
+
+TYPED_TEST(Capturable, ForgetsWhatTheHostHasCountedBeforeTheFirstStepOnTheDevice) {
+  const auto options = TypeParam::options()[1];
+  torch::manual_seed(3);
+  const auto a = lawn::testing::parameters(torch::kFloat);
+  const auto b = copies(a);
+  auto device = TestFixture::in_two_groups(a, options);
+  auto host = TestFixture::in_two_groups(b, options);
+  for (int64_t step = 0; step < 6; ++step) {
+    if (step == 3) {
+      device.make_capturable();
+      lawn::reset_state(device, {a[0]});
+      lawn::reset_state(host, {b[0]});
+    }
+    lawn::testing::set_pulling_gradients(a, step);
+    lawn::testing::set_pulling_gradients(b, step);
+    device.step();
+    host.step();
+    expect_equal(a, b, "step " + std::to_string(step));
+  }
+}
+
+TYPED_TEST(Capturable, RefusesToForgetWhatACapturedStepCannot) {
+  auto twins = TestFixture::twins(TypeParam::options().back());
+  const Tensors& a = twins.a;
+  const Tensors& b = twins.b;
+  auto& device = twins.device;
+  auto& host = twins.host;
+  for (int64_t step = 0; step < 3; ++step) {
+    lawn::testing::set_pulling_gradients(a, step);
+    lawn::testing::set_pulling_gradients(b, step);
+    device.step();
+    host.step();
+  }
+  {
+    const PretendedCapture capture;
+    expect_refusal([&] { lawn::reset_state(device); },
+                   "call reset_state() between replays, not within a capture");
+  }
+  if constexpr (!std::is_same_v<TypeParam, lawn::testing::SGDPair>) {  // which counts nothing
+    expect_refusal(
+        [&] {
+          lawn::reset_state(device, {a[3], a[0], a[2]});
+        },
+        "expected all parameters of group 0 that share a step count, got some without "
+        "parameter 1");
+  }
+  expect_refusal(
+      [&] {
+        lawn::reset_state(device, {a[3], b[4]});
+      },
+      "in place 1 of the list that it does not hold");
+  lawn::testing::set_pulling_gradients(a, 3);
+  lawn::testing::set_pulling_gradients(b, 3);
+  device.step();
+  host.step();
+  expect_equal(a, b, "nothing was changed");
+}
+
+TEST(CapturableReset, RefusesADampeningThatSparesTheFirstStep) {
+  const auto a = lawn::testing::parameters(torch::kFloat);
+  const auto options = torch::optim::SGDOptions(0.1).momentum(0.9).dampening(0.5);
+  lawn::FusedSGD optimizer(a, options);
+  lawn::testing::set_pulling_gradients(a, 0);
+  optimizer.step();
+  lawn::reset_state(optimizer);
+  optimizer.step();
+  optimizer.make_capturable();
+  expect_refusal([&] { lawn::reset_state(optimizer); },
+                 "expected no dampening, got some in group 0");
 }
 
 TYPED_TEST(Capturable, StepsGroupsThatAreAddedLater) {

@@ -17,6 +17,8 @@
 #include <variant>
 #include <vector>
 
+#include <lawn/sphere/usable_radii.h>
+
 #include "tests/support/cuda_emulation/folded.cuh"
 
 namespace {
@@ -31,8 +33,9 @@ struct Memory {
   double lr = 0.25;
   float step_count = 3;
   std::array<int64_t, 2> clock = {5, 7};
+  double radius_scale = 1;
 
-  OnDevice at() const { return {&lr, &step_count, clock.data()}; }
+  OnDevice at() const { return {&lr, &step_count, clock.data(), radius_scale}; }
 };
 
 using DeviceStep = std::variant<DeviceAdam, DeviceSGD>;
@@ -112,8 +115,11 @@ class CapturableKernels : public FoldedKernels {
     for (const Stepped& stepped : layers) {
       twins.push_back(twin_of(stepped));
       if (memory.clock[0] != memory.clock[1] || !stepped.layer.gradient.defined()) continue;
-      const auto norm = lawn::sphere::aten::norm(twins.back().layer);
-      twins.back().layer.radius.copy_(torch::where(torch::isfinite(norm), norm, 0.0));
+      const auto& layer = stepped.layer;
+      const auto norms = lawn::sphere::aten::norm(twins.back().layer);
+      twins.back().layer.radius.copy_(lawn::sphere::usable_radii(
+          norms.to(layer.radius.scalar_type()), memory.radius_scale, layer.weight.scalar_type(),
+          static_cast<double>(layer.weight.numel() / layer.radius.numel())));
     }
     const int launches = run_on_device(layers, step, memory, limits);
     for (std::size_t i = 0; i < layers.size(); ++i) {
@@ -206,6 +212,59 @@ TEST_P(CapturableStep, LeavesFreeAtTheSwitchWhatHasNoUsableNorm) {
     EXPECT_EQ(layers[1].layer.radius.item<double>(), 0);
     EXPECT_GT(layers[2].layer.radius.item<double>(), 0);
     EXPECT_EQ(layers[3].layer.radius.item<double>(), 0) << "a layer without a gradient is not read";
+  }
+}
+
+TEST_P(CapturableStep, TakesScaledRadiiAtTheSwitch) {
+  for (const double scale : {0.5, 3.0}) {
+    const auto layers = make_all(step(), type(), 0.25);
+    free_all(layers);
+    std::vector<torch::Tensor> norms;
+    for (const auto& stepped : layers) norms.push_back(lawn::sphere::aten::norm(stepped.layer));
+    Memory memory;
+    memory.clock = {7, 7};
+    memory.radius_scale = scale;
+    EXPECT_EQ(step_on_device_and_compare(layers, step(), memory), 4);
+    for (std::size_t i = 0; i < layers.size(); ++i) {
+      const auto& layer = layers[i].layer;
+      EXPECT_TRUE(torch::allclose(layer.radius, scale * norms[i], 1e-5)) << i;
+      EXPECT_TRUE(torch::allclose(lawn::sphere::aten::norm(layer), scale * norms[i],
+                                  tolerance(type()).norm))
+          << i << ": the step ends on the scaled sphere";
+    }
+    memory.clock = {8, 7};
+    memory.radius_scale = 1e9;  // of no effect after the switch
+    if (!std::holds_alternative<DeviceSGD>(step()) || !std::get<DeviceSGD>(step()).first) {
+      step_on_device_and_compare(layers, step(), memory);
+    }
+  }
+}
+
+TEST_P(CapturableStep, LeavesFreeAtTheSwitchWhatCannotBeAScaledRadius) {
+  const auto expect_free = [&](double weights, double scale) {
+    const auto layers = make_all(step(), type(), 0.25);
+    free_all(layers);
+    for (const auto& stepped : layers) stepped.layer.weight.mul_(weights);
+    Memory memory;
+    memory.clock = {7, 7};
+    memory.radius_scale = scale;
+    step_on_device_and_compare(layers, step(), memory);
+    for (std::size_t i = 0; i < layers.size(); ++i) {
+      EXPECT_EQ(layers[i].layer.radius.abs().max().item<double>(), 0) << i << ", " << scale;
+    }
+  };
+  switch (type()) {
+    case torch::kDouble:
+      expect_free(1, 1.7e308);
+      expect_free(1e-3, 1e-323);
+      break;
+    case torch::kHalf:
+      expect_free(1, 1e6);
+      expect_free(1e-3, 1e-9);
+      break;
+    default:
+      expect_free(1, 1e39);
+      expect_free(1e-3, 1e-46);
   }
 }
 

@@ -87,6 +87,7 @@ struct Case {
   bool biases = false;
   StateAtSwitch state = StateAtSwitch::kKeep;
   Radius radius = Radius::kCaptured;
+  double radius_scale = 1;
 };
 
 class Sharded : public lawn::testing::Ranks {
@@ -127,7 +128,8 @@ class Sharded : public lawn::testing::Ranks {
                     .free_steps(20)
                     .granularity(c.granularity)
                     .biases(c.biases)
-                    .state_at_switch(c.state);
+                    .state_at_switch(c.state)
+                    .radius_scale(c.radius_scale);
     lawn.radius(c.radius);
     if (c.radius == Radius::kGiven) {
       lawn.radii(std::vector<double>(c.biases ? 5 : 4, 2.5));
@@ -264,6 +266,17 @@ TEST_F(Sharded, StepsAsTheWholeInDouble) {
   expect_like_whole({"units", torch::kDouble, 1e-12, Granularity::kOutputUnit}, adam());
   expect_like_whole({"units and biases", torch::kDouble, 1e-12, Granularity::kOutputUnit, true},
                     sgd());
+}
+
+TEST_F(Sharded, ScalesRadiiAsTheWhole) {
+  for (const auto granularity : {Granularity::kLayer, Granularity::kOutputUnit}) {
+    expect_like_whole({"scaled", torch::kDouble, 1e-12, granularity, false, StateAtSwitch::kKeep,
+                       Radius::kCaptured, 0.5},
+                      adam());
+  }
+  expect_like_whole({"scaled initial", torch::kDouble, 1e-12, Granularity::kLayer, false,
+                     StateAtSwitch::kKeep, Radius::kInitial, 0.5},
+                    adam());
 }
 
 TEST_F(Sharded, StepsAsTheWholeInFloat) {

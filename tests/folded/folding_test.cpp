@@ -76,6 +76,24 @@ TEST(Folding, EqualsLAWNPerOutputUnitWithFreeUnits) {
       torch::optim::SGDOptions(0.1).momentum(0.9).weight_decay(0.1), torch::kFloat, options);
 }
 
+TEST(Folding, EqualsLAWNWithScaledRadii) {
+  for (const double scale : {0.5, 3.0}) {
+    for (const auto radius : {lawn::Radius::kCaptured, lawn::Radius::kInitial}) {
+      SCOPED_TRACE(scale);
+      const auto options = LAWNOptions().radius_scale(scale).radius(radius);
+      expect_folded_equals_apart<lawn::FusedSGD>(
+          torch::optim::SGDOptions(0.1).momentum(0.9).weight_decay(0.01), torch::kFloat, options);
+      expect_folded_equals_apart<lawn::FusedAdam>(torch::optim::AdamOptions(0.01).weight_decay(0.1),
+                                                  torch::kFloat, options);
+      expect_folded_equals_apart<lawn::FusedAdamW>(
+          torch::optim::AdamWOptions(0.01).weight_decay(0.1), torch::kFloat, options);
+    }
+  }
+  expect_folded_equals_apart<lawn::FusedAdam>(
+      torch::optim::AdamOptions(0.01), torch::kHalf,
+      LAWNOptions().radius_scale(0.5).granularity(lawn::Granularity::kOutputUnit));
+}
+
 TEST(Folding, LeavesAmsgradToLAWNAround) {
   const auto weights = make_weights(torch::kFloat);
   const auto apart_weights = make_weights(torch::kFloat);

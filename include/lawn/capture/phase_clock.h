@@ -11,7 +11,6 @@
 #include <ATen/core/Tensor.h>
 #include <ATen/core/grad_mode.h>
 #include <ATen/ops/full.h>
-#include <ATen/ops/isfinite.h>
 #include <ATen/ops/where.h>
 #include <c10/core/Device.h>
 #include <c10/core/TensorOptions.h>
@@ -20,6 +19,7 @@
 
 #include <lawn/sphere/functions.h>
 #include <lawn/sphere/layer.h>
+#include <lawn/sphere/usable_radii.h>
 
 namespace lawn::detail::capture {
 
@@ -69,7 +69,10 @@ class PhaseClock {
   /// Moves the numbers of the host to the devices of `layers`.
   /// @param free_steps  the switch falls into the step with this number, or the next one if that
   ///                    lies behind
-  void move_to_devices(c10::ArrayRef<sphere::Layer> layers, int64_t free_steps) {
+  /// @param radius_scale  the radii are this times the norms
+  void move_to_devices(c10::ArrayRef<sphere::Layer> layers, int64_t free_steps,
+                       double radius_scale) {
+    radius_scale_ = radius_scale;
     const int64_t switch_at = switched_ ? kSwitched : std::max(free_steps, steps_);
     clocks_.clear();
     for (const auto& layer : layers) {
@@ -83,8 +86,11 @@ class PhaseClock {
     return on_devices() ? on(device).const_data_ptr<int64_t>() : nullptr;
   }
 
-  /// Takes the radii of `layers` if the numbers are the devices' and this is the step for it: norms,
-  /// 0 where they are not finite. On a GPU that is a pass over the weights in each step, which
+  /// What the radii that a step takes are times the norms.
+  double radius_scale() const { return radius_scale_; }
+
+  /// Takes the radii of `layers` if the numbers are the devices' and this is the step for it, as
+  /// `sphere::usable_radii` has them. On a GPU that is a pass over the weights in each step, which
   /// kernels that read the clock do without.
   void take_radii(c10::ArrayRef<sphere::Layer> layers) const {
     if (!on_devices()) return;
@@ -96,7 +102,11 @@ class PhaseClock {
     const auto norms = sphere::norms(due);
     for (std::size_t i = 0; i < due.size(); ++i) {
       const auto& radius = due[i].radius;
-      const auto usable = at::where(at::isfinite(norms[i]), norms[i], 0.0);
+      const at::Tensor& weight = due[i].weight;
+      const auto numel = static_cast<double>(weight.numel()) /
+                         static_cast<double>(std::max<int64_t>(radius.numel(), 1));
+      const auto usable =
+          sphere::usable_radii(norms[i], radius_scale_, weight.scalar_type(), numel);
       const auto& clock = on(due[i].weight.device());
       radius.copy_(at::where(clock.select(0, 0) == clock.select(0, 1), usable, radius));
     }
@@ -142,6 +152,7 @@ class PhaseClock {
 
   int64_t steps_ = 0;  // of the host
   bool switched_ = false;
+  double radius_scale_ = 1;                                // of the clocks on the devices
   std::vector<std::pair<at::Device, at::Tensor>> clocks_;  // one for each device
 };
 

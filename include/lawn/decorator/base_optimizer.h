@@ -10,6 +10,7 @@
 #include <ATen/core/Tensor.h>
 #include <ATen/ops/full_like.h>
 #include <c10/core/TensorImpl.h>
+#include <c10/util/ArrayRef.h>
 #include <torch/optim/adagrad.h>
 #include <torch/optim/adam.h>
 #include <torch/optim/adamw.h>
@@ -99,7 +100,7 @@ using ForgottenState = std::vector<std::shared_ptr<torch::optim::OptimizerParamS
 /// begins anew, with no history, at the next one that it takes.
 /// @return what was taken away; to be kept until a step that is under way is over
 inline ForgottenState reset_state(torch::optim::Optimizer& optimizer,
-                                  const std::vector<at::Tensor>& parameters) {
+                                  c10::ArrayRef<at::Tensor> parameters) {
   namespace optim = torch::optim;
   ForgottenState forgotten;
   std::unordered_set<const c10::TensorImpl*> chosen;

@@ -182,7 +182,10 @@ class FoldedGroup {
     folded::OnDevice at;
     at.lr = rate.wide.const_data_ptr<double>();
     if (entry.count.defined()) at.step_count = entry.count.template const_data_ptr<float>();
-    if (clock_ != nullptr) at.clock = clock_->data_on(device);
+    if (clock_ != nullptr) {
+      at.clock = clock_->data_on(device);
+      at.radius_scale = clock_->radius_scale();
+    }
     return at;
   }
 

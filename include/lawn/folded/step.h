@@ -55,9 +55,12 @@ struct OnDevice {
   /// Adam's t, this step counted; null for SGD.
   const float* step_count = nullptr;
   /// {steps that LAWN did before this one, how many there are before the switch}. Where both are
-  /// equal, the step takes R = ||w|| before it does anything else, or 0 where that is not finite:
-  /// a layer's radii must be there then. Null: no step does.
+  /// equal, the step takes R = radius_scale ||w|| before it does anything else, or 0 where that
+  /// cannot be a radius (`sphere::usable_radii`): a layer's radii must be there then. Null: no step
+  /// does.
   const std::int64_t* clock = nullptr;
+  /// The same in every replay: a number of the host.
+  double radius_scale = 1;
 };
 
 /// Bytes in front of a workspace for the numbers that follow from them. What comes after stays

@@ -42,6 +42,13 @@ struct FusedAdagradPolicy {
     return state;
   }
 
+  static bool begins_in_place(const Options& /*options*/) { return true; }
+
+  static void begin_in_place(State& state, const Options& options) {
+    state.step(0);
+    if (state.sum().defined()) state.sum().fill_(options.initial_accumulator_value());
+  }
+
   static void count_step(State& state) { state.step(state.step() + 1); }
 
   template <class Rate>

@@ -61,6 +61,15 @@ struct AdamFamilyPolicy {
     return state;
   }
 
+  static bool begins_in_place(const Options& /*options*/) { return true; }
+
+  static void begin_in_place(State& state, const Options& /*options*/) {
+    state.step(0);
+    for (const at::Tensor& moment : {state.exp_avg(), state.exp_avg_sq(), state.max_exp_avg_sq()}) {
+      if (moment.defined()) moment.zero_();
+    }
+  }
+
   static void count_step(State& state) { state.step(state.step() + 1); }
 
   template <class Rate>

@@ -36,6 +36,27 @@ inline double rounded_to(at::ScalarType dtype, double value) {
   }
 }
 
+/// A radius as a sphere of `weight` would have it.
+struct KeptRadius {
+  double radius;   ///< in the type in which radii are kept
+  double element;  ///< of the sphere, in the type of the weight, if all are of one size
+
+  KeptRadius(const at::Tensor& weight, double value, double sphere_numel)
+      : radius(rounded_to(sphere::accumulation_dtype(weight), value)),
+        element(rounded_to(weight.scalar_type(), value / std::sqrt(std::max(sphere_numel, 1.0)))) {}
+
+  bool usable() const {
+    return std::isfinite(radius) && radius > 0 && std::isfinite(element) && element > 0;
+  }
+};
+
+/// Elements of each sphere of `layer`.
+inline double sphere_numel(const Spheres& spheres, const sphere::Layer& layer) {
+  const int64_t numel = c10::multiply_integers(spheres.whole_shape(layer.weight));
+  const int64_t units = c10::multiply_integers(spheres.radius_shape(layer));
+  return static_cast<double>(numel) / static_cast<double>(std::max<int64_t>(units, 1));
+}
+
 /// @param radii  `LAWNOptions::radii`
 /// @param names  of the layers
 /// @throws c10::Error unless there is one for each layer, > 0 and finite in the type in which radii
@@ -47,32 +68,40 @@ inline void check_given_radii(const char* who, const std::vector<double>& radii,
               layers.size(), " constrained tensors, got ", radii.size());
   for (std::size_t i = 0; i < layers.size(); ++i) {
     const at::Tensor& weight = layers[i].weight;
-    const int64_t numel = c10::multiply_integers(spheres.whole_shape(weight));
-    const int64_t units = c10::multiply_integers(spheres.radius_shape(layers[i]));
-    const double of_sphere =
-        static_cast<double>(numel) / static_cast<double>(std::max<int64_t>(units, 1));
-    const double radius = rounded_to(sphere::accumulation_dtype(weight), radii[i]);
-    const double element =
-        rounded_to(weight.scalar_type(), radii[i] / std::sqrt(std::max(of_sphere, 1.0)));
-    TORCH_CHECK(std::isfinite(radius) && radius > 0 && std::isfinite(element) && element > 0, who,
+    const double of_sphere = sphere_numel(spheres, layers[i]);
+    const KeptRadius kept(weight, radii[i], of_sphere);
+    TORCH_CHECK(kept.usable(), who,
                 ": radii must be > 0 and finite in the type of the weight, got ", radii[i], " for ",
-                names[i], " of type ", weight.scalar_type(), ", in which it is ", radius,
-                " and each of its ", of_sphere, " elements ", element);
+                names[i], " of type ", weight.scalar_type(), ", in which it is ", kept.radius,
+                " and each of its ", of_sphere, " elements ", kept.element);
   }
 }
 
-/// @param norms  of a layer that has elements
-/// @param when   the norms were taken: "at the switch"
-/// @throws c10::Error for a norm that is not finite or not > 0. Waits for the device
-inline void check_norms(const char* who, const at::Tensor& norms, const std::string& name,
+/// @param norms         of `weight`, which has elements
+/// @param sphere_numel  elements of each of its spheres
+/// @param scale         `LAWNOptions::radius_scale`
+/// @param when          the norms were taken: "at the switch"
+/// @throws c10::Error for a norm that is not finite or not > 0, or that times a scale other than 1 is
+///         no radius. Waits for the device
+inline void check_norms(const char* who, const at::Tensor& norms, const at::Tensor& weight,
+                        double sphere_numel, double scale, const std::string& name,
                         const char* when) {
   const auto host = norms.to(at::kCPU, at::kDouble).reshape({-1});
   for (int64_t unit = 0; unit < host.numel(); ++unit) {
     const double norm = host.data_ptr<double>()[unit];
+    const auto where = norms.dim() == 0 ? std::string() : " in output unit " + std::to_string(unit);
     TORCH_CHECK(std::isfinite(norm) && norm > 0, who, ": expected ", name,
-                " to have a finite norm > 0 ", when, ", got ", norm,
-                norms.dim() == 0 ? std::string() : " in output unit " + std::to_string(unit),
+                " to have a finite norm > 0 ", when, ", got ", norm, where,
                 "; initialise it otherwise, leave it out of the selection, or use ",
+                "LAWNOptions().zero_norm(ZeroNorm::kLeaveFree)");
+    if (scale == 1) continue;
+    const KeptRadius kept(weight, scale * norm, sphere_numel);
+    TORCH_CHECK(kept.usable(), who,
+                ": expected radius_scale times a norm to be > 0 and finite in the type of the ",
+                "weight ", when, ", got ", scale, " times ", norm, " for ", name, where,
+                " of type ", weight.scalar_type(), ", in which it is ", kept.radius,
+                " and each of its ", sphere_numel, " elements ", kept.element,
+                "; choose a scale nearer to 1, or use ",
                 "LAWNOptions().zero_norm(ZeroNorm::kLeaveFree)");
   }
 }

@@ -14,7 +14,6 @@
 #include <ATen/core/Tensor.h>
 #include <ATen/core/ivalue.h>
 #include <ATen/ops/full_like.h>
-#include <ATen/ops/isfinite.h>
 #include <ATen/ops/where.h>
 #include <ATen/ops/zeros.h>
 #include <c10/core/TensorOptions.h>
@@ -38,6 +37,7 @@
 #include <lawn/report.h>
 #include <lawn/sphere/functions.h>
 #include <lawn/sphere/spheres.h>
+#include <lawn/sphere/usable_radii.h>
 #include <lawn/subnetwork/subnetwork.h>
 
 namespace lawn::detail::optimizer {
@@ -98,7 +98,7 @@ class LAWNRule {
     attach_gradients(optimizer);
     if (!clock_.on_devices()) spheres_->begin_step(clock_.steps());
     if (options_.angular_steps()) angles_.remember(layers_);
-    if (clock_.is_due(options_.free_steps())) constrain(optimizer);
+    if (clock_.is_due(options_.free_steps())) constrain(optimizer, /*within_step=*/true);
     if (!clock_.may_constrain()) return;
     if (folds_) {
       dynamic_cast<folded::Folding&>(optimizer).fold(layers_, clock_);
@@ -115,7 +115,9 @@ class LAWNRule {
     clock_.advance();
   }
 
-  void constrain(torch::optim::Optimizer& optimizer) {
+  /// @param within_step  whether there are gradients of the weights as they are, for which captured
+  ///                     radii let a weight be where it is until the end of the step
+  void constrain(torch::optim::Optimizer& optimizer, bool within_step = false) {
     if (clock_.switched()) return;
     weights_.check(kWho, optimizer);
     if (options_.radius() == Radius::kCaptured) {
@@ -131,7 +133,9 @@ class LAWNRule {
       forgotten_ = decorator::reset_state(optimizer, weights_.tensors());
     }
     if (options_.state_at_switch() == StateAtSwitch::kProject) project_state(optimizer);
-    if (options_.radius() != Radius::kCaptured) spheres_->rescale_(layers_);
+    const bool jumps =
+        options_.radius() != Radius::kCaptured || (options_.radius_scale() != 1 && !within_step);
+    if (jumps) spheres_->rescale_(layers_);
     clock_.set_switched();
   }
 
@@ -217,7 +221,7 @@ class LAWNRule {
   /// Moves the clock, and makes radii where there are none.
   void move_to_devices() {
     const bool switched = clock_.switched();
-    clock_.move_to_devices(layers_, options_.free_steps());
+    clock_.move_to_devices(layers_, options_.free_steps(), options_.radius_scale());
     if (switched) return;
     for (auto& layer : layers_) {
       layer.radius = at::zeros(
@@ -275,17 +279,21 @@ class LAWNRule {
     return decorator::coupled_weight_decay(options).value_or(0);
   }
 
-  /// Norms that can be radii: a bad one is an error, or 0 (a free sphere), as the options say.
+  /// Norms as radii: a bad one is an error, or 0 (a free sphere), as the options say.
   std::vector<at::Tensor> usable_norms(const char* when) const {
     auto norms = spheres_->norms(layers_);
+    const double scale = options_.radius_scale();
     for (std::size_t i = 0; i < norms.size(); ++i) {
+      const at::Tensor& weight = layers_[i].weight;
+      const double numel = sphere_numel(*spheres_, layers_[i]);
       if (options_.zero_norm() == ZeroNorm::kLeaveFree) {
-        norms[i] = at::where(at::isfinite(norms[i]), norms[i], 0.0);
+        norms[i] = sphere::usable_radii(norms[i], scale, weight.scalar_type(), numel);
         continue;
       }
-      if (whole_numel(layers_[i].weight) > 0) {
-        check_norms(kWho, norms[i], weights_.names()[i], when);
+      if (whole_numel(weight) > 0) {
+        check_norms(kWho, norms[i], weight, numel, scale, weights_.names()[i], when);
       }
+      norms[i] = sphere::scaled_radii(norms[i], scale);
     }
     return norms;
   }

@@ -92,13 +92,31 @@ __device__ inline bool takes_radii(const Prepared<Numbers>* source) {
   return source->takes_radii;
 }
 
-/// The norm as a radius: 0, a free sphere, where it is not finite.
+/// What the radii are times the norms.
+template <class Numbers>
+__device__ inline double radius_scale(const ByValue<Numbers>&) {
+  return 1;
+}
+template <class Numbers>
+__device__ inline double radius_scale(const Prepared<Numbers>* source) {
+  return source->radius_scale;
+}
+
+/// `sphere::usable_radii` of one sphere: 0, a free one, where the scaled norm cannot be a radius.
 template <class W>
-__device__ inline auto taken_radius(const sphere::cuda::Totals<TangentProjection<W, W>>& sums) {
+__device__ inline auto taken_radius(const sphere::cuda::Totals<TangentProjection<W, W>>& sums,
+                                    double scale, std::int64_t sphere_numel) {
   using A = sphere::cuda::Accumulator<W>;
   using std::sqrt;
   const auto norm = static_cast<A>(sqrt(sums.value[0]));
-  return sphere::cuda::is_finite(norm) ? norm : A(0);
+  if (scale == 1) return sphere::cuda::is_finite(norm) ? norm : A(0);
+  const auto radius = static_cast<A>(scale * static_cast<double>(norm));
+  Pack<W, 1> pack;  // an element as the weight's type rounds it
+  pack.set(0,
+           static_cast<A>(static_cast<double>(radius) / sqrt(static_cast<double>(sphere_numel))));
+  const A element = pack.get(0);
+  const bool usable = sphere::cuda::is_finite(radius) && sphere::cuda::is_finite(element);
+  return usable && element > 0 ? radius : A(0);
 }
 
 /// What a thread does for a layer, and as part of which team.
@@ -157,7 +175,7 @@ static __global__ void __launch_bounds__(kThreads, kMinBlocks)
       }
       c = TangentProjection<W, W>::coefficient(sums);
       if (takes_radii(source) && worker != Worker::kChunk) {
-        const A radius = taken_radius<W>(sums);
+        const A radius = taken_radius<W>(sums, radius_scale(source), view.sphere_numel());
         if (!(radius > 0)) c = free_coefficient<A>(view);
         if (span.team.leads()) *sphere::cuda::radius_of<A>(view, span.sphere) = radius;
         // The team is going to read it.
@@ -213,7 +231,7 @@ static __global__ void __launch_bounds__(kThreads, kMinBlocks)
           workspace, view.first_block - first_chunk, view.blocks);
       c = TangentProjection<W, W>::coefficient(sums);
       if (takes_radii(source)) {  // each block for itself; one of them for the kernels to come
-        const A captured = taken_radius<W>(sums);
+        const A captured = taken_radius<W>(sums, radius_scale(source), view.sphere_numel());
         rescales = captured > 0;
         if (!rescales) c = free_coefficient<A>(view);
         if (place == 0 && threadIdx.x == 0) *radius = captured;

@@ -90,7 +90,8 @@ struct ByValue {
 template <class Numbers>
 struct Prepared {
   Numbers numbers;
-  bool takes_radii;  ///< this step takes the radii
+  double radius_scale;  ///< what the radii are times the norms
+  bool takes_radii;     ///< this step takes the radii
 };
 
 static_assert(sizeof(Prepared<InBothTypes<AdamNumbers>>) <= kPreparedBytes,

@@ -48,6 +48,7 @@ static __global__ void __launch_bounds__(sphere::cuda::kThreads)
   Numbers numbers = fixed.numbers;
   complete(numbers, decoupled_decay, at);
   prepared->numbers = numbers;
+  prepared->radius_scale = at.radius_scale;
   prepared->takes_radii = at.clock != nullptr && at.clock[0] == at.clock[1];
 }
 

@@ -4,15 +4,18 @@
 #include <cstddef>
 #include <cstdint>
 #include <optional>
+#include <unordered_set>
 #include <vector>
 
 #include <ATen/core/Tensor.h>
+#include <ATen/core/grad_mode.h>
 #include <c10/core/Device.h>
 #include <c10/util/Exception.h>
 #include <torch/optim/optimizer.h>
 #include <torch/serialize/output-archive.h>
 
 #include <lawn/capture/device_numbers.h>
+#include <lawn/capture/state_in_place.h>
 #include <lawn/capture/stream.h>
 #include <lawn/optim/fused/parameters.h>
 
@@ -22,7 +25,7 @@ namespace lawn::detail::optim {
 /// that change, learning rates and step counts, which are of the host until `make_capturable`.
 /// @tparam Policy  as of `FusedParameters`
 template <class Base, class Policy>
-class Capturable : public FusedParameters<Base, Policy> {
+class Capturable : public FusedParameters<Base, Policy>, public capture::StateInPlace {
   using Parameters = FusedParameters<Base, Policy>;
 
  public:
@@ -172,6 +175,49 @@ class Capturable : public FusedParameters<Base, Policy> {
   }
 
  private:
+  bool resets_in_place() const override { return capturable(); }
+
+  void reset_in_place(const capture::Chosen& chosen) override {
+    TORCH_CHECK(!captures(), Policy::kWho, ": call reset_state() between replays, not within a ",
+                "capture: every replay would begin anew");
+    std::unordered_set<const capture::Cohort*> cohorts;
+    for_each_state(chosen, [&](std::size_t group, const at::Tensor& parameter, State& /*state*/) {
+      TORCH_CHECK(
+          Policy::begins_in_place(this->options_of(group)), Policy::kWho,
+          ": reset_state() after make_capturable() expected no dampening, got some in group ",
+          group, ": the first step alone goes without, and a captured one is none; nothing ",
+          "was changed");
+      if (const auto* cohort = numbers_->find_cohort(parameter)) cohorts.insert(cohort);
+    });
+    for (std::size_t group = 0; group < this->param_groups_.size(); ++group) {
+      const auto& parameters = this->param_groups_[group].params();
+      for (std::size_t i = 0; i < parameters.size(); ++i) {
+        const bool stays = chosen.count(parameters[i].unsafeGetTensorImpl()) == 0 &&
+                           cohorts.count(numbers_->find_cohort(parameters[i])) != 0;
+        TORCH_CHECK(!stays, Policy::kWho, ": reset_state() after make_capturable() expected all ",
+                    "parameters of group ", group, " that share a step count, got some without ",
+                    "parameter ", i, ": reset all of them, or put those that are to begin anew ",
+                    "alone into a group of their own; nothing was changed");
+      }
+    }
+    const at::NoGradGuard no_grad;
+    for_each_state(chosen, [&](std::size_t group, const at::Tensor& /*parameter*/, State& state) {
+      Policy::begin_in_place(state, this->options_of(group));
+    });
+    for (const auto* cohort : cohorts) cohort->count.zero_();
+  }
+
+  /// Calls `use(group, parameter, state)` for each chosen parameter that has a state.
+  template <class Use>
+  void for_each_state(const capture::Chosen& chosen, const Use& use) const {
+    for (std::size_t group = 0; group < this->param_groups_.size(); ++group) {
+      for (const at::Tensor& parameter : this->param_groups_[group].params()) {
+        if (chosen.count(parameter.unsafeGetTensorImpl()) == 0) continue;
+        if (State* state = this->find_state(parameter)) use(group, parameter, *state);
+      }
+    }
+  }
+
   bool captures() const { return capture::any_captures(this->param_groups_); }
 
   void upload_rates() {

@@ -26,6 +26,8 @@ namespace lawn::detail::optim {
 ///                                                   whether its tensors lie beside the parameter
 ///   const at::Tensor& moment(const State&)          one of them, undefined where there is none
 ///   std::unique_ptr<State> make_state(const at::Tensor& parameter, const Options&)
+///   void begin_in_place(State&, const Options&)     fills its tensors as make_state does
+///   bool begins_in_place(const Options&)            whether the next step then is as a first one
 ///   bool kCounts                                    State has a step count
 ///   void count_step(State&)
 ///   void update(c10::ArrayRef<Entry> list, const Options&, const Rate&)
