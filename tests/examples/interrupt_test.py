@@ -3,7 +3,7 @@
 """Interrupts a training program with SIGINT, on both sides of LAWN's switch, resumes it, and checks that it ends with
 the weights, figures and records of a run that was never stopped.
 
-    interrupt_test.py PATH_OF_PROGRAM          cifar10 or recommender
+    interrupt_test.py PATH_OF_PROGRAM          cifar10, recommender or language
 """
 import pathlib
 import re
@@ -17,9 +17,13 @@ EPOCHS = 4
 JOBS = {
     "cifar10": [
         *["--network", "vgg", "--train-size", "512", "--test-size", "64", "--batch-size", "16", "--probe-size", "64"],
-        "--augment",
+        *["--augment", "--label-noise", "0.2", "--betas", "0.9,0.95"],
     ],
     "recommender": ["--factors", "4", "--batch-size", "64"],
+    "language": [
+        *["--layers", "2", "--width", "16", "--heads", "2", "--context", "16", "--windows", "512"],
+        *["--optimizer", "adam", "--batch-size", "16", "--probe-size", "50"],
+    ],
 }
 JOB = [
     *[*JOBS[NAME], "--epochs", str(EPOCHS), "--free-fraction", "0.4", "--seed", "3", "--threads", "1"],
