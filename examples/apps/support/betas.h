@@ -19,12 +19,10 @@ using Betas = std::tuple<double, double>;
 inline const std::vector<std::string> kAdaptiveOptimizers = {"adam", "adamw", "fused-adam",
                                                              "fused-adamw", "lamb"};
 
-/// Reads the value of --betas.
-/// @param text  "0.9,0.95"; empty leaves them to the optimizer
-/// @return      the two numbers; nothing for an empty text
-/// @throws c10::Error that names the flag, for anything except two numbers in [0, 1)
-inline std::optional<Betas> parse_betas(const std::string& text) {
-  if (text.empty()) return std::nullopt;
+/// Reads the value of --betas, as "0.9,0.95".
+/// @throws c10::Error that names the flag, for anything except two numbers in [0, 1) with a comma
+///         between them
+inline Betas parse_betas(const std::string& text) {
   const auto number = [](const std::string& part) {
     size_t used = 0;
     double value = -1;
@@ -39,10 +37,14 @@ inline std::optional<Betas> parse_betas(const std::string& text) {
   const double first = number(text.substr(0, comma));
   const double second = comma == std::string::npos ? -1 : number(text.substr(comma + 1));
   TORCH_CHECK(first >= 0 && first < 1 && second >= 0 && second < 1,
-              "--betas: expected two numbers in [0, 1) with a comma between them, as in 0.9,0.95; "
-              "got '",
-              text, "'");
-  return Betas(first, second);
+              "--betas: expected two numbers from 0 to below 1, as in 0.9,0.999; got '", text, "'");
+  return {first, second};
+}
+
+/// The same; nothing for an empty text, which leaves the betas to the optimizer.
+inline std::optional<Betas> parse_betas_if_any(const std::string& text) {
+  if (text.empty()) return std::nullopt;
+  return parse_betas(text);
 }
 
 /// Refuses betas for an optimizer that has none.

@@ -50,7 +50,7 @@ inline StepperOptions stepper_options(const Task& task, const RunOptions& option
   stepping.learning_rate = options.rate();
   stepping.weight_decay = options.weight_decay;
   stepping.decay_vectors = options.decay_vectors;
-  stepping.betas = parse_betas(options.betas);
+  stepping.betas = parse_betas_if_any(options.betas);
   stepping.warmup_steps =
       static_cast<int64_t>(options.warmup * static_cast<double>(stepping.total_steps));
   stepping.final_factor = options.final_factor;

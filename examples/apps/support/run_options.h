@@ -120,7 +120,7 @@ struct RunOptions {
       std::cout << flags.help();
       return false;
     }
-    check_betas(parse_betas(betas), optimizer);
+    check_betas(parse_betas_if_any(betas), optimizer);
     TORCH_CHECK(!(lawn && compare), "--compare trains with and without LAWN: leave --lawn out");
     TORCH_CHECK(ablate == "none" || lawn || compare, "--ablate ", ablate,
                 ": takes a part of LAWN away; expected --lawn or --compare beside it");
