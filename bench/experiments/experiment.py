@@ -7,7 +7,8 @@ A cell is a method on a problem ("adam with LAWN, batches of 50"). It is trained
     final    with what was best there, one run for each seed, measured on the test data
 
 A trial is a learning rate, and with it what else a cell is given to choose from: a weight decay, say. Every cell of a
-question has the same number of trials; one that is given a single one has nothing to select. A run is known by the hash of its program and flags: a run that two questions ask for is done once.
+question has the same number of trials; one that is given a single one has nothing to select. A run is known by the hash of
+its program and flags: a run that two questions ask for is done once.
 """
 import dataclasses
 import hashlib

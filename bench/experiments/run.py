@@ -50,7 +50,7 @@ def thinned(history: dict[str, list]) -> dict[str, list]:
     kept = list(range(rows))
     if rows > HISTORY_ROWS:
         kept = [round(place * (rows - 1) / (HISTORY_ROWS - 1)) for place in range(HISTORY_ROWS)]
-    dropped = ("norm:", "seconds", "images_per_second", "samples_per_second")
+    dropped = ("norm:", "seconds", "images_per_second", "samples_per_second", "windows_per_second")
     return {
         name: [None if column[row] is None else float(f"{column[row]:.5g}") for row in kept]
         for name, column in history.items()
@@ -274,9 +274,8 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--build", type=pathlib.Path, help="build folder with examples/apps/cifar10/cifar10 and so on")
     parser.add_argument("--work", type=pathlib.Path, help="folder for checkpoints and output of runs at work")
     parser.add_argument("--results", type=pathlib.Path, default=HERE / "results", help="folder of the .jsonl files")
-    parser.add_argument(
-        "--root", action="append", default=[], metavar="DATA=DIR", help="where a data set's files are, and text=FILE for language; repeatable"
-    )
+    where = "where a data set's files are, and text=FILE for language; repeatable"
+    parser.add_argument("--root", action="append", default=[], metavar="DATA=DIR", help=where)
     parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="runs side by side [one for each core]")
     parser.add_argument("--threads", type=int, default=1, help="of each run; 0 leaves it to torch [1]")
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), help="[cpu for --size cpu, cuda for gpu]")
@@ -300,9 +299,12 @@ def parse(arguments: list[str]) -> argparse.Namespace:
 
 def main(arguments: list[str]) -> int:
     options = parse(arguments)
+    if "language" in options.questions and not options.list and "text" not in options.roots:
+        if options.questions != ALL:
+            sys.exit("run.py: language trains on a text: expected --root text=FILE, or the names of other questions")
+        options.questions = tuple(question for question in ALL if question != "language")
+        print("language is left out: it trains on a text, which --root text=FILE names", flush=True)
     cells = [(question, cell) for question in options.questions for cell in cells_of(question, options.size)]
-    if not options.list and "text" not in options.roots and any(cell.program == "language" for _, cell in cells):
-        sys.exit("run.py: the program language trains on a text: expected --root text=FILE")
     options.results.mkdir(parents=True, exist_ok=True)
     if options.list:
         print_list(cells, load_records(options.results))

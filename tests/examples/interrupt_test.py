@@ -25,6 +25,12 @@ JOBS = {
         *["--optimizer", "adam", "--batch-size", "16", "--probe-size", "50"],
     ],
 }
+# With what else the same checkpoint is of another job.
+OTHERS = {
+    "cifar10": [("--batch-size", "32"), ("--label-noise", "0.4")],
+    "recommender": [("--batch-size", "32")],
+    "language": [("--batch-size", "32"), ("--context", "15")],
+}
 JOB = [
     *[*JOBS[NAME], "--epochs", str(EPOCHS), "--free-fraction", "0.4", "--seed", "3", "--threads", "1"],
     "--compare",
@@ -75,10 +81,12 @@ with tempfile.TemporaryDirectory() as folder:
         check(record(whole / name)["program"] == NAME, f"{name} does not name {NAME}")
 
     # A checkpoint of another job is refused, and says why.
-    size = JOB.index("--batch-size") + 1
-    other = [*JOB[:size], "32", *JOB[size + 1 :]]
-    code, output = run([*other, "--out", str(stopped), *resume])
-    check(code == 1, f"a checkpoint of another job was taken:\n{output}")
-    check(f"a checkpoint of another run: batch-size is {JOB[size]} there and 32 here" in output, output)
+    for flag, value in OTHERS[NAME]:
+        place = JOB.index(flag) + 1
+        other = [*JOB[:place], value, *JOB[place + 1 :]]
+        code, output = run([*other, "--out", str(stopped), *resume])
+        check(code == 1, f"a checkpoint of another job was taken:\n{output}")
+        difference = f"{flag[2:]} is {JOB[place]} there and {value} here"
+        check("a checkpoint of another run: " in output and difference in output, output)
 
 print("stopped " + ", ".join(stops) + "; resumed to the same bits")

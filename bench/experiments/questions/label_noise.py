@@ -11,7 +11,7 @@ RATES = (3e-4, 1e-3, 3e-3)
 SHARES = (0.0, 0.2, 0.4, 0.6)
 ENDS = (0.0, 0.4)  # of networks that take minutes
 
-SMALLER = {"train_size": 1000, "epochs": 30}
+SMALLER = {"train_size": 1000, "epochs": 25}
 
 
 def cells(size: str) -> list[Cell]:
