@@ -1,13 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What an experiment is made of: cells of a table, the runs that each needs, and the learning rate that a cell chose.
+"""What an experiment is made of: cells of a table, the runs that each needs, and the trial that a cell chose.
 
 A cell is a method on a problem ("adam with LAWN, batches of 50"). It is trained in two stages:
 
-    select   one run for each of its learning rates, measured on a held-out part of the training data
-    final    with the rate that was best there, one run for each seed, measured on the test data
+    select   one run for each of its trials, measured on a held-out part of the training data
+    final    with what was best there, one run for each seed, measured on the test data
 
-Every cell of a question has the same number of rates, so the same budget of trials; one that is given a single rate has
-nothing to select. A run is known by the hash of its program and flags: a run that two questions ask for is done once.
+A trial is a learning rate, and with it what else a cell is given to choose from: a weight decay, say. Every cell of a
+question has the same number of trials; one that is given a single one has nothing to select. A run is known by the hash of
+its program and flags: a run that two questions ask for is done once.
 """
 import dataclasses
 import hashlib
@@ -31,6 +32,7 @@ METRICS = {
     "cifar10": ACCURACY,
     "recommender": Metric("hit_rate", "test_loss"),
     "mimicnorm": ACCURACY,
+    "language": Metric("test_chance", "test_loss"),
 }
 
 
@@ -60,49 +62,60 @@ class Cell:
 
     labels: tuple[tuple[str, str], ...]  # what the row is called, by column: (("optimizer", "adam"), ("LAWN", "no"))
     program: str
-    flags: tuple[tuple[str, str], ...]  # of all its runs, without lr, seed and validation
+    flags: tuple[tuple[str, str], ...]  # of all its runs, without lr, seed, validation and what the trials differ in
     rates: tuple[float, ...]
     validation: tuple[tuple[str, str], ...]  # flags of select runs: what is held out
     seeds: tuple[int, ...] = (0, 1, 2)
     parts: tuple[str, ...] = ()  # of a program that trains several networks in turn: a row and a record for each
+    extras: tuple[tuple[tuple[str, str], ...], ...] = ((),)  # flags, each of which is tried with each rate
 
     @property
     def name(self) -> str:
         unnamed = ("optimizer", "network", "method")
         return ", ".join(v if name in unnamed else f"{name} {v}" for name, v in self.labels) or self.program
 
-    def select_runs(self) -> list[Run]:
-        if len(self.rates) == 1:
-            return []
-        return [self._run("select", rate, SELECTION_SEED, self.validation) for rate in self.rates]
+    @property
+    def trials(self) -> list[tuple[float, tuple[tuple[str, str], ...]]]:
+        """Each a rate, and the flags that are tried with it."""
+        return [(rate, extra) for rate in self.rates for extra in self.extras]
 
-    def final_runs(self, rate: float) -> list[Run]:
-        return [self._run("final", rate, seed, ()) for seed in self.seeds]
+    def select_runs(self) -> list[Run]:
+        if len(self.trials) == 1:
+            return []
+        return [self._run("select", rate, SELECTION_SEED, (*extra, *self.validation)) for rate, extra in self.trials]
+
+    def final_runs(self, rate: float, extra: tuple[tuple[str, str], ...] = ()) -> list[Run]:
+        return [self._run("final", rate, seed, extra) for seed in self.seeds]
 
     def _run(self, stage: str, rate: float, seed: int, more: tuple[tuple[str, str], ...]) -> Run:
         flags = (*self.flags, ("lr", f"{rate:g}"), ("seed", str(seed)), *more)
         return Run(self.program, stage, flags)
 
     def choose(self, records: dict[str, dict]) -> float | None:
-        """The rate whose select run did best, None while one of them is missing or if all failed.
+        """The rate of chosen()."""
+        trial = self.chosen(records)
+        return None if trial is None else trial[0]
+
+    def chosen(self, records: dict[str, dict]) -> tuple[float, tuple[tuple[str, str], ...]] | None:
+        """The trial whose select run did best, None while one of them is missing or if all failed.
 
         Only select runs are looked at, and these never see the test data: with --validation a program calls "test"
         what it measures on the part that it held out of the training data.
         """
-        if len(self.rates) == 1:
-            return self.rates[0]
+        if len(self.trials) == 1:
+            return self.trials[0]
         metric = METRICS[self.program]
         best = None
-        for rate, run in zip(self.rates, self.select_runs()):
+        for trial, run in zip(self.trials, self.select_runs()):
             record = records.get(run.key)
             if record is None:
                 return None
             if "error" in record:
                 continue
             score, loss = (record["figures"].get(name) for name in (metric.score, metric.loss))
-            rank = (-math.inf if score is None else score, -math.inf if loss is None else -loss, -rate)
+            rank = (-math.inf if score is None else score, -math.inf if loss is None else -loss, -trial[0])
             if best is None or rank > best[0]:
-                best = (rank, rate)
+                best = (rank, trial)
         return None if best is None else best[1]
 
     def selected(self, records: dict[str, dict]) -> bool:
@@ -111,10 +124,10 @@ class Cell:
 
     def finals(self, records: dict[str, dict]) -> list[dict]:
         """The records of the final runs at the chosen rate that are there and did not fail."""
-        rate = self.choose(records)
-        if rate is None:
+        trial = self.chosen(records)
+        if trial is None:
             return []
-        found = (records.get(run.key) for run in self.final_runs(rate))
+        found = (records.get(run.key) for run in self.final_runs(*trial))
         return [record for record in found if record is not None and "error" not in record]
 
 

@@ -24,7 +24,10 @@ from questions.companions import COMPANIONS
 HERE = pathlib.Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
 PAGES = ("docs/results.md", "README.md")
-QUESTIONS = ("optimizers", "batch_size", "free_steps", "networks", "recommender", "mechanism", "ablations")
+QUESTIONS = (
+    *("optimizers", "batch_size", "free_steps", "networks", "recommender", "mechanism", "ablations"),
+    *("label_noise", "large_batches", "language"),
+)
 MARKERS = re.compile(r"(<!-- results: (\S+) -->\n).*?(<!-- end of results -->)", re.DOTALL)
 
 FITTED = 0.999  # train accuracy from which a run counts as having fitted its data
@@ -57,6 +60,15 @@ COLUMNS = {
         Column("train loss", "train_loss", 1, 3),
         Column("mean \\|logit\\|, train", "train_logit"),
         Column("vanished, %", "train_vanished", 100, 1),
+        Column("norm, end / start", "norm_growth", 1, 2),
+    ),
+    "language": (
+        Column("test loss, nats a character", "test_loss", 1, 3),
+        Column("in bits", "test_bits", 1, 3),
+        Column("test accuracy, %", "test_accuracy", 100),
+        Column("calibration error, %", "test_calibration", 100, 1),
+        Column("train loss", "train_loss", 1, 3),
+        Column("mean logit norm, train", "train_logit_norm", 1, 1),
         Column("norm, end / start", "norm_growth", 1, 2),
     ),
     "mimicnorm": (
@@ -98,7 +110,7 @@ COLUMNS = {
         Column("encoded, KiB", "bytes", 1 / 2**10, 1),
     ),
 }
-ABOUT_LAWN = ("cifar10", "recommender")  # the programs whose rows are to say something of LAWN
+ABOUT_LAWN = ("cifar10", "recommender", "language")  # the programs whose rows are to say something of LAWN
 
 
 def mean_and_deviation(values: list[float]) -> tuple[float, float | None]:
@@ -138,6 +150,13 @@ def is_lawn(cell: Cell) -> bool:
     return dict(cell.flags).get("lawn") == "on"
 
 
+def at_an_end(cell: Cell, name: str, records: dict[str, dict]) -> bool:
+    """Whether the chosen value of a flag is the smallest or the largest of three or more."""
+    tried = {float(dict(extra)[name]) for extra in cell.extras if name in dict(extra)}
+    _, extra = cell.chosen(records)
+    return len(tried) > 2 and float(dict(extra)[name]) in (min(tried), max(tried))
+
+
 def notes(cells: list[Cell], records: dict[str, dict]) -> list[str]:
     """What a reader must know of the rows before reading anything off them."""
 
@@ -167,6 +186,11 @@ def notes(cells: list[Cell], records: dict[str, dict]) -> list[str]:
         "The rate that was chosen is the smallest or the largest that was tried",
         [c for c in done if len(c.rates) > 1 and c.choose(records) in (min(c.rates), max(c.rates))],
     )
+    for name in dict.fromkeys(name for cell in done for name, _ in cell.extras[0]):
+        note(
+            f"The {name} that was chosen is the smallest or the largest of three or more that were tried",
+            [c for c in done if at_an_end(c, name, records)],
+        )
     failed = [cell for cell in cells for run in cell.select_runs() if "error" in records.get(run.key, {})]
     note("Some rates failed", sorted(set(failed), key=cells.index))
     return found
@@ -185,7 +209,8 @@ def table(cells: list[Cell], records: dict[str, dict]) -> str:
             continue
         for part in cell.parts or ("",):
             row = [dict(cell.labels).get(name, "") for name in labels] + ([part] if part else [])
-            row += [f"{cell.choose(records):g}", str(len(finals))]
+            rate, extra = cell.chosen(records)
+            row += [", ".join([f"{rate:g}", *(f"{name} {value}" for name, value in extra)]), str(len(finals))]
             for column in columns:
                 figure = f"{part}/{column.figure}" if part else column.figure
                 found = values(finals, figure) if has(finals, figure) else []

@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
 """Tests of report.py: its statistics by hand, its tables and notes, and that a page is held against the lines."""
+import dataclasses
 import json
 import pathlib
 import subprocess
@@ -96,6 +97,20 @@ class TableTest(unittest.TestCase):
         self.assertNotIn("\n- ", report.table([plain], records_of(plain, [{}] * 3)))
         other = cell(lawn=True)  # LAWN's own norms are not to grow
         self.assertNotIn("\n- ", report.table([other], records_of(other, [{"norm_growth": 1.0}] * 3)))
+
+    def test_writes_the_flags_that_were_chosen_beside_the_rate_and_says_if_they_are_at_an_end(self):
+        decays = tuple(flags(weight_decay=decay) for decay in (0.01, 0.1, 1.0))
+        one = dataclasses.replace(cell(), extras=decays)
+        for best, at_an_end in ((4, False), (5, True)):
+            records = {}
+            for number, run in enumerate(one.select_runs()):
+                records[run.key] = {"figures": {"test_accuracy": 0.9 if number == best else 0.1, "test_loss": 1.0}}
+            for run in one.final_runs(*one.trials[best]):
+                records[run.key] = {"flags": dict(run.flags), "figures": GOOD}
+            text = report.table([one], records)
+            self.assertIn(f"| 0.01, weight-decay {'1' if at_an_end else '0.1'} | 3 |", text)
+            note = "The weight-decay that was chosen is the smallest or the largest of three or more that were tried"
+            self.assertEqual(note in text, at_an_end)
 
     def test_says_that_a_rate_failed(self):
         plain = cell()

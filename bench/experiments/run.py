@@ -5,6 +5,7 @@ to bench/experiments/results.
 
     bench/experiments/run.py --build build/train --work /tmp/lawn --root fashion-mnist=DIR --root cifar10=DIR
     bench/experiments/run.py --build build/train --work /tmp/lawn ... --size gpu --jobs 1 optimizers batch_size
+    bench/experiments/run.py --build build/train --work /tmp/lawn --root text=FILE language
     bench/experiments/run.py --list                                     what is there, done and still to do
 
 A run that has a line is not done again, whichever question asked for it. Ctrl-C (or SIGTERM, or the end of
@@ -28,7 +29,11 @@ from experiment import Cell, Run, load_records
 from questions.companions import COMPANIONS
 
 HERE = pathlib.Path(__file__).resolve().parent
-QUESTIONS = ("optimizers", "free_steps", "ablations", "batch_size", "recommender", "networks")  # the cheapest first
+# The cheapest first.
+QUESTIONS = (
+    *("optimizers", "free_steps", "ablations", "batch_size", "recommender", "networks"),
+    *("language", "large_batches", "label_noise"),
+)
 ALL = (*QUESTIONS, *COMPANIONS)
 HISTORY_ROWS = 40  # of a run that are kept: results stay small enough to be committed
 SHOWN = ("test_accuracy", "hit_rate", "test_loss", "train_accuracy", "train_logit_norm", "train_logit", "norm_growth")
@@ -45,7 +50,7 @@ def thinned(history: dict[str, list]) -> dict[str, list]:
     kept = list(range(rows))
     if rows > HISTORY_ROWS:
         kept = [round(place * (rows - 1) / (HISTORY_ROWS - 1)) for place in range(HISTORY_ROWS)]
-    dropped = ("norm:", "seconds", "images_per_second", "samples_per_second")
+    dropped = ("norm:", "seconds", "images_per_second", "samples_per_second", "windows_per_second")
     return {
         name: [None if column[row] is None else float(f"{column[row]:.5g}") for row in kept]
         for name, column in history.items()
@@ -106,6 +111,8 @@ class Job:
         program = options.build / "examples" / "apps" / run.program / run.program
         command = [str(program), *run.arguments(), f"--out={self.folder}", f"--device={options.device}"]
         command += [f"--threads={options.threads}"] if options.threads else []
+        if run.program == "language":  # trains on a file, and without one on a generated text
+            command += [f"--text={options.roots['text']}"]
         root = options.roots.get(dict(run.flags).get("data", ""))
         command += [f"--root={root}"] if root else []
         command += [f"--stop-after={max(1.0, seconds_left):.0f}"] if seconds_left is not None else []
@@ -172,12 +179,12 @@ class Runner:
         self.deadline = time.monotonic() + options.budget_seconds if options.budget_seconds else None
 
     def runnable(self, cell: Cell) -> list[Run]:
-        """What can be done for a cell now: its select runs; once all are done, its final ones at the rate they chose."""
+        """What can be done for a cell now: its select runs; once all are done, its final ones as they chose."""
         if not cell.selected(self.records):
             runs = cell.select_runs()
         else:
-            rate = cell.choose(self.records)
-            runs = [] if rate is None else cell.final_runs(rate)
+            trial = cell.chosen(self.records)
+            runs = [] if trial is None else cell.final_runs(*trial)
         busy = {job.run.key for job in self.jobs}
         return [run for run in runs if run.key not in self.records and run.key not in busy]
 
@@ -214,7 +221,9 @@ class Runner:
             file.write(json.dumps(line) + "\n")
         self.records[job.run.key] = line
         shutil.rmtree(job.folder, ignore_errors=True)
-        what = f"{job.question}: {job.cell.name}, {job.run.stage}, lr {job.run.flag('lr')}, seed {job.run.flag('seed')}"
+        tried = [name for name, _ in job.cell.extras[0]]
+        trial = (float(job.run.flag("lr")), tuple((name, job.run.flag(name)) for name in tried))
+        what = f"{job.question}: {job.cell.name}, {job.run.stage}, {written(trial)}, seed {job.run.flag('seed')}"
         if "error" in line:
             print(f"{what}: FAILED: {line['error']}", flush=True)
         else:
@@ -239,16 +248,22 @@ class Runner:
         return self.next() is None
 
 
+def written(trial: tuple[float, tuple[tuple[str, str], ...]] | None) -> str:
+    """ "lr 0.001, weight-decay 0.1"."""
+    if trial is None:
+        return "lr ?"
+    return ", ".join(f"{name} {value}" for name, value in (("lr", f"{trial[0]:g}"), *trial[1]))
+
+
 def print_list(cells: list[tuple[str, Cell]], records: dict[str, dict]) -> None:
     """One line for each cell: how many of its runs are done."""
     for question, cell in cells:
         select = [records.get(run.key) for run in cell.select_runs()]
         failed = sum(record is not None and "error" in record for record in select)
-        rate = cell.choose(records)
         print(
             f"{question:12} {cell.name:50} select {sum(r is not None for r in select)}/{len(select)}"
             + (f" ({failed} failed)" if failed else "")
-            + f", lr {'?' if rate is None else f'{rate:g}'}, final {len(cell.finals(records))}/{len(cell.seeds)}"
+            + f", {written(cell.chosen(records))}, final {len(cell.finals(records))}/{len(cell.seeds)}"
         )
 
 
@@ -259,9 +274,8 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--build", type=pathlib.Path, help="build folder with examples/apps/cifar10/cifar10 and so on")
     parser.add_argument("--work", type=pathlib.Path, help="folder for checkpoints and output of runs at work")
     parser.add_argument("--results", type=pathlib.Path, default=HERE / "results", help="folder of the .jsonl files")
-    parser.add_argument(
-        "--root", action="append", default=[], metavar="DATA=DIR", help="where a data set's files are; repeatable"
-    )
+    where = "where a data set's files are, and text=FILE for language; repeatable"
+    parser.add_argument("--root", action="append", default=[], metavar="DATA=DIR", help=where)
     parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="runs side by side [one for each core]")
     parser.add_argument("--threads", type=int, default=1, help="of each run; 0 leaves it to torch [1]")
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), help="[cpu for --size cpu, cuda for gpu]")
@@ -285,6 +299,11 @@ def parse(arguments: list[str]) -> argparse.Namespace:
 
 def main(arguments: list[str]) -> int:
     options = parse(arguments)
+    if "language" in options.questions and not options.list and "text" not in options.roots:
+        if options.questions != ALL:
+            sys.exit("run.py: language trains on a text: expected --root text=FILE, or the names of other questions")
+        options.questions = tuple(question for question in ALL if question != "language")
+        print("language is left out: it trains on a text, which --root text=FILE names", flush=True)
     cells = [(question, cell) for question in options.questions for cell in cells_of(question, options.size)]
     options.results.mkdir(parents=True, exist_ok=True)
     if options.list:

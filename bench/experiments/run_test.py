@@ -210,6 +210,19 @@ class RunTest(unittest.TestCase):
         self.do([cell()], "--budget-seconds", "3600")
         self.assertIn("--stop-after=3600", self.calls()[0])
 
+    def test_names_the_text_of_language_and_refuses_to_go_on_without_one(self):
+        program = self.folder / "build" / "examples" / "apps" / "language" / "language"
+        program.parent.mkdir(parents=True)
+        (self.folder / "build" / "examples" / "apps" / "cifar10" / "cifar10").rename(program)
+        one = dataclasses.replace(cell(), program="language", flags=flags(width=96), rates=(0.01,), validation=())
+        call = one.final_runs(0.01)[0]
+        job = run.Job("language", one, call, self.options("--root", "text=/a/book.txt"), None)
+        self.assertEqual(job.process.wait(), 0)
+        self.assertIn("--text=/a/book.txt", self.calls()[-1].split())
+        with self.assertRaises(SystemExit) as error:
+            run.main(["--build", "b", "--work", str(self.folder), "language"])
+        self.assertIn("expected --root text=FILE", str(error.exception))
+
     def test_refuses_an_unknown_question_and_a_root_without_a_name(self):
         for arguments, message in ((["sizes"], "no question sizes"), (["--root", "/data"], "expected DATA=DIR")):
             with self.assertRaises(SystemExit), contextlib.redirect_stderr(io.StringIO()) as errors:
@@ -240,6 +253,22 @@ class ChoiceTest(unittest.TestCase):
         self.assertEqual(one.choose(self.records(one, [(0.8, 1.0), (0.8, 0.5), (0.6, 0.1)])), 0.01)
         self.assertEqual(one.choose(self.records(one, [(0.8, 1.0), (0.8, 1.0), (0.8, 1.0)])), 0.001)
 
+    def test_tries_each_rate_with_each_of_the_other_flags_and_trains_the_best_of_both(self):
+        decays = tuple(flags(decay=decay) for decay in (0.1, 1.0))
+        one = dataclasses.replace(cell(), extras=decays)
+        self.assertEqual(len(one.select_runs()), 6)
+        tried = {(call.flag("lr"), call.flag("decay")) for call in one.select_runs()}
+        self.assertEqual(tried, {(lr, decay) for lr in ("0.001", "0.01", "0.1") for decay in ("0.1", "1")})
+        records = self.records(one, [(0.5, 1.0), (0.6, 1.0), (0.7, 1.0), (0.9, 1.0), (0.9, 2.0), (0.8, 1.0)])
+        self.assertEqual(one.chosen(records), (0.01, (("decay", "1"),)))
+        self.assertEqual(one.choose(records), 0.01)
+        self.assertEqual({call.flag("decay") for call in one.final_runs(*one.chosen(records))}, {"1"})
+        for call in one.final_runs(0.01, (("decay", "1"),)):
+            records[call.key] = {"figures": {"test_accuracy": 0.9, "test_loss": 1.0}}
+        self.assertEqual(len(one.finals(records)), 3)
+        self.assertEqual(run.written(one.chosen(records)), "lr 0.01, decay 1")
+        self.assertEqual(run.written(None), "lr ?")
+
     def test_waits_for_all_select_runs(self):
         one = cell()
         records = self.records(one, [(0.5, 1.0), (0.8, 1.0)])
@@ -250,12 +279,15 @@ class ChoiceTest(unittest.TestCase):
         for question in run.ALL:
             for size in ("cpu", "gpu"):
                 cells = run.cells_of(question, size)
-                self.assertEqual(len({len(one.rates) for one in cells}), 1, (question, size))
+                self.assertEqual(len({len(one.trials) for one in cells}), 1, (question, size))
                 self.assertEqual(len({one.labels for one in cells}), len(cells), (question, size))
                 for one in cells:
                     self.assertGreaterEqual(len(one.seeds), 3)
-                    self.assertEqual(len(set(one.rates)), len(one.rates))
-                    self.assertTrue(one.validation or len(one.rates) == 1)
+                    self.assertEqual(len(set(one.trials)), len(one.trials))
+                    self.assertTrue(one.validation or len(one.trials) == 1)
+                    tried = {name for extra in one.extras for name, _ in extra}
+                    self.assertFalse(tried & dict(one.flags).keys(), "a flag that is both tried and given")
+                    self.assertEqual({frozenset(dict(extra)) for extra in one.extras}, {frozenset(tried)})
 
 
 class RecordsTest(unittest.TestCase):

@@ -3,7 +3,7 @@
 """Interrupts a training program with SIGINT, on both sides of LAWN's switch, resumes it, and checks that it ends with
 the weights, figures and records of a run that was never stopped.
 
-    interrupt_test.py PATH_OF_PROGRAM          cifar10 or recommender
+    interrupt_test.py PATH_OF_PROGRAM          cifar10, recommender or language
 """
 import pathlib
 import re
@@ -17,9 +17,19 @@ EPOCHS = 4
 JOBS = {
     "cifar10": [
         *["--network", "vgg", "--train-size", "512", "--test-size", "64", "--batch-size", "16", "--probe-size", "64"],
-        "--augment",
+        *["--augment", "--label-noise", "0.2", "--betas", "0.9,0.95"],
     ],
     "recommender": ["--factors", "4", "--batch-size", "64"],
+    "language": [
+        *["--layers", "2", "--width", "16", "--heads", "2", "--context", "16", "--windows", "512"],
+        *["--optimizer", "adam", "--batch-size", "16", "--probe-size", "50"],
+    ],
+}
+# With what else the same checkpoint is of another job.
+OTHERS = {
+    "cifar10": [("--batch-size", "32"), ("--label-noise", "0.4")],
+    "recommender": [("--batch-size", "32")],
+    "language": [("--batch-size", "32"), ("--context", "15")],
 }
 JOB = [
     *[*JOBS[NAME], "--epochs", str(EPOCHS), "--free-fraction", "0.4", "--seed", "3", "--threads", "1"],
@@ -71,10 +81,12 @@ with tempfile.TemporaryDirectory() as folder:
         check(record(whole / name)["program"] == NAME, f"{name} does not name {NAME}")
 
     # A checkpoint of another job is refused, and says why.
-    size = JOB.index("--batch-size") + 1
-    other = [*JOB[:size], "32", *JOB[size + 1 :]]
-    code, output = run([*other, "--out", str(stopped), *resume])
-    check(code == 1, f"a checkpoint of another job was taken:\n{output}")
-    check(f"a checkpoint of another run: batch-size is {JOB[size]} there and 32 here" in output, output)
+    for flag, value in OTHERS[NAME]:
+        place = JOB.index(flag) + 1
+        other = [*JOB[:place], value, *JOB[place + 1 :]]
+        code, output = run([*other, "--out", str(stopped), *resume])
+        check(code == 1, f"a checkpoint of another job was taken:\n{output}")
+        difference = f"{flag[2:]} is {JOB[place]} there and {value} here"
+        check("a checkpoint of another run: " in output and difference in output, output)
 
 print("stopped " + ", ".join(stops) + "; resumed to the same bits")

@@ -15,6 +15,7 @@
 #include "examples/apps/support/resnet.h"
 #include "examples/apps/support/table.h"
 #include "examples/apps/support/vgg.h"
+#include "tests/support/refusal.h"
 #include "tests/support/tolerance.h"
 
 namespace {
@@ -170,22 +171,44 @@ TEST(Networks, TakeOneAndThreeChannelsAnd28And32Pixels) {
             (std::vector<int64_t>{2, 10}));
 }
 
-TEST(Networks, MLPTakesImagesOfAnySizeAndIsHomogeneousInEveryWeight) {
-  for (const int64_t channels : {1, 3}) {
-    const examples::Dataset data = noise(2, channels, 28);
-    const auto network = examples::make_network("mlp", data);
-    const at::Tensor images = torch::randn({2, channels, 28, 28});
-    for (const auto& parameter : network->named_parameters()) {
-      if (parameter.value().dim() == 1) torch::nn::init::zeros_(parameter.value());
+TEST(Networks, MLPAndCNNTakeImagesOfAnySizeAndAreHomogeneousInEveryWeight) {
+  for (const std::string name : {"mlp", "cnn"}) {
+    for (const int64_t channels : {1, 3}) {
+      const int64_t size = channels == 1 ? 28 : 32;
+      const examples::Dataset data = noise(2, channels, size);
+      const auto network = examples::make_network(name, data);
+      const at::Tensor images = torch::randn({2, channels, size, size});
+      for (const auto& parameter : network->named_parameters()) {
+        if (parameter.value().dim() == 1) torch::nn::init::zeros_(parameter.value());
+      }
+      const at::Tensor logits = network->forward(images);
+      EXPECT_EQ(logits.sizes(), (std::vector<int64_t>{2, 10}));
+      const auto weights = lawn::select_all_weights(*network);
+      EXPECT_EQ(lawn::final_homogeneous_subnetwork(logits, *network).names(), weights.names());
+      const torch::NoGradGuard no_grad;
+      for (const at::Tensor& weight : weights.parameters()) weight.mul_(2);
+      const double factor = name == "mlp" ? 8 : 16;
+      EXPECT_TRUE(torch::equal(network->forward(images), factor * logits)) << name;
     }
-    const at::Tensor logits = network->forward(images);
-    EXPECT_EQ(logits.sizes(), (std::vector<int64_t>{2, 10}));
-    EXPECT_EQ(lawn::final_homogeneous_subnetwork(logits, *network).names(),
-              lawn::select_all_weights(*network).names());
-    const torch::NoGradGuard no_grad;
-    for (const at::Tensor& weight : lawn::select_all_weights(*network).parameters()) weight.mul_(2);
-    EXPECT_TRUE(torch::equal(network->forward(images), 8 * logits));
   }
+}
+
+TEST(Networks, CNNHasTwoConvolutionsAndAHiddenLayerThatStartAsLibTorchsDo) {
+  const auto network = examples::make_network("cnn", noise(2, 1, 28));
+  std::vector<std::string> names;
+  for (const auto& parameter : network->named_parameters()) names.push_back(parameter.key());
+  EXPECT_EQ(names, (std::vector<std::string>{"conv1_1.weight", "conv1_1.bias", "conv2_1.weight",
+                                             "conv2_1.bias", "hidden.weight", "hidden.bias",
+                                             "head.weight", "head.bias"}));
+  const at::Tensor hidden = network->named_parameters()["hidden.weight"];
+  EXPECT_EQ(hidden.sizes(), (std::vector<int64_t>{128, 32 * 7 * 7}));
+  EXPECT_NEAR(hidden.square().mean().item<double>() * 3 * 32 * 7 * 7, 1, 0.05);
+}
+
+TEST(Networks, AreRefusedByAnUnknownName) {
+  lawn::testing::expect_refusal([&] { examples::make_network("alexnet", noise(2, 1, 28)); },
+                                "unknown network 'alexnet'; expected one of resnet20 resnet18 vgg "
+                                "cnn mlp");
 }
 
 TEST(Networks, HaveThePublishedNumbersOfParameters) {

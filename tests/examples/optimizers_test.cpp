@@ -70,6 +70,28 @@ TEST_F(Steppers, EndTheirDecayAtTheFinalFactor) {
   }
 }
 
+TEST_F(Steppers, LeaveBiasesAndScalesOutOfTheDecayWhereTheyAreTold) {
+  const auto matrix = torch::ones({2, 2}, torch::requires_grad());
+  const auto bias = torch::ones({2}, torch::requires_grad());
+  for (const std::string& name : examples::kOptimizers) {
+    auto chosen = options();
+    chosen.optimizer = name;
+    chosen.weight_decay = 0.5;
+    chosen.decay_vectors = false;
+    const auto stepper = examples::make_stepper({bias, matrix}, lawn::select({matrix}), chosen);
+    ASSERT_EQ(stepper->optimizer().param_groups().size(), 2U) << name;
+    EXPECT_TRUE(stepper->optimizer().param_groups()[0].params()[0].is_same(matrix)) << name;
+    const torch::NoGradGuard no_grad;
+    matrix.fill_(1);
+    bias.fill_(1);
+    matrix.mutable_grad() = torch::zeros({2, 2});
+    bias.mutable_grad() = torch::zeros({2});
+    stepper->optimizer().step();
+    EXPECT_LT(matrix.max().item<double>(), 1) << name;
+    EXPECT_TRUE(torch::equal(bias, torch::ones({2}))) << name;
+  }
+}
+
 TEST_F(Steppers, RefuseAnUnknownOptimizer) {
   auto unknown = options();
   unknown.optimizer = "adm";

@@ -13,7 +13,7 @@ from typing import Callable
 PROGRAM = sys.argv[1]
 NAME = pathlib.Path(PROGRAM).name
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
-TIMES = {"seconds", "images_per_second", "samples_per_second", "optimizer_seconds_per_step"}
+TIMES = {"seconds", "images_per_second", "samples_per_second", "windows_per_second", "optimizer_seconds_per_step"}
 
 
 def check(holds: bool, what: str) -> None:

@@ -29,14 +29,23 @@ MLP = {"network": "mlp", "data": "fashion-mnist", "train_size": 4000, "epochs": 
 VGG = {"network": "vgg", "data": "cifar10", "train_size": 2000, "epochs": 40, "batch_size": 32, "probe_size": 500}
 RESNET20 = {**VGG, "network": "resnet20"}
 RESNET18 = {"network": "resnet18", "data": "cifar10", "epochs": 60, "augment": True, "precision": "bfloat16"}
-HELD_OUT = {"mlp": 10000, "vgg": 5000, "resnet20": 5000, "resnet18": 5000}
+HELD_OUT = {"mlp": 10000, "cnn": 10000, "vgg": 5000, "resnet20": 5000, "resnet18": 5000}
 
 
-def cell(labels: dict, problem: dict, optimizer: str, lawn: bool, rates: tuple[float, ...] | None = None, **more) -> Cell:
-    """A cell of the program cifar10: an optimizer, plain or with LAWN, on a problem."""
+def cell(
+    labels: dict,
+    problem: dict,
+    optimizer: str,
+    lawn: bool,
+    rates: tuple[float, ...] | None = None,
+    tried: tuple[dict, ...] = ({},),
+    **more,
+) -> Cell:
+    """A cell of the program cifar10: an optimizer, plain or with LAWN, on a problem; `tried` are flags to choose from."""
     given = {**problem, "optimizer": optimizer, "weight_decay": WEIGHT_DECAY[optimizer], "lawn": lawn, **more}
     if lawn:
         given.setdefault("free_fraction", FREE)
+    given = {name: value for name, value in given.items() if name not in tried[0]}
     usual = RATES[optimizer]
     usual = usual[-TRIALS:] if given["batch_size"] >= LARGE_BATCH else usual[:TRIALS]
     return Cell(
@@ -45,7 +54,30 @@ def cell(labels: dict, problem: dict, optimizer: str, lawn: bool, rates: tuple[f
         flags=flags(**given),
         rates=rates or usual,
         validation=flags(validation=HELD_OUT[problem["network"]]),
+        extras=tuple(flags(**more) for more in tried),
     )
+
+
+DECAYS = tuple({"weight_decay": decay} for decay in (0.1, 1.0))
+FREE_SHARES = tuple({"free_fraction": share} for share in (0.0, FREE))
+
+
+def against_decay(labels: dict, problem: dict, rates: tuple[float, ...], lawn: dict[str, dict], **more) -> list[Cell]:
+    """Adam; AdamW, whose decay is chosen with its rate; Adam with LAWN, whose share of free steps is. As many trials each:
+    what Adam has of the last two's six are more rates between theirs.
+
+    lawn   what LAWN's rows are called, and their flags
+    rates  three
+    """
+    low, middle, high = rates
+    finer = (low / 3, low, (low * middle) ** 0.5, middle, (middle * high) ** 0.5, high)
+    finer = tuple(float(f"{rate:.1g}") for rate in finer)
+    adam = cell({**labels, "method": "Adam"}, problem, "adam", False, finer, **more)
+    adamw = cell({**labels, "method": "AdamW, tuned decay"}, problem, "adamw", False, rates, DECAYS, **more)
+    return [adam, adamw] + [
+        cell({**labels, "method": name}, problem, "adam", True, rates, FREE_SHARES, **given, **more)
+        for name, given in lawn.items()
+    ]
 
 
 def pair(labels: dict, problem: dict, optimizer: str, rates: tuple[float, ...] | None = None, **more) -> list[Cell]:

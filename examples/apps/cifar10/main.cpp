@@ -19,7 +19,7 @@ int main(int argc, char** argv) {
   examples::Session session;
   return examples::run_program<Options>("cifar10", argc, argv, [&](const Options& options) {
     return session.run(options, [&](examples::Ranks& ranks, at::Device device) {
-      const examples::Split data = options.load_images().to(device);
+      const examples::Split data = options.load_images(options.seed).to(device);
       const examples::Feeding feeding = {examples::channel_statistics(data.train), device,
                                          options.torch_precision(), options.channels_last};
       print_job(std::cout, options, data, device, ranks);

@@ -43,9 +43,8 @@ inline std::optional<Options> Options::parse(int argc, char** argv) {
 /// One line on what is going to happen.
 inline void print_job(std::ostream& out, const Options& options, const examples::Split& data,
                       at::Device device, const examples::Ranks& ranks) {
-  out << options.network << " on " << data.train.size() << " " << data.train.name << " ("
-      << data.test.size() << (options.validation > 0 ? " held out" : "") << " to test), "
-      << options.summary() << ", " << options.precision << examples::device_text(device)
+  out << options.network << " on " << options.images_text(data) << ", " << options.summary() << ", "
+      << options.precision << examples::device_text(device)
       << (ranks.size() > 1 ? " on each of " + std::to_string(ranks.size()) + " ranks" : "")
       << "\n\n";
 }

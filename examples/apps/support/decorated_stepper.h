@@ -22,7 +22,8 @@ inline const std::vector<std::string> kDecoratedOptimizers = {"sgd", "adam", "ad
 /// The optimizer of a run with one of lawn's decorators around it, under warm-up and cosine decay.
 /// @tparam Decorator  such as lawn::Centered
 /// @param arguments   what the decorator is constructed of, behind the optimizer
-/// @throws c10::Error for an unknown name, and what the decorator and the schedule refuse
+/// @throws c10::Error for an unknown name, betas of sgd, and what the decorator and the schedule
+///         refuse
 template <template <class> class Decorator, class... Arguments>
 std::unique_ptr<Stepper> make_decorated_stepper(const std::vector<at::Tensor>& parameters,
                                                 const StepperOptions& options,
@@ -32,20 +33,20 @@ std::unique_ptr<Stepper> make_decorated_stepper(const std::vector<at::Tensor>& p
     return std::make_unique<TypedStepper<Decorated, lawn::WarmupDecay>>(
         options.schedule(), std::move(base), arguments...);
   };
-  const double rate = options.learning_rate;
-  const double decay = options.weight_decay;
+  check_betas(options.betas, options.optimizer);
   if (options.optimizer == "sgd") {
-    return around(torch::optim::SGD(
-        parameters, torch::optim::SGDOptions(rate).momentum(0.9).weight_decay(decay)));
+    return around(torch::optim::SGD(parameters, torch::optim::SGDOptions(options.learning_rate)
+                                                    .momentum(0.9)
+                                                    .weight_decay(options.weight_decay)));
   }
   if (options.optimizer == "adam") {
     return around(
-        torch::optim::Adam(parameters, torch::optim::AdamOptions(rate).weight_decay(decay)));
+        torch::optim::Adam(parameters, adaptive_options<torch::optim::AdamOptions>(options)));
   }
   TORCH_CHECK(options.optimizer == "adamw", "unknown optimizer '", options.optimizer,
               "'; expected one of ", kDecoratedOptimizers);
   return around(
-      torch::optim::AdamW(parameters, torch::optim::AdamWOptions(rate).weight_decay(decay)));
+      torch::optim::AdamW(parameters, adaptive_options<torch::optim::AdamWOptions>(options)));
 }
 
 }  // namespace examples

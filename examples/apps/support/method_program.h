@@ -20,7 +20,7 @@ int run_methods(const std::string& name, int argc, char** argv, const Train& tra
                 const PrintResults& print_results) {
   return run_program<Options>(name, argc, argv, [&](const Options& options) {
     const at::Device device = options.torch_device();
-    const Split data = options.load_images().to(device);
+    const Split data = options.load_images(options.seed).to(device);
     const Feeding feeding = {channel_statistics(data.train), device};
     std::cout << options.job_text(data, device) << "\n\n";
 

@@ -88,6 +88,33 @@ inline at::Tensor calibration_gaps(const at::Tensor& logits, const at::Tensor& l
   return member.mv(predicted.eq(labels).to(at::kDouble) - confidence);
 }
 
+/// Adds up what Evaluation holds, batch by batch, on the logits' device.
+class EvaluationSums {
+ public:
+  explicit EvaluationSums(at::Device device)
+      : sums_(at::zeros({4}, at::TensorOptions(at::kDouble).device(device))),
+        gaps_(at::zeros({kCalibrationBins}, sums_.options())) {}
+
+  void add(const at::Tensor& logits, const at::Tensor& labels) {
+    sums_ += metric_sums(logits, labels);
+    gaps_ += calibration_gaps(logits, labels);
+  }
+
+  /// The means over all examples of all ranks.
+  /// @note waits for the device
+  Evaluation mean(int64_t examples, Ranks& ranks) const {
+    for (const at::Tensor& part : {sums_, gaps_}) ranks.sum_(part);
+    const at::Tensor means =
+        (at::cat({sums_, gaps_.abs().sum().unsqueeze(0)}) / static_cast<double>(examples)).cpu();
+    const auto* mean = means.const_data_ptr<double>();
+    return {mean[0], mean[1], mean[2], mean[3], mean[4]};
+  }
+
+ private:
+  at::Tensor sums_;
+  at::Tensor gaps_;
+};
+
 /// Runs a network over a data set in evaluation mode, without graph, in batches, each rank over its
 /// part: all get the figures of the whole.
 /// @note waits for the device; leaves the network in the mode in which it was
@@ -96,22 +123,15 @@ inline Evaluation evaluate(Classifier& network, const Dataset& data, const Feedi
   const at::NoGradGuard no_grad;
   const bool was_training = network.is_training();
   network.eval();
-  at::Tensor sums = at::zeros({4}, data.images.options().dtype(at::kDouble));
-  at::Tensor gaps = at::zeros({kCalibrationBins}, sums.options());
+  EvaluationSums sums(data.images.device());
   const Part mine = ranks.part(0, data.size());
   for (int64_t begin = mine.begin; begin < mine.end; begin += batch_size) {
     const int64_t end = std::min(begin + batch_size, mine.end);
     const at::Tensor logits = feeding.logits(network, data.images.slice(0, begin, end));
-    const at::Tensor labels = data.labels.slice(0, begin, end);
-    sums += metric_sums(logits, labels);
-    gaps += calibration_gaps(logits, labels);
+    sums.add(logits, data.labels.slice(0, begin, end));
   }
   network.train(was_training);
-  for (const at::Tensor& part : {sums, gaps}) ranks.sum_(part);
-  const at::Tensor means =
-      (at::cat({sums, gaps.abs().sum().unsqueeze(0)}) / static_cast<double>(data.size())).cpu();
-  const auto* mean = means.const_data_ptr<double>();
-  return {mean[0], mean[1], mean[2], mean[3], mean[4]};
+  return sums.mean(data.size(), ranks);
 }
 
 /// Euclidean norm of each tensor, in one read from the device.

@@ -5,6 +5,7 @@
 
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "examples/apps/support/classifier.h"
 #include "examples/apps/support/dataset.h"
@@ -14,8 +15,11 @@
 
 namespace examples {
 
+/// Of make_network().
+inline const std::vector<std::string> kNetworks = {"resnet20", "resnet18", "vgg", "cnn", "mlp"};
+
 /// A new network for the images of `data`, its weights drawn from torch's default generator.
-/// @param name  resnet20, resnet18, vgg or mlp
+/// @param name  one of kNetworks
 inline std::shared_ptr<Classifier> make_network(const std::string& name, const Dataset& data) {
   if (name == "resnet20") return resnet20(data.channels(), data.classes).ptr();
   if (name == "resnet18") return resnet18(data.channels(), data.classes).ptr();
@@ -25,9 +29,9 @@ inline std::shared_ptr<Classifier> make_network(const std::string& name, const D
     options.classes = data.classes;
     return MLP(options).ptr();
   }
-  TORCH_CHECK(name == "vgg", "unknown network '", name,
-              "'; expected resnet20, resnet18, vgg or mlp");
-  VGGOptions options;
+  TORCH_CHECK(name == "vgg" || name == "cnn", "unknown network '", name, "'; expected one of ",
+              kNetworks);
+  VGGOptions options = name == "cnn" ? small_vgg() : VGGOptions();
   options.channels = data.channels();
   options.image_size = data.image_size();
   options.classes = data.classes;

@@ -12,6 +12,7 @@
 
 #include <algorithm>
 #include <memory>
+#include <optional>
 #include <ostream>
 #include <string>
 #include <type_traits>
@@ -19,6 +20,7 @@
 #include <vector>
 
 #include "examples/apps/support/ablation.h"
+#include "examples/apps/support/betas.h"
 
 namespace examples {
 
@@ -110,6 +112,8 @@ struct StepperOptions {
   std::string optimizer = "adam";  ///< one of kOptimizers; sgd and lars have momentum 0.9
   double learning_rate = 1e-3;
   double weight_decay = 0;
+  bool decay_vectors = true;   ///< whether biases and scales of normalisations decay, too
+  std::optional<Betas> betas;  ///< of kAdaptiveOptimizers; nothing leaves them as they are
   bool lawn = false;
   std::string ablate = "none";     ///< one of kAblations; what is missing of LAWN
   bool two_part_schedule = false;  ///< LAWN's schedule without LAWN, as a control
@@ -118,6 +122,9 @@ struct StepperOptions {
       0;  ///< of linear warm-up: at the start, and with LAWN after the switch too
   int64_t total_steps = 0;
   double final_factor = 0;  ///< share of the learning rate that is left at the end
+
+  /// Of LAWN.
+  lawn::LAWNOptions lawn_options() const { return lawn::LAWNOptions().free_steps(free_steps); }
 
   /// Without LAWN.
   lawn::WarmupDecayOptions schedule() const {
@@ -128,6 +135,31 @@ struct StepperOptions {
         .final_factor(final_factor);
   }
 };
+
+/// The options of one of kAdaptiveOptimizers, with a learning rate, weight decay and two betas.
+template <class Options>
+Options adaptive_options(const StepperOptions& options) {
+  Options chosen(options.learning_rate);
+  chosen.weight_decay(options.weight_decay);
+  if (options.betas) chosen.betas(*options.betas);
+  return chosen;
+}
+
+/// The parameters as groups of an optimizer: one, or two if biases and scales do not decay.
+template <class Options>
+std::vector<torch::optim::OptimizerParamGroup> parameter_groups(
+    const std::vector<at::Tensor>& parameters, const Options& options, bool decay_vectors) {
+  if (decay_vectors) return {torch::optim::OptimizerParamGroup(parameters)};
+  std::vector<at::Tensor> vectors;
+  std::vector<at::Tensor> others;
+  for (const at::Tensor& parameter : parameters) {
+    (parameter.dim() < 2 ? vectors : others).push_back(parameter);
+  }
+  Options spared = options;
+  spared.weight_decay(0);
+  return {torch::optim::OptimizerParamGroup(others),
+          torch::optim::OptimizerParamGroup(vectors, std::make_unique<Options>(spared))};
+}
 
 namespace detail {
 
@@ -159,43 +191,42 @@ std::unique_ptr<Stepper> make_stepper(Base&& base, const lawn::Subnetwork& const
         two_part, std::move(base), constrained, options.free_steps, parts);
   }
   return std::make_unique<TypedStepper<lawn::LAWN<Base>, lawn::LAWNSchedule>>(
-      two_part, std::move(base), constrained, lawn::LAWNOptions().free_steps(options.free_steps));
+      two_part, std::move(base), constrained, options.lawn_options());
 }
 
 }  // namespace detail
 
 /// The optimizer of a run and its schedule: warm-up and cosine decay without LAWN; with it,
 /// or with its two-part schedule, warm-up and hold up to the switch, then the same once more.
-/// @throws c10::Error for an unknown name, and what the optimizer, LAWN and the schedule refuse
+/// @throws c10::Error for an unknown name, betas of an optimizer without, and what the optimizer,
+///         LAWN and the schedule refuse
 inline std::unique_ptr<Stepper> make_stepper(const std::vector<at::Tensor>& parameters,
                                              const lawn::Subnetwork& constrained,
                                              const StepperOptions& options) {
   const std::string& name = options.optimizer;
+  check_betas(options.betas, name);
   const auto make = [&](auto&& base) {
     return detail::make_stepper(std::forward<decltype(base)>(base), constrained, options);
+  };
+  const auto groups = [&](const auto& chosen) {
+    return parameter_groups(parameters, chosen, options.decay_vectors);
   };
   const auto sgd = torch::optim::SGDOptions(options.learning_rate)
                        .momentum(0.9)
                        .weight_decay(options.weight_decay);
-  const auto adam =
-      torch::optim::AdamOptions(options.learning_rate).weight_decay(options.weight_decay);
-  const auto adamw =
-      torch::optim::AdamWOptions(options.learning_rate).weight_decay(options.weight_decay);
-  if (name == "sgd") return make(torch::optim::SGD(parameters, sgd));
-  if (name == "adam") return make(torch::optim::Adam(parameters, adam));
-  if (name == "adamw") return make(torch::optim::AdamW(parameters, adamw));
-  if (name == "fused-sgd") return make(lawn::FusedSGD(parameters, sgd));
-  if (name == "fused-adam") return make(lawn::FusedAdam(parameters, adam));
-  if (name == "fused-adamw") return make(lawn::FusedAdamW(parameters, adamw));
-  if (name == "lamb") {
-    return make(lawn::LAMB(
-        parameters, lawn::LAMBOptions(options.learning_rate).weight_decay(options.weight_decay)));
-  }
-  if (name == "lars") {
-    return make(lawn::LARS(
-        parameters,
-        lawn::LARSOptions(options.learning_rate).momentum(0.9).weight_decay(options.weight_decay)));
-  }
+  const auto adam = adaptive_options<torch::optim::AdamOptions>(options);
+  const auto adamw = adaptive_options<torch::optim::AdamWOptions>(options);
+  const auto lamb = adaptive_options<lawn::LAMBOptions>(options);
+  const auto lars =
+      lawn::LARSOptions(options.learning_rate).momentum(0.9).weight_decay(options.weight_decay);
+  if (name == "sgd") return make(torch::optim::SGD(groups(sgd), sgd));
+  if (name == "adam") return make(torch::optim::Adam(groups(adam), adam));
+  if (name == "adamw") return make(torch::optim::AdamW(groups(adamw), adamw));
+  if (name == "fused-sgd") return make(lawn::FusedSGD(groups(sgd), sgd));
+  if (name == "fused-adam") return make(lawn::FusedAdam(groups(adam), adam));
+  if (name == "fused-adamw") return make(lawn::FusedAdamW(groups(adamw), adamw));
+  if (name == "lamb") return make(lawn::LAMB(groups(lamb), lamb));
+  if (name == "lars") return make(lawn::LARS(groups(lars), lars));
   TORCH_CHECK(false, "unknown optimizer '", name, "'; expected one of ", kOptimizers);
   return nullptr;  // not reached; gcc does not see that without optimisation
 }

@@ -49,6 +49,8 @@ inline StepperOptions stepper_options(const Task& task, const RunOptions& option
   stepping.optimizer = options.optimizer;
   stepping.learning_rate = options.rate();
   stepping.weight_decay = options.weight_decay;
+  stepping.decay_vectors = options.decay_vectors;
+  stepping.betas = parse_betas_if_any(options.betas);
   stepping.warmup_steps =
       static_cast<int64_t>(options.warmup * static_cast<double>(stepping.total_steps));
   stepping.final_factor = options.final_factor;
@@ -74,6 +76,7 @@ inline RunResult train_with(Task& task, Stepper& stepper, const lawn::Subnetwork
   training.batch_size = std::min(options.batch_size, task.size());
   training.seed = static_cast<uint64_t>(options.seed);
   training.scale_gradients = scale_gradients;
+  training.max_gradient_norm = options.max_gradient_norm;
   training.checkpoint_every = options.checkpoint_every;
   training.checkpoint = std::filesystem::path(options.out) / (result.name + ".pt");
   training.csv = std::filesystem::path(options.out) / (result.name + ".csv");

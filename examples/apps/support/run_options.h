@@ -10,6 +10,7 @@
 #include <string>
 #include <vector>
 
+#include "examples/apps/support/betas.h"
 #include "examples/apps/support/checkpoint.h"
 #include "examples/apps/support/flags.h"
 #include "examples/apps/support/optimizers.h"
@@ -27,6 +28,9 @@ struct RunOptions {
   int64_t batch_size = 64;
   double learning_rate = 0;
   double weight_decay = 0;
+  std::string betas;
+  bool decay_vectors = true;     ///< whether biases and scales of normalisations decay, too
+  double max_gradient_norm = 0;  ///< 0: gradients are not clipped
   double free_fraction = 0.2;
   double warmup = 0.05;
   double final_factor = 0;
@@ -52,6 +56,9 @@ struct RunOptions {
     flags.add("lr", &learning_rate, "learning rate; 0 is 0.05 for sgd, 0.001 for the others")
         .range(0, 1e3);
     flags.add("weight-decay", &weight_decay, "as the optimizer understands it").range(0, 1e3);
+    flags.add("betas", &betas,
+              "what adam, adamw or lamb, fused or not, keeps of its two moments each step, as in "
+              "0.9,0.95; empty leaves the optimizer's own");
     flags
         .add("warmup", &warmup,
              "share of the steps that the learning rate rises; with LAWN, after the switch too")
@@ -66,12 +73,18 @@ struct RunOptions {
   /// Declares the flags that say how to train, plain or with LAWN.
   void add_training(Flags& flags) {
     add_optimization(flags, kOptimizers);
+    add_lawn(flags, "what LAWN constrains: the sub-network that the walk finds, or all weights",
+             {"walk", "all"});
+  }
+
+  /// Declares LAWN's flags.
+  /// @param selects     what --select says in --help
+  /// @param selections  its choices
+  void add_lawn(Flags& flags, const std::string& selects,
+                const std::vector<std::string>& selections) {
     flags.add("lawn", &lawn, "train with LAWN around the optimizer").incidental();
     flags.add("compare", &compare, "train plain and with LAWN from one seed").incidental();
-    flags
-        .add("select", &select,
-             "what LAWN constrains: the sub-network that the walk finds, or all weights")
-        .choices({"walk", "all"});
+    flags.add("select", &select, selects).choices(selections);
     flags.add("ablate", &ablate, "part of LAWN to leave out, to see what the rest does")
         .choices(kAblations);
     flags.add("free-fraction", &free_fraction, "share of the steps before LAWN constrains")
@@ -107,6 +120,7 @@ struct RunOptions {
       std::cout << flags.help();
       return false;
     }
+    check_betas(parse_betas_if_any(betas), optimizer);
     TORCH_CHECK(!(lawn && compare), "--compare trains with and without LAWN: leave --lawn out");
     TORCH_CHECK(ablate == "none" || lawn || compare, "--ablate ", ablate,
                 ": takes a part of LAWN away; expected --lawn or --compare beside it");

@@ -3,6 +3,7 @@
 
 #include <ATen/CPUGeneratorImpl.h>
 #include <ATen/Context.h>
+#include <lawn/clip_grad_norm.h>
 #include <lawn/grad_scaler.h>
 #include <lawn/subnetwork/subnetwork.h>
 
@@ -30,6 +31,7 @@ struct TrainerOptions {
   int64_t batch_size = 128;      ///< a last, smaller batch of an epoch is left out
   uint64_t seed = 0;             ///< of all that the task draws
   bool scale_gradients = false;  ///< for autocast in float16: losses are scaled, bad steps skipped
+  double max_gradient_norm = 0;  ///< all gradients as one vector are clipped to it; 0: they are not
   int64_t checkpoint_every = 0;  ///< epochs between checkpoints; 0 saves only at the end or a stop
   std::filesystem::path checkpoint;  ///< empty: nothing is saved
   std::filesystem::path csv;         ///< empty: nothing is written
@@ -219,6 +221,10 @@ class Trainer {
     const Task::Batch batch = task_.batch(position_, position_ + batch_size, generator_);
     const Part mine = ranks_.part(position_, position_ + batch_size);
     ranks_.backward(scaler_.scale(batch.loss), mine.size(), step_);
+    if (options_.max_gradient_norm > 0) {
+      scaler_.unscale_(stepper_.optimizer());
+      lawn::clip_grad_norm_(task_.network().parameters(), options_.max_gradient_norm);
+    }
     const std::vector<at::Tensor> before =
         last_of_epoch ? copies(measured_) : std::vector<at::Tensor>();
     bool stepped = true;

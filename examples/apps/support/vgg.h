@@ -21,12 +21,25 @@ struct VGGOptions {
   int64_t channels = 3;     ///< of the images: 1 or 3
   int64_t image_size = 32;  ///< height and width in pixels
   int64_t classes = 10;
+  bool he_start = true;  ///< else the weights and biases start as LibTorch's layers do
 };
+
+/// The least of its kind: two convolutions, each with pooling behind it, and a hidden layer. It
+/// starts as LibTorch's layers do, with weights of variance 1 / (3 fan-in), a sixth of VGG's: their
+/// norms have room to grow.
+inline VGGOptions small_vgg() {
+  VGGOptions options;
+  options.widths = {16, 32};
+  options.convolutions_per_stage = 1;
+  options.hidden = 128;
+  options.he_start = false;
+  return options;
+}
 
 /// Convolutions, max pooling and two linear layers, with ReLU and no normalisation anywhere: up to
 /// its biases the network is positively homogeneous in every weight, so LAWN constrains them all.
-/// The weights start as He et al. propose (variance 2 / fan-in), with which it trains without
-/// normalisation; the biases start at zero.
+/// Unless the options say otherwise, the weights start as He et al. propose (variance 2 / fan-in),
+/// with which it trains without normalisation; the biases start at zero.
 /// @source Simonyan and Zisserman 2014, arXiv 1409.1556; He et al. 2015, arXiv 1502.01852
 class VGGImpl : public Classifier {
  public:
@@ -50,6 +63,7 @@ class VGGImpl : public Classifier {
                 options.widths.size(), " halvings");
     hidden_ = register_module("hidden", torch::nn::Linear(in * size * size, options.hidden));
     head_ = register_module("head", torch::nn::Linear(options.hidden, options.classes));
+    if (!options.he_start) return;
     for (const auto& parameter : named_parameters()) {
       if (parameter.value().dim() >= 2) {
         torch::nn::init::kaiming_normal_(parameter.value(), 0.0, torch::kFanIn, torch::kReLU);

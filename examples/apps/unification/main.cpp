@@ -18,7 +18,7 @@
 int main(int argc, char** argv) {
   return examples::run_program<Options>("unification", argc, argv, [](const Options& options) {
     const at::Device device = options.torch_device();
-    const examples::Split data = options.load_images().to(device);
+    const examples::Split data = options.load_images(options.seed).to(device);
     print_job(std::cout, options, data, device);
 
     Experiment experiment(options, data, device);
