@@ -15,18 +15,22 @@
 namespace examples {
 
 /// A new network for the images of `data`, its weights drawn from torch's default generator.
-/// @param name  resnet20, resnet18, vgg or mlp
+/// @param name  resnet20, resnet20-without-norm, resnet18, vgg, mlp or mlp-layer-norm
 inline std::shared_ptr<Classifier> make_network(const std::string& name, const Dataset& data) {
   if (name == "resnet20") return resnet20(data.channels(), data.classes).ptr();
+  if (name == "resnet20-without-norm") {
+    return resnet20(data.channels(), data.classes, /*batch_norm=*/false).ptr();
+  }
   if (name == "resnet18") return resnet18(data.channels(), data.classes).ptr();
-  if (name == "mlp") {
+  if (name == "mlp" || name == "mlp-layer-norm") {
     MLPOptions options;
     options.inputs = data.images[0].numel();
     options.classes = data.classes;
+    options.layer_norm = name == "mlp-layer-norm";
     return MLP(options).ptr();
   }
   TORCH_CHECK(name == "vgg", "unknown network '", name,
-              "'; expected resnet20, resnet18, vgg or mlp");
+              "'; expected resnet20, resnet20-without-norm, resnet18, vgg, mlp or mlp-layer-norm");
   VGGOptions options;
   options.channels = data.channels();
   options.image_size = data.image_size();
