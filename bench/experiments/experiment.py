@@ -6,8 +6,8 @@ A cell is a method on a problem ("adam with LAWN, batches of 50"). It is trained
     select   one run for each of its learning rates, measured on a held-out part of the training data
     final    with the rate that was best there, one run for each seed, measured on the test data
 
-Every cell of a question has the same number of rates, so the same budget of trials; one that is given a single rate has
-nothing to select. A run is known by the hash of its program and flags: a run that two questions ask for is done once.
+Every cell of a question has the same number of trials: of its rates, each with each of its variants if it has flags beside the
+rate to choose. One that is given a single trial has nothing to select. A run is known by the hash of its program and flags: a run that two questions ask for is done once.
 """
 import dataclasses
 import hashlib
@@ -31,6 +31,7 @@ METRICS = {
     "cifar10": ACCURACY,
     "recommender": Metric("hit_rate", "test_loss"),
     "mimicnorm": ACCURACY,
+    "continual": Metric("score", "online_loss"),
 }
 
 
@@ -65,56 +66,67 @@ class Cell:
     validation: tuple[tuple[str, str], ...]  # flags of select runs: what is held out
     seeds: tuple[int, ...] = (0, 1, 2)
     parts: tuple[str, ...] = ()  # of a program that trains several networks in turn: a row and a record for each
+    variants: tuple[tuple[tuple[str, str], ...], ...] = ((),)  # further flags, each tried with each rate
 
     @property
     def name(self) -> str:
         unnamed = ("optimizer", "network", "method")
         return ", ".join(v if name in unnamed else f"{name} {v}" for name, v in self.labels) or self.program
 
-    def select_runs(self) -> list[Run]:
-        if len(self.rates) == 1:
-            return []
-        return [self._run("select", rate, SELECTION_SEED, self.validation) for rate in self.rates]
+    def trials(self) -> list[tuple[float, tuple[tuple[str, str], ...]]]:
+        """A rate and a variant each."""
+        return [(rate, variant) for variant in self.variants for rate in self.rates]
 
-    def final_runs(self, rate: float) -> list[Run]:
-        return [self._run("final", rate, seed, ()) for seed in self.seeds]
+    def select_runs(self) -> list[Run]:
+        if len(self.trials()) == 1:
+            return []
+        return [self._run("select", rate, SELECTION_SEED, (*variant, *self.validation)) for rate, variant in self.trials()]
+
+    def final_runs(self, rate: float, variant: tuple[tuple[str, str], ...] | None = None) -> list[Run]:
+        """At a rate, and at a variant unless there is one alone."""
+        return [self._run("final", rate, seed, self.variants[0] if variant is None else variant) for seed in self.seeds]
 
     def _run(self, stage: str, rate: float, seed: int, more: tuple[tuple[str, str], ...]) -> Run:
         flags = (*self.flags, ("lr", f"{rate:g}"), ("seed", str(seed)), *more)
         return Run(self.program, stage, flags)
 
-    def choose(self, records: dict[str, dict]) -> float | None:
-        """The rate whose select run did best, None while one of them is missing or if all failed.
+    def chosen(self, records: dict[str, dict]) -> tuple[float, tuple[tuple[str, str], ...]] | None:
+        """The rate and the variant whose select run did best, None while one of them is missing or if all failed.
 
         Only select runs are looked at, and these never see the test data: with --validation a program calls "test"
         what it measures on the part that it held out of the training data.
         """
-        if len(self.rates) == 1:
-            return self.rates[0]
+        if len(self.trials()) == 1:
+            return self.trials()[0]
         metric = METRICS[self.program]
         best = None
-        for rate, run in zip(self.rates, self.select_runs()):
+        for trial, run in zip(self.trials(), self.select_runs()):
             record = records.get(run.key)
             if record is None:
                 return None
             if "error" in record:
                 continue
             score, loss = (record["figures"].get(name) for name in (metric.score, metric.loss))
-            rank = (-math.inf if score is None else score, -math.inf if loss is None else -loss, -rate)
+            rank = (-math.inf if score is None else score, -math.inf if loss is None else -loss, -trial[0])
             if best is None or rank > best[0]:
-                best = (rank, rate)
+                best = (rank, trial)
         return None if best is None else best[1]
+
+    def choose(self, records: dict[str, dict]) -> float | None:
+        """The rate of chosen()."""
+        trial = self.chosen(records)
+        return None if trial is None else trial[0]
 
     def selected(self, records: dict[str, dict]) -> bool:
         """Whether all select runs are done, well or not."""
         return all(run.key in records for run in self.select_runs())
 
     def finals(self, records: dict[str, dict]) -> list[dict]:
-        """The records of the final runs at the chosen rate that are there and did not fail."""
-        rate = self.choose(records)
-        if rate is None:
+        """The records of the final runs at the chosen rate and variant that are there and did not fail."""
+        trial = self.chosen(records)
+        if trial is None:
             return []
-        found = (records.get(run.key) for run in self.final_runs(rate))
+        found = (records.get(run.key) for run in self.final_runs(*trial))
         return [record for record in found if record is not None and "error" not in record]
 
 

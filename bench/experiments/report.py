@@ -20,6 +20,7 @@ import sys
 
 from experiment import Cell, load_records
 from questions.companions import COMPANIONS
+from questions.continual import CONTINUAL
 
 HERE = pathlib.Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
@@ -88,6 +89,16 @@ COLUMNS = {
         Column("test loss", "test_loss", 1, 3),
         Column("train accuracy, %", "train_accuracy", 100),
         Column("overlap R_p", "overlap", 1, 3),
+    ),
+    "continual": (
+        Column("online accuracy, %", "online_accuracy", 100),
+        Column("first tenth", "online_accuracy_first_tenth", 100),
+        Column("last tenth", "online_accuracy_last_tenth", 100),
+        Column("at a task's end, last tenth", "task_accuracy_last_tenth", 100),
+        Column("test accuracy, last tenth", "test_accuracy_last_tenth", 100),
+        Column("dead units, last tenth, %", "dead_units_last_tenth", 100, 1),
+        Column("angle of a step, mrad, last tenth", "angle_last_tenth", 1000),
+        Column("norm, end / start", "norm_growth", 1, 2),
     ),
     "unification": (
         Column("test accuracy at the projection, %", "test_accuracy_at_projection", 100),
@@ -185,7 +196,8 @@ def table(cells: list[Cell], records: dict[str, dict]) -> str:
             continue
         for part in cell.parts or ("",):
             row = [dict(cell.labels).get(name, "") for name in labels] + ([part] if part else [])
-            row += [f"{cell.choose(records):g}", str(len(finals))]
+            rate, variant = cell.chosen(records)
+            row += [", ".join([f"{rate:g}", *(f"{name} {value}" for name, value in variant)]), str(len(finals))]
             for column in columns:
                 figure = f"{part}/{column.figure}" if part else column.figure
                 found = values(finals, figure) if has(finals, figure) else []
@@ -272,7 +284,7 @@ def tables(records: dict[str, dict]) -> dict[str, str]:
     """The text of each table by its name in a marker."""
     found = {}
     for size in ("cpu", "gpu"):
-        for question in (*QUESTIONS, *COMPANIONS):
+        for question in (*QUESTIONS, *COMPANIONS, *CONTINUAL):
             cells = importlib.import_module(f"questions.{question}").cells(size)
             found[f"{size}/{question}"] = (mechanism if question == "mechanism" else table)(cells, records)
         found[f"{size}/short"] = short(importlib.import_module("questions.optimizers").cells(size), records)

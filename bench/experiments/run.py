@@ -26,12 +26,13 @@ import time
 
 from experiment import Cell, Run, load_records
 from questions.companions import COMPANIONS
+from questions.continual import CONTINUAL
 
 HERE = pathlib.Path(__file__).resolve().parent
 QUESTIONS = ("optimizers", "free_steps", "ablations", "batch_size", "recommender", "networks")  # the cheapest first
-ALL = (*QUESTIONS, *COMPANIONS)
+ALL = (*QUESTIONS, *COMPANIONS, *CONTINUAL)
 HISTORY_ROWS = 40  # of a run that are kept: results stay small enough to be committed
-SHOWN = ("test_accuracy", "hit_rate", "test_loss", "train_accuracy", "train_logit_norm", "train_logit", "norm_growth")
+SHOWN = ("test_accuracy", "hit_rate", "test_loss", "train_accuracy", "train_logit_norm", "train_logit", "norm_growth", "score")
 STOPPED = 130  # what a program returns that was interrupted and has saved a checkpoint
 
 
@@ -176,8 +177,8 @@ class Runner:
         if not cell.selected(self.records):
             runs = cell.select_runs()
         else:
-            rate = cell.choose(self.records)
-            runs = [] if rate is None else cell.final_runs(rate)
+            trial = cell.chosen(self.records)
+            runs = [] if trial is None else cell.final_runs(*trial)
         busy = {job.run.key for job in self.jobs}
         return [run for run in runs if run.key not in self.records and run.key not in busy]
 

@@ -240,6 +240,19 @@ class ChoiceTest(unittest.TestCase):
         self.assertEqual(one.choose(self.records(one, [(0.8, 1.0), (0.8, 0.5), (0.6, 0.1)])), 0.01)
         self.assertEqual(one.choose(self.records(one, [(0.8, 1.0), (0.8, 1.0), (0.8, 1.0)])), 0.001)
 
+    def test_tries_each_variant_with_each_rate_and_keeps_the_best_of_both(self):
+        slow, fast = (("betas", "0.9,0.999"),), (("betas", "0.9,0.95"),)
+        one = dataclasses.replace(cell(), variants=(slow, fast))
+        self.assertEqual(len(one.select_runs()), 2 * len(one.rates))
+        figures = [(0.5, 1.0), (0.8, 1.0), (0.6, 1.0), (0.5, 1.0), (0.7, 1.0), (0.9, 1.0)]
+        records = self.records(one, figures)
+        self.assertEqual(one.chosen(records), (one.rates[2], fast))
+        finals = one.final_runs(*one.chosen(records))
+        self.assertTrue(all(call.flag("betas") == "0.9,0.95" for call in finals))
+        self.assertEqual(one.finals(records), [])
+        records.update({call.key: {"figures": {}} for call in finals})
+        self.assertEqual(len(one.finals(records)), len(one.seeds))
+
     def test_waits_for_all_select_runs(self):
         one = cell()
         records = self.records(one, [(0.5, 1.0), (0.8, 1.0)])
@@ -250,12 +263,14 @@ class ChoiceTest(unittest.TestCase):
         for question in run.ALL:
             for size in ("cpu", "gpu"):
                 cells = run.cells_of(question, size)
-                self.assertEqual(len({len(one.rates) for one in cells}), 1, (question, size))
+                self.assertEqual(len({len(one.trials()) for one in cells}), 1, (question, size))
                 self.assertEqual(len({one.labels for one in cells}), len(cells), (question, size))
                 for one in cells:
                     self.assertGreaterEqual(len(one.seeds), 3)
-                    self.assertEqual(len(set(one.rates)), len(one.rates))
-                    self.assertTrue(one.validation or len(one.rates) == 1)
+                    self.assertEqual(len(set(one.trials())), len(one.trials()))
+                    self.assertTrue(one.validation or len(one.trials()) == 1)
+                    for call in one.select_runs():
+                        self.assertEqual(len(dict(call.flags)), len(call.flags), "a flag twice")
 
 
 class RecordsTest(unittest.TestCase):
