@@ -33,6 +33,7 @@ METRICS = {
     "recommender": Metric("hit_rate", "test_loss"),
     "mimicnorm": ACCURACY,
     "language": Metric("test_chance", "test_loss"),
+    "continual": Metric("score", "online_loss"),
 }
 
 

@@ -27,6 +27,7 @@ import time
 
 from experiment import Cell, Run, load_records
 from questions.companions import COMPANIONS
+from questions.continual import CONTINUAL
 
 HERE = pathlib.Path(__file__).resolve().parent
 # The cheapest first.
@@ -34,9 +35,9 @@ QUESTIONS = (
     *("optimizers", "free_steps", "ablations", "batch_size", "recommender", "networks"),
     *("language", "large_batches", "label_noise"),
 )
-ALL = (*QUESTIONS, *COMPANIONS)
+ALL = (*QUESTIONS, *COMPANIONS, *CONTINUAL)
 HISTORY_ROWS = 40  # of a run that are kept: results stay small enough to be committed
-SHOWN = ("test_accuracy", "hit_rate", "test_loss", "train_accuracy", "train_logit_norm", "train_logit", "norm_growth")
+SHOWN = ("test_accuracy", "hit_rate", "test_loss", "train_accuracy", "train_logit_norm", "train_logit", "norm_growth", "score")
 STOPPED = 130  # what a program returns that was interrupted and has saved a checkpoint
 
 

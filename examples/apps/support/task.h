@@ -4,7 +4,9 @@
 #include <ATen/core/Generator.h>
 #include <ATen/core/Tensor.h>
 #include <torch/nn/module.h>
+#include <torch/serialize/archive.h>
 
+#include <cstdint>
 #include <string>
 #include <vector>
 
@@ -38,9 +40,19 @@ class Task {
   virtual at::Device device() const = 0;
   /// What samples are called: "images".
   virtual std::string unit() const = 0;
+  /// What an epoch is called: "task" where each has other data.
+  virtual std::string epoch_name() const { return "epoch"; }
   /// Samples in an epoch.
   virtual int64_t size() const = 0;
 
+  /// Called before begin_epoch(), for tasks that change from epoch to epoch.
+  /// @param epoch  counted from 0
+  /// @param anew   false for a run that goes on within the epoch, whose network and optimizer are
+  ///               as they were
+  virtual void enter_epoch(int64_t epoch, bool anew) {
+    (void)epoch;
+    (void)anew;
+  }
   /// Draws the samples of an epoch and their order. For equal states of `generator` (a CPU's) it
   /// must draw the same: a run that goes on within an epoch has it drawn once more.
   virtual void begin_epoch(at::Generator& generator) = 0;
@@ -57,6 +69,10 @@ class Task {
   virtual Measured measure() = 0;
   /// Names of Measured::figures.
   virtual std::vector<std::string> columns() const = 0;
+
+  /// What it gathers in an epoch, beside the sums of batches, for a checkpoint within one.
+  virtual void save(torch::serialize::OutputArchive& archive) const { (void)archive; }
+  virtual void load(torch::serialize::InputArchive& archive) { (void)archive; }
 };
 
 }  // namespace examples

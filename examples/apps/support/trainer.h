@@ -124,12 +124,15 @@ class Trainer {
       torch::serialize::OutputArchive network;
       torch::serialize::OutputArchive stepper;
       torch::serialize::OutputArchive scaler;
+      torch::serialize::OutputArchive task;
       task_.network().save(network);
       stepper_.save(stepper);
       scaler_.save(scaler);
+      task_.save(task);
       archive.write("network", network);
       archive.write("stepper", stepper);
       archive.write("scaler", scaler);
+      archive.write("task", task);
       archive.write("history", history_.to_tensor());
       archive.write("sums", sums_);
       archive.write("generator", generator_.get_state());
@@ -151,11 +154,13 @@ class Trainer {
     torch::serialize::InputArchive network;
     torch::serialize::InputArchive stepper;
     torch::serialize::InputArchive scaler;
+    torch::serialize::InputArchive task;
     at::Tensor history, generator, default_state, device_state;
     c10::IValue counters, figures;
     archive.read("network", network);
     archive.read("stepper", stepper);
     archive.read("scaler", scaler);
+    archive.read("task", task);
     archive.read("history", history);
     archive.read("sums", sums_);
     archive.read("generator", generator);
@@ -180,7 +185,9 @@ class Trainer {
     epoch_generator_ = epoch_generator_.cpu();
     if (position_ != 0) {
       generator_.set_state(epoch_generator_);
+      task_.enter_epoch(epochs_done(), /*anew=*/false);
       task_.begin_epoch(generator_);
+      task_.load(task);
     }
     generator_.set_state(generator.cpu());
     default_generator(task_.device()).set_state(device_state.cpu());
@@ -193,7 +200,7 @@ class Trainer {
   }
 
   static std::vector<std::string> columns(const Task& task, const lawn::Subnetwork& measured) {
-    std::vector<std::string> names = {"epoch", "step", "constrained", "learning_rate"};
+    std::vector<std::string> names = {task.epoch_name(), "step", "constrained", "learning_rate"};
     const auto add = [&names](const std::vector<std::string>& more) {
       names.insert(names.end(), more.begin(), more.end());
     };
@@ -204,6 +211,8 @@ class Trainer {
     return names;
   }
 
+  int64_t epochs_done() const { return step_ / steps_per_epoch(task_.size(), options_.batch_size); }
+
   /// What ranks that train together have in common.
   std::string agreed() const {
     return lines(settings_) + "steps done " + std::to_string(step_) + "\n";
@@ -213,6 +222,7 @@ class Trainer {
     const int64_t batch_size = std::min(options_.batch_size, task_.size());
     if (position_ == 0) {
       epoch_generator_ = generator_.get_state();
+      task_.enter_epoch(epochs_done(), /*anew=*/true);
       task_.begin_epoch(generator_);
       sums_.zero_();
     }
@@ -270,7 +280,7 @@ class Trainer {
 
   void end_epoch(Progress& progress) {
     clock_.stop();
-    const int64_t epoch = step_ / steps_per_epoch(task_.size(), options_.batch_size);
+    const int64_t epoch = epochs_done();
     const Task::Measured measured = task_.measure();
     const std::vector<double> layer_norms = norms(measured_);
     const double samples = static_cast<double>(step_ * options_.batch_size);
@@ -289,7 +299,8 @@ class Trainer {
       best_score_ = measured.score;
       best_epoch_ = epoch;
     }
-    progress.print("epoch " + std::to_string(epoch) + "/" + std::to_string(options_.epochs) +
+    progress.print(task_.epoch_name() + " " + std::to_string(epoch) + "/" +
+                   std::to_string(options_.epochs) +
                    (stepper_.constrained() ? " (constrained)" : "") + "  " + measured.text +
                    "  weight norm " + fixed(joint_norm(layer_norms), 3));
     if (!options_.csv.empty() && ranks_.is_root()) history_.write_csv(options_.csv);

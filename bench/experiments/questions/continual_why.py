@@ -1,0 +1,34 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Why LAWN keeps a perceptron learning random labels, or does not: Adam and LAWN at one rate, with one thing changed at a
+time. Nothing is chosen here."""
+from experiment import Cell, flags
+from questions.continual import DATA
+
+RATE = 1e-3
+FAST = {"betas": "0.9,0.95"}
+
+
+def cells(size: str) -> list[Cell]:
+    given = DATA if size == "cpu" else {**DATA, "train_size": 6400}
+
+    def one(method: str, changed: str, **more) -> Cell:
+        labels = (("method", method), ("changed", changed))
+        return Cell(labels, "continual", flags(method=method, **given, **more), (RATE,), ())
+
+    return [
+        one("adam", "nothing"),
+        one("lawn", "nothing"),
+        one("adam", "beta2 0.95", **FAST),
+        one("lawn", "beta2 0.95", **FAST),
+        one("adam", "state reset", reset_state=True),
+        one("lawn", "state reset", reset_state=True),
+        one("lawn", "beta2 0.95, state reset", reset_state=True, **FAST),
+        one("lawn", "beta2 0.95, biases too", biases=True, **FAST),
+        one("lawn", "beta2 0.95, by unit", granularity="unit", **FAST),
+        one("lawn", "beta2 0.95, by unit, biases too", granularity="unit", biases=True, **FAST),
+        one("lawn", "beta2 0.95, never free", free_tasks=0, **FAST),
+        one("lawn", "beta2 0.95, free for five tasks", free_tasks=5, **FAST),
+        one("adam", "layer norm", layer_norm=True),
+        one("lawn", "layer norm, all weights", layer_norm=True, select="all", **FAST),
+        one("lawn", "layer norm, the head", layer_norm=True, **FAST),
+    ]

@@ -1,0 +1,69 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <ATen/Functions.h>
+#include <ATen/TensorOperators.h>
+#include <ATen/core/grad_mode.h>
+#include <ATen/core/ivalue.h>
+#include <torch/serialize/archive.h>
+
+#include <cstdint>
+#include <utility>
+#include <vector>
+
+/// The angle by which a step turns weights: how far it gets where only their direction counts.
+///   theta = 2 asin(||a/||a|| - b/||b|||| / 2)     a, b: a weight tensor before and after a step
+/// The mean over tensors, and over those steps that are looked at, each of which costs a copy.
+class Turning {
+ public:
+  explicit Turning(std::vector<at::Tensor> weights) : weights_(std::move(weights)) {}
+
+  /// Forgets the steps that were looked at.
+  void clear() {
+    sum_ = 0;
+    steps_ = 0;
+  }
+
+  /// Before a step that is to be looked at.
+  void before_step() {
+    before_.clear();
+    for (const at::Tensor& weight : weights_) before_.push_back(weight.detach().clone());
+  }
+
+  /// After any step. Waits for the device if that step is looked at.
+  void after_step() {
+    if (before_.empty()) return;
+    const at::NoGradGuard no_grad;
+    for (size_t index = 0; index < weights_.size(); ++index) {
+      const at::Tensor& before = before_[index];
+      const at::Tensor& after = weights_[index];
+      const at::Tensor chord = (after / after.norm()).sub_(before / before.norm()).norm();
+      sum_ +=
+          2 * (chord / 2).clamp_max(1).asin().item<double>() / static_cast<double>(weights_.size());
+    }
+    before_.clear();
+    ++steps_;
+  }
+
+  /// In radians; 0 before the first step.
+  double mean() const { return steps_ == 0 ? 0 : sum_ / static_cast<double>(steps_); }
+
+  void save(torch::serialize::OutputArchive& archive) const {
+    archive.write("turning/sum", c10::IValue(sum_));
+    archive.write("turning/steps", c10::IValue(steps_));
+  }
+  void load(torch::serialize::InputArchive& archive) {
+    c10::IValue sum;
+    c10::IValue steps;
+    archive.read("turning/sum", sum);
+    archive.read("turning/steps", steps);
+    sum_ = sum.toDouble();
+    steps_ = steps.toInt();
+  }
+
+ private:
+  std::vector<at::Tensor> weights_;
+  std::vector<at::Tensor> before_;
+  double sum_ = 0;
+  int64_t steps_ = 0;
+};
