@@ -200,35 +200,6 @@ TEST_F(Continual, StartingAnewTakesParametersAndStatistics) {
   EXPECT_TRUE(at::equal(old->running_mean, at::zeros({3})));
 }
 
-TEST_F(Continual, ForgettingStateBeginsAdamAnewAndLeavesLAWNConstrained) {
-  const auto layer = [] {
-    torch::manual_seed(3);
-    return torch::nn::Linear(torch::nn::LinearOptions(4, 4).bias(false));
-  };
-  const at::Tensor first = at::randn({4, 4});
-  const at::Tensor second = at::randn({4, 4});
-  auto used = layer();
-  auto alike = layer();
-  const auto selection = lawn::select_all_weights(*used);
-  lawn::LAWN optimizer(lawn::FusedAdam(used->parameters(), 1e-2), selection);
-  used->weight.mutable_grad() = first.clone();
-  optimizer.step();
-  {
-    const at::NoGradGuard no_grad;
-    alike->weight.copy_(used->weight);
-  }
-  forget_state(optimizer);
-  EXPECT_TRUE(optimizer.state().empty());
-  used->weight.mutable_grad() = second.clone();
-  optimizer.step();
-  lawn::LAWN anew(lawn::FusedAdam(alike->parameters(), 1e-2), lawn::select_all_weights(*alike));
-  alike->weight.mutable_grad() = second.clone();
-  anew.step();
-  EXPECT_TRUE(at::allclose(used->weight, alike->weight, 1e-5, 1e-6));
-  EXPECT_EQ(optimizer.phase(), lawn::Phase::kConstrained);
-  EXPECT_EQ(optimizer.steps(), 2);
-}
-
 TEST_F(Continual, DeadUnitsAreThoseThatNoExampleReaches) {
   const auto network = examples::MLP(examples::MLPOptions{16, {4, 5}, 10}).ptr();
   {

@@ -8,7 +8,6 @@
 #include <string>
 #include <utility>
 
-#include "examples/apps/continual/forget_state.h"
 #include "examples/apps/continual/methods.h"
 #include "examples/apps/continual/options.h"
 #include "examples/apps/continual/shrink_and_perturb.h"
@@ -79,7 +78,7 @@ class Learner {
     if (method_ == "shrink-and-perturb") {
       shrink_and_perturb_(*network_, *new_network(drawn_from), options_.shrink, options_.perturb);
     }
-    if (method_ == "fresh" || options_.reset_state) forget_state(stepper_->optimizer());
+    if (method_ == "fresh" || options_.reset_state) lawn::reset_state(stepper_->optimizer());
   }
 
   Options options_;

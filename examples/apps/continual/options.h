@@ -27,6 +27,7 @@ struct Options : examples::MethodOptions {
   double perturb = 0.1;
   bool reset_state = false;
   double free_tasks = 1;
+  double radius_scale = 1;
   std::string granularity = "layer";
   bool biases = false;
 
@@ -68,6 +69,7 @@ struct Options : examples::MethodOptions {
     made.strength = strength;
     made.lawn = lawn::LAWNOptions()
                     .free_steps(std::llround(free_tasks * static_cast<double>(steps_per_task)))
+                    .radius_scale(radius_scale)
                     .granularity(granularity == "layer" ? lawn::Granularity::kLayer
                                                         : lawn::Granularity::kOutputUnit)
                     .biases(biases);
@@ -128,6 +130,8 @@ struct Options : examples::MethodOptions {
         .choices({"walk", "all"});
     flags.add("free-tasks", &free_tasks, "tasks before LAWN constrains; 0.5 is half of the first")
         .range(0, 1e6);
+    flags.add("radius-scale", &radius_scale, "what LAWN's radii are, times the norms at the switch")
+        .range(1e-3, 1e3);
     flags.add("granularity", &granularity, "what LAWN holds the norms of")
         .choices({"layer", "unit"});
     flags.add("biases", &biases, "whether LAWN holds those of biases too");

@@ -118,13 +118,16 @@ struct StepperOptions {
   std::string ablate = "none";     ///< one of kAblations; what is missing of LAWN
   bool two_part_schedule = false;  ///< LAWN's schedule without LAWN, as a control
   int64_t free_steps = 0;          ///< of LAWN, and the first part of its schedule
+  double radius_scale = 1;         ///< of LAWN
   int64_t warmup_steps =
       0;  ///< of linear warm-up: at the start, and with LAWN after the switch too
   int64_t total_steps = 0;
   double final_factor = 0;  ///< share of the learning rate that is left at the end
 
   /// Of LAWN.
-  lawn::LAWNOptions lawn_options() const { return lawn::LAWNOptions().free_steps(free_steps); }
+  lawn::LAWNOptions lawn_options() const {
+    return lawn::LAWNOptions().free_steps(free_steps).radius_scale(radius_scale);
+  }
 
   /// Without LAWN.
   lawn::WarmupDecayOptions schedule() const {

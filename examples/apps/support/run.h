@@ -123,6 +123,7 @@ inline RunResult run_training(Task& task, const lawn::Subnetwork& subnetwork,
   stepping.lawn = with_lawn;
   stepping.ablate = options.ablate;
   stepping.two_part_schedule = options.two_part_schedule;
+  stepping.radius_scale = options.radius_scale;
   stepping.free_steps =
       static_cast<int64_t>(options.free_fraction * static_cast<double>(stepping.total_steps));
   const auto stepper = make_stepper(task.network().parameters(), subnetwork, stepping);

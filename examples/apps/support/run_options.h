@@ -32,6 +32,7 @@ struct RunOptions {
   bool decay_vectors = true;     ///< whether biases and scales of normalisations decay, too
   double max_gradient_norm = 0;  ///< 0: gradients are not clipped
   double free_fraction = 0.2;
+  double radius_scale = 1;
   double warmup = 0.05;
   double final_factor = 0;
   bool two_part_schedule = false;
@@ -89,6 +90,8 @@ struct RunOptions {
         .choices(kAblations);
     flags.add("free-fraction", &free_fraction, "share of the steps before LAWN constrains")
         .range(0, 0.9);
+    flags.add("radius-scale", &radius_scale, "what LAWN's radii are, times the norms at the switch")
+        .range(1e-3, 1e3);
     flags.add("two-part-schedule", &two_part_schedule,
               "train the plain optimizer with LAWN's schedule too, as a control");
   }
@@ -124,6 +127,9 @@ struct RunOptions {
     TORCH_CHECK(!(lawn && compare), "--compare trains with and without LAWN: leave --lawn out");
     TORCH_CHECK(ablate == "none" || lawn || compare, "--ablate ", ablate,
                 ": takes a part of LAWN away; expected --lawn or --compare beside it");
+    TORCH_CHECK(radius_scale == 1 || ((lawn || compare) && ablate == "none"), "--radius-scale ",
+                radius_scale, ": scales the radii of all of LAWN; expected --lawn or --compare ",
+                "beside it, and no --ablate");
     TORCH_CHECK(ablate == "none" || weight_decay == 0, "--ablate ", ablate,
                 ": expected --weight-decay 0, got ", weight_decay,
                 ": its effect could not be told from that of the missing part");
