@@ -32,6 +32,7 @@ namespace lawn {
 /// L-BFGS has one state for all its parameters. Of an optimizer of your own the entries of `state()`
 /// under these parameters are erased.
 ///
+/// @param optimizer   decorated or not; what its base keeps of the parameters is forgotten
 /// @param parameters  each held by `optimizer`; one that was not stepped yet has nothing to forget
 /// @throws c10::Error  for a parameter that the optimizer does not hold, with its place in the list;
 ///                     for some of L-BFGS's parameters without the others; after

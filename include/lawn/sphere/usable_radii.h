@@ -25,6 +25,7 @@ inline at::Tensor scaled_radii(const at::Tensor& norms, double scale) {
 /// with a scale other than 1, if R / sqrt(elements), the size of an element, is > 0 and finite in the
 /// dtype of the weight.
 /// @param norms         `[]` or `[units]`
+/// @param scale         > 0
 /// @param dtype         of the weight
 /// @param sphere_numel  elements of each sphere
 inline at::Tensor usable_radii(const at::Tensor& norms, double scale, at::ScalarType dtype,
