@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 #
-# Tests of what surrounds the library: the package, programs that must not compile, the snippets of the pages, what a
+# Tests of what surrounds the library: the package, programs that must not compile, what a
 # compile has to read, the formatting.
 
 find_package(Python3 REQUIRED COMPONENTS Interpreter)
@@ -146,23 +146,6 @@ foreach(program IN LISTS programs)
   add_test(NAME compile_fail_${name} COMMAND "${Python3_EXECUTABLE}" "${scripts}/compile_fail.py"
                                              "${PROJECT_BINARY_DIR}" "${main}" "${program}")
 endforeach()
-
-# --- The pages' snippets ----------------------------------------------------------------------------------------------
-
-file(GLOB pages CONFIGURE_DEPENDS "${PROJECT_SOURCE_DIR}/README.md" "${PROJECT_SOURCE_DIR}/docs/guide/*.md")
-if(pages)
-  set_property(DIRECTORY APPEND PROPERTY CMAKE_CONFIGURE_DEPENDS ${pages} "${scripts}/snippets.py")
-  set(folder "${PROJECT_BINARY_DIR}/snippets")
-  execute_process(COMMAND "${Python3_EXECUTABLE}" "${scripts}/snippets.py" "${folder}" ${pages} OUTPUT_VARIABLE snippets
-                  COMMAND_ERROR_IS_FATAL ANY)
-  foreach(snippet IN LISTS snippets)
-    # A reader's program has only what the snippet includes, which is torch/torch.h in any case.
-    add_executable(snippet_${snippet} "${folder}/${snippet}.cpp")
-    target_link_libraries(snippet_${snippet} PRIVATE lawn::lawn)
-    lawn_precompile_torch(snippet_${snippet})
-    add_test(NAME snippet_${snippet} COMMAND snippet_${snippet} WORKING_DIRECTORY "${folder}")
-  endforeach()
-endif()
 
 # --- The CUDA kernels' registers --------------------------------------------------------------------------------------
 
