@@ -9,6 +9,8 @@ FINER = (3e-4, 5e-4, 1e-3, 1.5e-3, 2e-3, 3e-3, 5e-3, 7e-3, 1e-2)  # as many as e
 DECAYS = tuple({"weight_decay": decay} for decay in (0.01, 0.1, 1.0))
 # By how far the norms have grown when they are held: the earlier, the smaller the radii.
 FREE_SHARES = tuple({"free_fraction": share} for share in (0.0, 0.05, 0.2))
+# Or held from the first step, at a multiple of the norms that they have there.
+RADII = tuple({"radius_scale": scale} for scale in (1.0, 1.7, 2.5))
 
 TRANSFORMER = {"layers": 3, "width": 96, "heads": 3, "context": 64, "batch_size": 24, "windows": 1920, "epochs": 10}
 GPU = {"layers": 8, "width": 512, "heads": 8, "context": 256, "batch_size": 64, "windows": 32000, "epochs": 20}
@@ -31,5 +33,6 @@ def cells(size: str) -> list[Cell]:
         method("Adam", "fused-adam", FINER, ({},), weight_decay=0.0),
         method("AdamW, tuned decay", "fused-adamw", RATES, DECAYS),
         method("Adam with LAWN", "fused-adam", RATES, FREE_SHARES, weight_decay=0.0, lawn=True),
+        method("Adam with LAWN, radii chosen", "fused-adam", RATES, RADII, weight_decay=0.0, free_fraction=0.0, lawn=True),
         method("AdamW with LAWN", "fused-adamw", RATES, FREE_SHARES, weight_decay=0.1, lawn=True),
     ]
