@@ -7,27 +7,14 @@
 Needs matplotlib. Dashed lines are training, solid ones test; the dotted vertical line is the last
 end of an epoch before LAWN holds the norms.
 """
-import argparse
-import csv
 import pathlib
 import sys
 
-
-def read(path: pathlib.Path) -> dict[str, list[float]]:
-    with path.open(newline="") as file:
-        rows = list(csv.DictReader(file))
-    if not rows:
-        sys.exit(f"{path}: holds no epochs yet")
-    missing = {"epoch", "test_accuracy", "weight_norm"} - rows[0].keys()
-    if missing:
-        sys.exit(f"{path}: not a file that cifar10 wrote: no column {', '.join(sorted(missing))}")
-    return {name: [float(row[name]) for row in rows] for name in rows[0]}
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / "support"))
+import plotting  # noqa: E402
 
 
-def draw(runs: dict[str, dict[str, list[float]]], out: pathlib.Path) -> None:
-    import matplotlib
-
-    matplotlib.use("Agg")
+def draw(runs: dict[str, plotting.Run]):
     import matplotlib.pyplot as plt
 
     figure, ((accuracy, loss), (logits, weights)) = plt.subplots(2, 2, figsize=(11, 7.5))
@@ -55,22 +42,8 @@ def draw(runs: dict[str, dict[str, list[float]]], out: pathlib.Path) -> None:
         axes.set_xlabel("epoch")
         axes.grid(alpha=0.3)
         axes.legend()
-    figure.tight_layout()
-    figure.savefig(out, dpi=120)
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("csv", nargs="+", type=pathlib.Path, help="files that cifar10 wrote")
-    parser.add_argument("--out", type=pathlib.Path, default=pathlib.Path("curves.png"), help="the picture [curves.png]")
-    arguments = parser.parse_args()
-    runs = {}
-    for path in arguments.csv:
-        name = path.stem if path.stem not in runs else str(path)
-        runs[name] = read(path)
-    draw(runs, arguments.out)
-    print(f"wrote {arguments.out}")
+    return figure
 
 
 if __name__ == "__main__":
-    main()
+    plotting.main(__doc__, "cifar10", "epoch", {"epoch", "test_accuracy", "weight_norm"}, draw)

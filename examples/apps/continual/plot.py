@@ -7,21 +7,11 @@
 Needs matplotlib. Thin lines are tasks, thick ones means over a window of them; the dotted vertical line is the last task that
 LAWN began free.
 """
-import argparse
-import csv
 import pathlib
 import sys
 
-
-def read(path: pathlib.Path) -> dict[str, list[float]]:
-    with path.open(newline="") as file:
-        rows = list(csv.DictReader(file))
-    if not rows:
-        sys.exit(f"{path}: holds no tasks yet")
-    missing = {"task", "online_accuracy", "dead_units", "angle"} - rows[0].keys()
-    if missing:
-        sys.exit(f"{path}: not a file that continual wrote: no column {', '.join(sorted(missing))}")
-    return {name: [float(row[name]) for row in rows] for name in rows[0]}
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / "support"))
+import plotting  # noqa: E402
 
 
 def smooth(values: list[float]) -> list[float]:
@@ -31,10 +21,7 @@ def smooth(values: list[float]) -> list[float]:
     return [sum(window) / len(window) for window in windows]
 
 
-def draw(runs: dict[str, dict[str, list[float]]], out: pathlib.Path) -> None:
-    import matplotlib
-
-    matplotlib.use("Agg")
+def draw(runs: dict[str, plotting.Run]):
     import matplotlib.pyplot as plt
 
     main = "test_accuracy" if all("test_accuracy" in run for run in runs.values()) else "task_accuracy"
@@ -61,22 +48,8 @@ def draw(runs: dict[str, dict[str, list[float]]], out: pathlib.Path) -> None:
         axes.grid(alpha=0.3)
     panes.flat[-1].set_yscale("log")
     panes.flat[0].legend()
-    figure.tight_layout()
-    figure.savefig(out, dpi=120)
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("csv", nargs="+", type=pathlib.Path, help="files that continual wrote")
-    parser.add_argument("--out", type=pathlib.Path, default=pathlib.Path("curves.png"), help="the picture [curves.png]")
-    arguments = parser.parse_args()
-    runs = {}
-    for path in arguments.csv:
-        name = path.stem if path.stem not in runs else str(path)
-        runs[name] = read(path)
-    draw(runs, arguments.out)
-    print(f"wrote {arguments.out}")
+    return figure
 
 
 if __name__ == "__main__":
-    main()
+    plotting.main(__doc__, "continual", "task", {"task", "online_accuracy", "dead_units", "angle"}, draw)
