@@ -20,7 +20,7 @@ struct Options : examples::RunOptions, examples::ImageOptions {
   bool prune_head = false;
   double retrain_rate = 0;
 
-  /// Reads a command line; nothing if only --help was asked for, which is then printed.
+  /// Reads a command line. If only --help was asked for, prints the help and returns nothing.
   static std::optional<Options> parse(int argc, char** argv) {
     Options o;
     o.many = true;

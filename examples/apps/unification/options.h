@@ -26,7 +26,7 @@ struct Options : examples::RunOptions, examples::ImageOptions {
   double rho_growth = 2;
   double max_rho = 1;
 
-  /// Reads a command line; nothing if only --help was asked for, which is then printed.
+  /// Reads a command line. If only --help was asked for, prints the help and returns nothing.
   static std::optional<Options> parse(int argc, char** argv) {
     Options o;
     o.many = true;
