@@ -82,7 +82,7 @@ inline double teacher_accuracy(Pair& pair, const examples::Dataset& data,
   pair.eval();
   at::Tensor right = at::zeros({}, data.labels.options());
   for (int64_t begin = 0; begin < data.size(); begin += batch_size) {
-    // A last batch of one image has no variance to normalise by, so it joins its neighbours.
+    // A last batch of one image has no variance to normalise by, so it takes earlier images along.
     const int64_t first = std::min(begin, std::max<int64_t>(0, data.size() - batch_size));
     const at::Tensor chosen = order.slice(0, first, first + batch_size);
     const at::Tensor logits =
