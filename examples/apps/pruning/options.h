@@ -50,7 +50,7 @@ struct Options : examples::RunOptions, examples::ImageOptions {
         scope == "global" ? lawn::PruneScope::kGlobal : lawn::PruneScope::kPerLayer);
   }
 
-  /// /// The options of the runs after the pruning.
+  /// The options of the runs after the pruning.
   examples::RunOptions retraining() const {
     examples::RunOptions changed = *this;
     if (retrain_rate > 0) changed.learning_rate = retrain_rate;

@@ -69,14 +69,14 @@ struct Options : examples::RunOptions, examples::ImageOptions {
     return lawn::AdmmOptions().rho(rho).rho_growth(rho_growth).max_rho(max_rho);
   }
 
-  /// /// The options of the runs before the projection.
+  /// The options of the runs before the projection.
   examples::RunOptions before_projection() const {
     examples::RunOptions changed = *this;
     changed.epochs = admm_epochs;
     return changed;
   }
 
-  /// /// The options of the runs after the projection.
+  /// The options of the runs after the projection.
   examples::RunOptions after_projection() const {
     examples::RunOptions changed = *this;
     changed.epochs = retrain_epochs;
