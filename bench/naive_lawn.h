@@ -8,8 +8,8 @@
 namespace bench {
 
 /// The mathematics of LAWN's constrained phase as one writes them in a training loop, one ATen call
-/// at a time: what the library is measured against. No weight decay, no zero norms, no other
-/// dtypes.
+/// at a time. The library is measured against this form. It has no weight decay, no zero norms and
+/// no other dtypes.
 class NaiveLAWN {
  public:
   explicit NaiveLAWN(const std::vector<at::Tensor>& weights) : weights_(weights) {

@@ -54,9 +54,9 @@ template <class Opt>
 constexpr int kBytesOfLAWN = lawn::detail::folded::kFoldsInto<Opt> ? 0 : kSphereBytes;
 
 // Gradients are set once and not refreshed between steps, although each projection changes them: a
-// second projection does the arithmetic of the first, and its operands stay ordinary numbers. For
-// the weights turn by an angle of some 1e-5 a step at this learning rate, and projecting onto the
-// new tangent space shortens the gradient by the cosine of it: 1e-10 of itself.
+// second projection does the arithmetic of the first, and its operands stay ordinary numbers. At
+// this learning rate a step turns the weights by an angle of some 1e-5. Projecting onto the new
+// tangent space scales the gradient by the cosine of that angle, and so removes 1e-10 of it.
 constexpr double kLearningRate = 1e-6;
 
 template <class Opt>

@@ -71,8 +71,8 @@ class GPUTimer {
   c10::Event after_;
 };
 
-/// Times `step` captured in a CUDA graph. It must not wait for the device, and what it takes from the
-/// host is the same each time.
+/// Times `step` captured in a CUDA graph. It must not wait for the device, and must take the same
+/// numbers from the host each time.
 inline void measure_graph(benchmark::State& state, at::Device device,
                           const std::function<void()>& step) {
 #if defined(LAWN_CUDA_RUNTIME)
@@ -140,7 +140,8 @@ inline void measure(benchmark::State& state, at::Device device, Timing timing,
         break;
       }
       default:
-        // Enqueued behind this the step's launches wait for the device, not the device for them.
+        // The step's launches queue up behind this: they wait for the device, and the device never
+        // for them.
         benchmark::DoNotOptimize(larger_than_caches.sum());
         state.SetIterationTime(timer.seconds(step, 1));
     }

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 #
-# The target docs makes the reference of the public names, with the guide's pages and the examples, in <build>/docs/html. What is
-# public and has no docstring, and a docstring that does not fit what it describes, is an error.
+# The target docs makes the reference of the public names, with the guide's pages and the examples, in <build>/docs/html. A public
+# name without a docstring is an error, and so is a docstring that does not fit its name.
 
 find_package(Doxygen QUIET)
 if(NOT DOXYGEN_FOUND)

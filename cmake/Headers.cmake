@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 #
-# The target headers compiles each header alone, as one includes it first in a program. Reading LibTorch takes nearly all of such a
-# compile: what a header itself includes of LibTorch, or another header of lawn that it includes, may come precompiled without
-# giving it anything that it does not ask for.
+# The target headers compiles each header alone, as a program would that includes it first. Reading LibTorch takes nearly all the
+# time of such a compile. The headers of LibTorch that a header includes, itself or through headers of lawn, may be precompiled:
+# that gives the header nothing that it does not ask for.
 
 # What may be precompiled, and the headers of LibTorch that include it, by a regular expression. Where several fit, the last
 # counts, which is the largest.

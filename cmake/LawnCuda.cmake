@@ -15,8 +15,8 @@ endif()
 add_library(lawn::cuda INTERFACE IMPORTED GLOBAL)
 get_target_property(LAWN_INCLUDE_DIR lawn::lawn HEADER_DIRS)
 set(LAWN_KERNELS "${LAWN_INCLUDE_DIR}/lawn/kernels.cu")
-# What the project around asks of its own code is not asked of this object: neither warnings as errors (below) nor, in
-# CMAKE_CUDA_FLAGS, --use_fast_math, or -Ofast for the host's half. The architectures are compiled side by side.
+# The flags of the surrounding project do not apply to this object: neither warnings as errors (below) nor, in CMAKE_CUDA_FLAGS,
+# --use_fast_math, or -Ofast for the host's half. The architectures are compiled side by side.
 set(LAWN_CUDA_OPTIONS --threads=4 --ftz=false --prec-div=true --prec-sqrt=true -Xcompiler=-fno-finite-math-only)
 
 if(NOT LAWN_TORCH_HAS_CUDA)

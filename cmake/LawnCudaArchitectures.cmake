@@ -2,8 +2,8 @@
 
 include_guard()
 
-# Sets `result` to the architectures to compile for with `nvcc`, as TORCH_CUDA_ARCH_LIST has them: those that its version knows of
-# the GPUs that LibTorch's wheels are for. Code for 8.0 runs on 8.6 and 8.9, too, and newer GPUs than the last one get their code
+# Sets `result` to the architectures to compile for with `nvcc`, in the form of TORCH_CUDA_ARCH_LIST: those GPUs of LibTorch's
+# wheels that this version of nvcc knows. Code for 8.0 runs on 8.6 and 8.9, too, and newer GPUs than the last one get their code
 # from the driver (PTX).
 function(lawn_cuda_architectures result nvcc)
   execute_process(COMMAND "${nvcc}" --version OUTPUT_VARIABLE text RESULT_VARIABLE status ERROR_QUIET)

@@ -20,8 +20,8 @@ function(lawn_search_torch result)
                CMAKE_SYSTEM_PATH CMAKE_SYSTEM_PACKAGE_REGISTRY)
   list(REMOVE_ITEM left_out ${ARGN})
   list(TRANSFORM left_out PREPEND NO_)
-  # A LibTorch's CMake files may stop with an error, and enable CUDA: they are not to be loaded before it is known where they
-  # are. No LibTorch has this version, so that find_package lists those that it would take, and loads none.
+  # The CMake files of a LibTorch may stop with an error, and they enable CUDA: they must not be loaded before their place is known.
+  # No LibTorch has this version, so that find_package lists those that it would take, and loads none.
   set(CMAKE_REQUIRE_FIND_PACKAGE_Torch OFF)
   set(kept "${Torch_DIR}")
   unset(Torch_DIR)

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // Mixed precision: autocast, a loss that lawn::GradScaler scales, clipped gradients, LAWN around
-// Adam. In float16 on a GPU; on a CPU in bfloat16, whose range needs no scale.
+// Adam. It runs in float16 on a GPU, and on a CPU in bfloat16, whose range needs no scale.
 
 #include <ATen/autocast_mode.h>
 #include <lawn/lawn.h>

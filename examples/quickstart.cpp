@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// A small network, points of three overlapping clouds, and LAWN around Adam: prints which weights
-// are constrained, trains 600 steps of which 200 are free, and prints how the weights stand at the
-// end.
+// A small network, points of three overlapping clouds, and LAWN around Adam. Prints which weights
+// are constrained, trains 600 steps of which 200 are free, and prints the state of the weights at
+// the end.
 
 #include <lawn/lawn.h>
 #include <torch/torch.h>

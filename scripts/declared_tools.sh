@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0
-# Configures the preset `test` and runs tests of consumers where there is nothing but what the README asks for: a C++ compiler with
-# what it calls, CMake, Ninja, git and Python 3. So what a machine happens to have (ccache, MPI, CUDA, OpenMP, zlib, clang,
-# clang-format) cannot hide that something looks for it in vain. Builds in build/declared-tools, anew; needs build/test configured,
-# for where GoogleTest is.
+# Configures the preset `test` and runs tests of consumers with only the tools that the README asks for: a C++ compiler with the
+# programs that it calls, CMake, Ninja, git and Python 3. Other tools that a machine happens to have (ccache, MPI, CUDA, OpenMP,
+# zlib, clang, clang-format) cannot hide that something depends on them. Builds in build/declared-tools, anew; needs build/test
+# configured, for where GoogleTest is.
 set -euo pipefail
 cd "${0%/*}/.."
 build=$PWD/build/declared-tools
@@ -31,5 +31,5 @@ for name in LAWN_CCACHE LAWN_NVCC LAWN_CLANG MPI_CXX_HEADER_DIR ZLIB_LIBRARY_REL
     exit 1
   fi
 done
-# Those that leave out what is hidden anyway would be the same again; others differ in what they link alone.
+# Tests that leave out a tool which is hidden anyway would repeat others; further ones differ only in what they link.
 alone ctest --test-dir "$build" -R '^consumer_(fetch_content|find_package|quickstart)$' --output-on-failure --no-tests=error --parallel 2

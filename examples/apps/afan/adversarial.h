@@ -13,10 +13,10 @@
 #include "examples/apps/support/classification.h"
 #include "examples/apps/support/metrics.h"
 
-/// Trains a network by afan_loss(); what is printed of a batch is of its clean pass.
+/// Trains a network by afan_loss(). The figures of a batch are those of its clean pass.
 class AdversarialClassification : public examples::Classification {
  public:
-  /// @param split  module in front of which the features are
+  /// @param split  index of the module that the features go into
   AdversarialClassification(std::shared_ptr<NetworkImpl> network, examples::Split data,
                             examples::Feeding feeding, examples::ClassificationOptions options,
                             int64_t split, lawn::AFANOptions afan)
@@ -49,7 +49,7 @@ struct Perturbed {
   double accuracy = 0;  ///< share of images whose largest logit is the label's
 };
 
-/// Loss and accuracy over a data set in evaluation mode, its features perturbed.
+/// Loss and accuracy over a data set in evaluation mode, with perturbed features.
 /// @note waits for the device; leaves the network in the mode in which it was
 inline Perturbed evaluate_perturbed(NetworkImpl& network, const examples::Dataset& data,
                                     const examples::Feeding& feeding, int64_t split,

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Trains a network on clean features, and beside them on features with random signs or an
-// adversary's added, and prints the loss of each on clean and on perturbed features:
+// Trains a network on clean features, and on features with random signs or an adversarial
+// perturbation added, and prints the loss of each on clean and on perturbed features:
 //
 //   afan                                                      generated images, no files needed
 //   afan --data cifar10 --root DIR --train-size 5000 --width 16

@@ -12,12 +12,13 @@
 #include "examples/apps/support/classifier.h"
 #include "examples/apps/support/resnet.h"
 
-/// A residual network as a chain of nine modules, which can be split in front of any:
+/// A residual network as a chain of nine modules, which can be split before each of them:
 ///   0 convolution, 1 batch norm, 2 ReLU, 3 to 5 a residual block of each width, 6 mean over
 ///   positions, 7 flatten, 8 linear head
 class NetworkImpl : public examples::Classifier {
  public:
-  /// @param width  channels of the first block; each after it has twice as many on half the image
+  /// @param width  channels of the first block; each further block has twice as many, at half the
+  ///               image size
   NetworkImpl(int64_t width, int64_t channels, int64_t classes) {
     namespace nn = torch::nn;
     using examples::ResidualBlock;
@@ -41,9 +42,9 @@ class NetworkImpl : public examples::Classifier {
 
   torch::nn::SequentialImpl& chain() { return *modules_; }
 
-  /// What the module of index `split` gets.
+  /// The input of the module of index `split`.
   at::Tensor head(int64_t split, const at::Tensor& images) { return run(0, split, images); }
-  /// What comes of it.
+  /// The logits that follow from that input.
   at::Tensor tail(int64_t split, const at::Tensor& features) {
     return run(split, static_cast<int64_t>(modules_->size()), features);
   }

@@ -36,7 +36,7 @@ inline examples::Figures figures(const Result& result) {
           {"best_probed_test_accuracy", result.best_score}};
 }
 
-/// Trains one network from the seed of the options, from its checkpoint if there is one to resume.
+/// Trains one network: from its checkpoint if there is one to resume, else from the options' seed.
 inline Result train(const Options& options, const examples::Split& data,
                     const examples::Feeding& feeding, const std::string& method) {
   torch::manual_seed(static_cast<uint64_t>(options.seed));

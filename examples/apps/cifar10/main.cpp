@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Trains a network on small images, plain or with LAWN or both, and prints what came of it:
+// Trains a network on small images, plain, with LAWN or both, and prints the results:
 //
 //   cifar10 --compare                                         generated images, no files needed
 //   cifar10 --compare --network vgg --data cifar10 --root DIR --train-size 5000

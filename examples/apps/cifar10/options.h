@@ -15,7 +15,7 @@ struct Options : examples::RunOptions, examples::ImageOptions, examples::RankOpt
   std::string precision = "float32";
   bool channels_last = true;
 
-  /// Reads a command line; nothing if only --help was asked for, which is then printed.
+  /// Reads a command line. If only --help was asked for, prints the help and returns nothing.
   static std::optional<Options> parse(int argc, char** argv);
 
   at::ScalarType torch_precision() const {

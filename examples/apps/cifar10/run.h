@@ -34,7 +34,8 @@ inline examples::Figures figures(const Result& result) {
   return all;
 }
 
-/// What LAWN constrains in a network: what the walk from its logits finds, or all weights.
+/// The weights that LAWN constrains in a network: those that the walk from its logits finds, or
+/// all.
 inline lawn::Subnetwork choose_subnetwork(examples::Classifier& network, const Options& options,
                                           const examples::Split& data,
                                           const examples::Feeding& feeding) {
@@ -46,7 +47,7 @@ inline lawn::Subnetwork choose_subnetwork(examples::Classifier& network, const O
                                             network);
 }
 
-/// Trains one network from the seed of the options, from its checkpoint if there is one to resume.
+/// Trains one network: from its checkpoint if there is one to resume, else from the options' seed.
 inline Result train(const Options& options, const examples::Split& data,
                     const examples::Feeding& feeding, examples::Ranks& ranks, bool with_lawn) {
   torch::manual_seed(static_cast<uint64_t>(options.seed));

@@ -12,7 +12,7 @@
 #include "examples/apps/support/history.h"
 #include "examples/apps/support/run_record.h"
 
-/// How a figure went over the tasks of a stream.
+/// How a figure changed over the tasks of a stream.
 struct Course {
   double mean = 0;   ///< over all tasks
   double first = 0;  ///< over the first tenth of them, rounded up
@@ -30,7 +30,7 @@ inline Course course(const std::vector<double>& by_task) {
           mean(by_task.end() - length, by_task.end())};
 }
 
-/// Of a column of a history.
+/// The course of a column of a history.
 inline Course course(const examples::History& history, const std::string& column) {
   const auto& names = history.columns();
   const auto found = std::find(names.begin(), names.end(), column);

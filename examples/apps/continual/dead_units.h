@@ -8,11 +8,12 @@
 #include <cstdint>
 #include <vector>
 
-/// Finds the units that are dead on a sample: whose ReLU puts out zero for each of its examples. A
-/// unit is an output of a linear layer, or a channel of a convolution at all places together.
+/// Finds the units that are dead on a sample: a unit is dead if its ReLU outputs zero for every
+/// example. A unit is an output of a linear layer, or a channel of a convolution at all places
+/// together.
 ///
-/// While it lives it listens to what this thread computes by at::relu(), in the order of the calls,
-/// so that no network has to be written for it.
+/// While the object lives, it observes the calls of at::relu() by this thread, in their order, so
+/// that networks need no code for it.
 class DeadUnits {
  public:
   DeadUnits() : outer_(current()) {
@@ -28,7 +29,7 @@ class DeadUnits {
   DeadUnits(const DeadUnits&) = delete;
   DeadUnits& operator=(const DeadUnits&) = delete;
 
-  /// The next call is that of the network's first ReLU, on further examples.
+  /// Says that the next call is that of the network's first ReLU, on further examples.
   void next_batch() { layer_ = 0; }
 
   /// Share of the units of all layers; waits for the device.

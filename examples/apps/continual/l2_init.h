@@ -11,7 +11,7 @@
 #include <utility>
 #include <vector>
 
-/// Draws each parameter towards where it began:
+/// Pulls each parameter towards its initial value:
 ///   g <- g + strength (w - w_0)
 /// which is what strength / 2 ||w - w_0||^2 adds to the loss; the strength is twice the paper's.
 /// @source Kumar, Marklund and Van Roy 2023, arXiv 2308.11958
@@ -38,7 +38,7 @@ class L2InitRule {
   }
   void after_step(torch::optim::Optimizer& /*optimizer*/) {}
 
-  // A run that goes on draws the initial weights anew, from its seed.
+  // A resumed run draws the initial weights again, from its seed.
   void save(torch::serialize::OutputArchive& /*archive*/) const {}
   void load(torch::serialize::InputArchive& /*archive*/,
             const torch::optim::Optimizer& /*optimizer*/) {}
@@ -49,7 +49,7 @@ class L2InitRule {
   double strength_;
 };
 
-/// An optimizer that draws parameters towards where they are when it is made.
+/// An optimizer that pulls parameters towards their values at its construction.
 template <class Opt>
 class L2Init : public lawn::Decorator<Opt, L2InitRule> {
  public:

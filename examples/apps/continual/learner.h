@@ -16,8 +16,8 @@
 #include "examples/apps/support/metrics.h"
 #include "examples/apps/support/networks.h"
 
-/// A network on its way through a stream, and the method by which it learns: all that a Trainer
-/// needs, drawn from the seed of the options.
+/// A network on its way through a stream, and the method by which that network learns: all that a
+/// Trainer needs, drawn from the seed of the options.
 class Learner {
  public:
   Learner(Options options, const examples::Split& data, const examples::Feeding& feeding,
@@ -43,7 +43,7 @@ class Learner {
 
   StreamTask& task() { return task_; }
   examples::Stepper& stepper() { return *stepper_; }
-  /// What LAWN constrains, and what is measured by any method.
+  /// The weights that LAWN constrains, and that every method measures.
   const lawn::Subnetwork& measured() const { return measured_; }
   const Stream& stream() const { return *stream_; }
 

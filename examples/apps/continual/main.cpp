@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // Trains one network on a stream of tasks, by plain optimizers, by methods against the loss of
-// plasticity and by LAWN, and prints what each of them learned of the first tasks and of the last:
+// plasticity and by LAWN, and prints how well each learned the first tasks and the last:
 //
 //   continual                                                 generated images, no files needed
 //   continual --method lawn --betas 0.9,0.95 --data fashion-mnist --root DIR

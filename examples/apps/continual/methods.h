@@ -17,13 +17,13 @@
 #include "examples/apps/continual/l2_init.h"
 #include "examples/apps/support/optimizers.h"
 
-/// What keeps a network learning, or nothing.
+/// The methods: what is to keep a network learning, or nothing.
 ///   adam, adamw, sgd      the optimizer alone; sgd has momentum 0.9
-///   l2-init               adam, drawn towards the initial weights
-///   shrink-and-perturb    adam; each task begins with the weights part of the way to new ones
-///   fresh                 adam; each task begins with new weights and no state: what a network
-///                         without a past does
-///   lawn, lawn+l2-init    adam with LAWN around it, and drawn towards the initial weights besides
+///   l2-init               adam, pulled towards the initial weights
+///   shrink-and-perturb    adam; each task begins with weights moved part of the way to new ones
+///   fresh                 adam; each task begins with new weights and no state, as a
+///                         network without a past does
+///   lawn, lawn+l2-init    adam with LAWN around it; the second is also pulled as l2-init is
 inline const std::vector<std::string> kMethods = {
     "adam", "adamw", "sgd", "l2-init", "shrink-and-perturb", "fresh", "lawn", "lawn+l2-init"};
 
@@ -39,7 +39,7 @@ struct MethodSettings {
 
 /// The optimizer of a method, at a constant rate.
 /// @param constrained  what LAWN constrains
-/// @throws c10::Error for an unknown name, and what the optimizer and LAWN refuse
+/// @throws c10::Error for an unknown name, and for what the optimizer and LAWN refuse
 inline std::unique_ptr<examples::Stepper> make_method(const std::string& name,
                                                       const std::vector<at::Tensor>& parameters,
                                                       const lawn::Subnetwork& constrained,

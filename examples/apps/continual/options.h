@@ -37,7 +37,7 @@ struct Options : examples::MethodOptions {
     probe_size = 2000;
   }
 
-  /// Reads a command line; nothing if only --help was asked for, which is then printed.
+  /// Reads a command line. If only --help was asked for, prints the help and returns nothing.
   static std::optional<Options> parse(int argc, char** argv) {
     Options o;
     examples::Flags flags("continual",
@@ -59,8 +59,8 @@ struct Options : examples::MethodOptions {
     return weight_decay == 0 && name == "adamw" ? 0.01 : weight_decay;
   }
 
-  /// What makes the optimizer of a method.
-  /// @param steps_per_task  which the free phase is counted in
+  /// The options of a method's optimizer.
+  /// @param steps_per_task  the unit of the free phase
   MethodSettings settings_of(const std::string& name, int64_t steps_per_task) const {
     MethodSettings made;
     made.learning_rate = rate();
@@ -138,7 +138,7 @@ struct Options : examples::MethodOptions {
     flags.add("seed", &seed, "of the stream, the weights and the orders of images").range(0, 1e15);
   }
 
-  /// What the stream decides where the command line does not, and what cannot be.
+  /// Sets what the stream decides unless the command line does, and refuses what cannot be.
   /// @throws c10::Error for flags that contradict each other
   void fill_in() {
     examples::parse_betas(betas);

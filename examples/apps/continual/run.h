@@ -15,8 +15,8 @@ struct Result : examples::RunResult {
   bool tested = false;  ///< whether its tasks have test images
 };
 
-/// The figures of a finished run, for its record. The score is what settings are chosen by: the mean
-/// over all tasks, or what the last ends with where the stream is about that.
+/// The figures of a finished run, for its record. Settings are chosen by the score: the mean over
+/// all tasks, or the value at the end of the last task if the stream is about that.
 inline examples::Figures figures(const Result& result) {
   examples::Figures all;
   std::vector<std::string> columns = {"online_accuracy", "online_loss", "task_accuracy",
@@ -28,7 +28,7 @@ inline examples::Figures figures(const Result& result) {
   return all;
 }
 
-/// Trains one network from the seed of the options, from its checkpoint if there is one to resume.
+/// Trains one network: from its checkpoint if there is one to resume, else from the options' seed.
 inline Result train(Options options, const examples::Split& data, const examples::Feeding& feeding,
                     const std::string& method) {
   options.optimizer = method == "sgd" ? "sgd" : "adam";  // which decides the usual rate

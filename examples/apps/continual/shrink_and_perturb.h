@@ -11,7 +11,7 @@
 /// Takes a network back part of the way to a new one:
 ///   w <- shrink w + perturb w_new
 /// for all parameters.
-/// @param fresh  of the same shape, with weights drawn anew
+/// @param fresh  a network of the same shape, with new random weights
 /// @source Ash and Adams 2020, arXiv 1910.08475
 inline void shrink_and_perturb_(torch::nn::Module& network, const torch::nn::Module& fresh,
                                 double shrink, double perturb) {

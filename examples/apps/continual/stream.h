@@ -24,25 +24,25 @@ struct Examples {
   }
 };
 
-/// What a task of a stream trains on and what it is tested on.
+/// The data that a task of a stream trains on, and the data that it is tested on.
 struct TaskData {
   Examples train;
   Examples test;
 };
 
-/// A sequence of tasks made of one set of images: each can be drawn alone, from the seed and its
-/// number.
+/// A sequence of tasks made from one set of images. Each task can be drawn alone, from the seed and
+/// its number.
 class Stream {
  public:
-  /// @param pool     all images and labels, as the network gets them, both halves on one device
+  /// @param pool     all images and labels in the form of network inputs, both halves on one device
   /// @param classes  of the labels
   Stream(TaskData pool, int64_t classes, uint64_t seed)
       : pool_(std::move(pool)), classes_(classes), seed_(seed) {}
   virtual ~Stream() = default;
 
-  /// Tasks that there are; 0 is any number.
+  /// The number of tasks; 0 if there is no limit.
   virtual int64_t tasks() const { return 0; }
-  /// Images of the largest task: what an epoch trains on.
+  /// Images of the largest task, which an epoch trains on.
   virtual int64_t size() const { return pool_.train.size(); }
   /// Classes that a network must tell apart.
   virtual int64_t outputs() const { return classes_; }
@@ -69,7 +69,7 @@ class Stream {
   uint64_t seed_;
 };
 
-/// The same images in each task, with labels drawn anew, uniformly: nothing but memory helps.
+/// The same images in each task, with new uniformly drawn labels: only memorising helps.
 class RandomLabels : public Stream {
  public:
   using Stream::Stream;
@@ -97,8 +97,8 @@ class PermutedInputs : public Stream {
   }
 };
 
-/// Two classes in each task, which the two outputs stand for in turn. All pairs come once before
-/// one comes again.
+/// Two classes in each task, which the two outputs stand for in turn. Each pair comes once before
+/// any pair comes again.
 class ClassPairs : public Stream {
  public:
   using Stream::Stream;
@@ -120,7 +120,7 @@ class ClassPairs : public Stream {
     const auto count = static_cast<int64_t>(pairs.size());
     const at::Tensor order = permutation(count, number / count);
     auto found = pairs[static_cast<size_t>(order[number % count].item<int64_t>())];
-    at::Generator drawn = generator(~number);  // other numbers than those of the orders
+    at::Generator drawn = generator(~number);  // not the numbers that the orders use
     const bool turned = at::randint(2, {1}, drawn).item<double>() > 0;
     return turned ? std::pair(found.second, found.first) : found;
   }
@@ -134,7 +134,7 @@ class ClassPairs : public Stream {
   }
 };
 
-/// In each task a number of classes more, in an order that the seed says.
+/// Each task adds a number of classes, in an order that the seed decides.
 class GrowingClasses : public Stream {
  public:
   GrowingClasses(TaskData pool, int64_t classes, uint64_t seed, int64_t added)
@@ -170,7 +170,7 @@ inline const std::vector<std::string> kStreams = {"random-labels", "permuted-inp
                                                   "growing-classes", "warm-start"};
 
 /// @param name   one of kStreams
-/// @param added  classes that come in each task of growing-classes
+/// @param added  classes that each task of growing-classes adds
 inline std::shared_ptr<const Stream> make_stream(const std::string& name, TaskData pool,
                                                  int64_t classes, uint64_t seed, int64_t added) {
   if (name == "random-labels") {

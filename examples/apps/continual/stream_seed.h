@@ -6,8 +6,8 @@
 
 #include <cstdint>
 
-/// What is drawn for a task of a stream. Each is drawn from a seed of its own, so that a run draws
-/// the same whatever it drew before, and any task can be drawn anew.
+/// The purposes for which a task of a stream draws random numbers. Each purpose has its own seed,
+/// so that draws do not depend on earlier ones, and any task can be drawn again.
 enum class Draw : uint64_t { kData = 1, kOrder = 2, kWeights = 3 };
 
 /// A seed for each stream, task and purpose.

@@ -22,17 +22,17 @@
 struct StreamTaskOptions {
   int64_t epochs = 1;  ///< of the stream's largest task; smaller ones are seen more often
   int64_t batch_size = 64;
-  int64_t probe_size = 2000;  ///< images of each half of a task that are measured at its end
+  int64_t probe_size = 2000;  ///< images of each half of a task that are measured at the task's end
   uint64_t seed = 0;          ///< of the orders of images
   bool channels_last = false;
 };
 
-/// Trains one network on the tasks of a stream, one after the other. To the Trainer each task of the
-/// stream is an epoch, in which the images pass several times: so figures are by task, and a run
-/// can stop within one.
+/// Trains one network on the tasks of a stream, one after the other. For the Trainer each task of
+/// the stream is an epoch that passes over its images several times: so figures are by task, and a
+/// run can stop within a task.
 class StreamTask : public examples::Task {
  public:
-  /// @param weights  how far a step turns these is measured
+  /// @param weights  the weights whose turn by a step is measured
   StreamTask(std::shared_ptr<examples::Classifier> network, std::shared_ptr<const Stream> stream,
              const std::vector<at::Tensor>& weights, const StreamTaskOptions& options)
       : network_(std::move(network)),
@@ -114,8 +114,8 @@ class StreamTask : public examples::Task {
   void load(torch::serialize::InputArchive& archive) override { turning_.load(archive); }
 
  private:
-  static constexpr int64_t kLookedAt = 8;    ///< one step in so many, for the angle
-  static constexpr int64_t kMeasured = 500;  ///< images at once
+  static constexpr int64_t kLookedAt = 8;    ///< the angle is measured in one of so many steps
+  static constexpr int64_t kMeasured = 500;  ///< images measured at once
 
   struct Score {
     double loss = 0;

@@ -11,26 +11,26 @@
 #include <utility>
 #include <vector>
 
-/// The angle by which a step turns weights: how far it gets where only their direction counts.
+/// The angle by which a step turns weights: the length of a step where only their direction counts.
 ///   theta = 2 asin(||a/||a|| - b/||b|||| / 2)     a, b: a weight tensor before and after a step
-/// The mean over tensors, and over those steps that are looked at, each of which costs a copy.
+/// Gives the mean over tensors and over the sampled steps, each of which costs a copy.
 class Turning {
  public:
   explicit Turning(std::vector<at::Tensor> weights) : weights_(std::move(weights)) {}
 
-  /// Forgets the steps that were looked at.
+  /// Forgets the sampled steps.
   void clear() {
     sum_ = 0;
     steps_ = 0;
   }
 
-  /// Before a step that is to be looked at.
+  /// Call this before a step that is to be sampled.
   void before_step() {
     before_.clear();
     for (const at::Tensor& weight : weights_) before_.push_back(weight.detach().clone());
   }
 
-  /// After any step. Waits for the device if that step is looked at.
+  /// Call this after every step. It waits for the device if that step is sampled.
   void after_step() {
     if (before_.empty()) return;
     const at::NoGradGuard no_grad;
@@ -45,7 +45,7 @@ class Turning {
     ++steps_;
   }
 
-  /// In radians; 0 before the first step.
+  /// The mean angle in radians; 0 before the first step.
   double mean() const { return steps_ == 0 ? 0 : sum_ / static_cast<double>(steps_); }
 
   void save(torch::serialize::OutputArchive& archive) const {

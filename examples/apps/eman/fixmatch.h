@@ -5,21 +5,22 @@
 #include <ATen/TensorOperators.h>
 #include <ATen/core/Generator.h>
 
-/// What a teacher says of images without labels.
+/// A teacher's pseudo-labels for images without labels.
 struct PseudoLabels {
-  at::Tensor labels;  ///< int64 [N], each the likeliest class
-  at::Tensor used;    ///< bool [N], whether the teacher is sure enough of it
+  at::Tensor labels;  ///< int64 [N], the most likely class
+  at::Tensor used;    ///< bool [N], whether the teacher is sure enough of that class
 };
 
 /// @param logits     of the teacher, [N, classes]
-/// @param threshold  on the likeliest class's probability
+/// @param threshold  of the most likely class's probability
 /// @source Sohn et al. 2020, arXiv 2001.07685, eq. 4
 inline PseudoLabels pseudo_labels(const at::Tensor& logits, double threshold) {
   const auto [confidence, labels] = logits.detach().softmax(1).max(1);
   return {labels, confidence.ge(threshold)};
 }
 
-/// FixMatch's loss of images without labels: that of the sure pseudo-labels, over all images.
+/// FixMatch's loss of images without labels: the sum over sure pseudo-labels, divided by all
+/// images.
 ///   (1/N) sum over i of used_i * cross-entropy(logits_i, labels_i)
 /// @param logits  of the student for strongly augmented images, [N, classes]
 /// @source Sohn et al. 2020, arXiv 2001.07685, eq. 4
@@ -30,7 +31,7 @@ inline at::Tensor fixmatch_loss(const at::Tensor& logits, const PseudoLabels& ta
 
 /// Where a square is cut out of each image of a batch, and how its light is changed.
 struct StrongChange {
-  at::Tensor top;         ///< int64 [N], of the square's first row; from minus half its side
+  at::Tensor top;         ///< int64 [N], the square's first row; from minus half its side
   at::Tensor left;        ///< the same
   at::Tensor contrast;    ///< float [N], 0.5 to 1.5
   at::Tensor brightness;  ///< float [N], -64 to 64

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Trains a network with few labels: the others are told by itself, or by teachers of it that treat
-// its batch norms' statistics one way or another, and prints how good students and teachers are:
+// Trains a network with few labels. The network itself makes the other labels, or a teacher does;
+// the teachers differ in the statistics of their batch norms. Prints how good students and teachers
+// are:
 //
 //   eman                                                      generated images, no files needed
 //   eman --data cifar10 --root DIR --labels 1000 --width 16 --decay 0.999

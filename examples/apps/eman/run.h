@@ -18,7 +18,7 @@
 /// How a run ended.
 struct Result : examples::RunResult {
   examples::Evaluation student;  ///< on all test images
-  double shuffled = 0;           ///< accuracy of the teacher there, in small shuffled batches
+  double shuffled = 0;           ///< the teacher's accuracy there, in small shuffled batches
   double sorted = 0;             ///< and in batches sorted by class
   double used = 0;               ///< share of pseudo-labels that counted in the last epoch
   double right = 0;              ///< share that counted and were right

@@ -20,7 +20,7 @@
 
 /// Trains a student on few labelled images and many without labels, by FixMatch's loss:
 ///   cross-entropy of the labelled images + weight * fixmatch_loss() of the others
-/// An epoch is one over the images without labels, among which are the labelled ones.
+/// An epoch passes over the images without labels, which include the labelled ones.
 /// @source Sohn et al. 2020, arXiv 2001.07685
 class SemiSupervised : public examples::ImageTask {
  public:
@@ -82,11 +82,11 @@ class SemiSupervised : public examples::ImageTask {
                 examples::percent(teacher)};
   }
 
-  /// Of the student on all test images.
+  /// The student's figures on all test images.
   examples::Evaluation student_on_test_data() {
     return examples::evaluate(pair_->student(), data().test, feeding());
   }
-  /// Of the teacher on them, in small batches.
+  /// The teacher's accuracy on all test images, in small batches.
   double teacher_on_shuffled_batches() {
     return teacher_accuracy(*pair_, data().test, feeding(), shuffled_order(data().test, 4),
                             small_batch_);

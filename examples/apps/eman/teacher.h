@@ -17,14 +17,14 @@
 #include "examples/apps/support/dataset.h"
 #include "examples/apps/support/metrics.h"
 
-/// A student and who tells it the labels of images that have none.
+/// A student, and the teacher that makes the labels of images without labels.
 class Pair : public torch::nn::Module {
  public:
   using Teacher = lawn::EmaTeacher<examples::Classifier>;
 
-  /// @param method  "student": it tells them itself. Else a teacher with averaged weights does,
-  ///                whose batch norms know the student's statistics averaged ("eman"), copied
-  ///                ("copied"), not at all ("stale"), or those of the batch at hand
+  /// @param method  "student": the student makes them. Otherwise a teacher with averaged weights
+  ///                does. Its batch norms have the student's statistics averaged ("eman") or copied
+  ///                ("copied"), their initial ones ("stale"), or those of the batch
   ///                ("batch-statistics")
   /// @param twin    another network of the student's architecture, to be the teacher
   Pair(std::string method, std::shared_ptr<examples::Classifier> student,
@@ -45,13 +45,13 @@ class Pair : public torch::nn::Module {
 
   examples::Classifier& student() { return *student_; }
 
-  /// After each step of the student.
+  /// Call this after each step of the student.
   void update_teacher() {
     if (teacher_) teacher_->update(*student_);
   }
 
-  /// What the teacher says of a batch, without a graph. The student as its own teacher says it in
-  /// the mode in which it is, as FixMatch has it; nobody's running statistics move.
+  /// The teacher's logits for a batch, without a graph. A student that is its own teacher stays in
+  /// its current mode, as in FixMatch. No running statistics move.
   at::Tensor teacher_logits(const examples::Feeding& feeding, const at::Tensor& images) {
     const at::NoGradGuard no_grad;
     examples::Classifier& network = teacher_ ? *teacher_->module() : *student_;
@@ -69,12 +69,12 @@ class Pair : public torch::nn::Module {
  private:
   std::string method_;
   std::shared_ptr<examples::Classifier> student_;
-  std::shared_ptr<Teacher> teacher_;  ///< null if the student is its own
+  std::shared_ptr<Teacher> teacher_;  ///< null if the student is its own teacher
 };
 
 /// Share of images that the teacher gets right in batches of `batch_size`, in the given order.
 /// @param order  int64 [N] on the data's device
-/// @note  puts the student into evaluation mode for the time
+/// @note  puts the student into evaluation mode meanwhile
 inline double teacher_accuracy(Pair& pair, const examples::Dataset& data,
                                const examples::Feeding& feeding, const at::Tensor& order,
                                int64_t batch_size) {
@@ -82,7 +82,7 @@ inline double teacher_accuracy(Pair& pair, const examples::Dataset& data,
   pair.eval();
   at::Tensor right = at::zeros({}, data.labels.options());
   for (int64_t begin = 0; begin < data.size(); begin += batch_size) {
-    // A last batch of one has no variance to normalise by: it takes its neighbours along.
+    // A last batch of one image has no variance to normalise by, so it takes earlier images along.
     const int64_t first = std::min(begin, std::max<int64_t>(0, data.size() - batch_size));
     const at::Tensor chosen = order.slice(0, first, first + batch_size);
     const at::Tensor logits =
@@ -93,7 +93,7 @@ inline double teacher_accuracy(Pair& pair, const examples::Dataset& data,
   return static_cast<double>(right.item<int64_t>()) / static_cast<double>(data.size());
 }
 
-/// The images by class, ties as they come: an order in which batches are of one class.
+/// The images sorted by class, stably: in this order a batch holds one class.
 inline at::Tensor order_by_class(const examples::Dataset& data) {
   return std::get<1>(data.labels.sort(/*stable=*/true, /*dim=*/0, /*descending=*/false));
 }

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Trains a transformer of about a million numbers to go on with a text, plain or with LAWN or both,
-// and prints what came of it:
+// Trains a transformer of about a million parameters to continue a text, plain, with LAWN or both,
+// and prints the results:
 //
 //   language --compare                                        generated text, no files needed
 //   language --compare --text FILE --optimizer adamw --weight-decay 0.1

@@ -37,7 +37,7 @@ struct Options : examples::RunOptions {
     final_factor = 0.1;
   }
 
-  /// Reads a command line; nothing if only --help was asked for, which is then printed.
+  /// Reads a command line. If only --help was asked for, prints the help and returns nothing.
   static std::optional<Options> parse(int argc, char** argv) {
     Options o;
     examples::Flags flags("language",
@@ -47,7 +47,7 @@ struct Options : examples::RunOptions {
         .add("text", &o.text,
              "file to train on, plain or gzipped, whose last tenth is tested on; none: a generated "
              "text")
-        .incidental();  // the run depends on what the file holds: see run_training()
+        .incidental();  // the run depends on the file's contents: see run_training()
     flags.add("layers", &o.layers, "of the transformer").range(1, 100);
     flags.add("width", &o.width, "of each layer, in numbers a character").range(1, 1e5);
     flags.add("heads", &o.heads, "of each layer's attention; they divide the width").range(1, 1e3);

@@ -17,8 +17,8 @@
 
 /// How a run ended.
 struct Result : examples::RunResult {
-  examples::Evaluation train;  ///< on as many windows of the training text as of the other
-  examples::Evaluation test;   ///< on all of the text that is tested on
+  examples::Evaluation train;  ///< on as many windows of the training text as of the test text
+  examples::Evaluation test;   ///< on all of the test text
 };
 
 /// The figures of a finished run, for its record. Losses are in nats a character.
@@ -35,7 +35,7 @@ inline examples::Figures figures(const Result& result) {
           {"best_probed_test_chance", result.best_score}};
 }
 
-/// What LAWN constrains in a network, as --select says.
+/// The weights that LAWN constrains in a network, as --select says.
 inline lawn::Subnetwork choose_subnetwork(examples::Transformer& network, const std::string& select,
                                           const examples::Text& text) {
   if (select == "blocks") return lawn::select_by_name(*network, examples::kBlockWeights);
@@ -44,7 +44,7 @@ inline lawn::Subnetwork choose_subnetwork(examples::Transformer& network, const 
                                             *network);
 }
 
-/// Trains one network from the seed of the options, from its checkpoint if there is one to resume.
+/// Trains one network: from its checkpoint if there is one to resume, else from the options' seed.
 inline Result train(const Options& options, const examples::TextSplit& text, at::Device device,
                     bool with_lawn) {
   torch::manual_seed(static_cast<uint64_t>(options.seed));

@@ -8,9 +8,9 @@
 #include <memory>
 #include <unordered_map>
 
-/// Counts the bytes that LibTorch's allocators hand out and have not taken back, by the reports
-/// that they make to a profiler. Memory that was there before does not count, nor what a library
-/// below LibTorch takes for itself.
+/// Counts the bytes that LibTorch's allocators have handed out and not taken back, from their
+/// reports to a profiler. It counts neither memory allocated before, nor memory that a library
+/// below LibTorch allocates itself.
 class LiveBytes : public c10::MemoryReportingInfoBase {
  public:
   void reportMemoryUsage(void* pointer, int64_t size, size_t /*total_allocated*/,
@@ -33,14 +33,15 @@ class LiveBytes : public c10::MemoryReportingInfoBase {
   std::unordered_map<void*, int64_t> sizes_;  ///< of what is in use
 };
 
-/// Bytes that stay in use between a forward pass and its backward pass: what autograd saved for the
-/// latter, and the result.
-/// @param forward  returns the loss with its graph; what it allocates in other threads is not seen
+/// Bytes that stay in use between a forward pass and its backward pass: the tensors that autograd
+/// saved, and the result.
+/// @param forward  returns the loss with its graph; its allocations in other threads are not
+///                 counted
 /// @note  a CPU's allocator and the CUDA caching allocator report; the latter in rounded sizes
 template <class Forward>
 int64_t bytes_kept_for_backward(const Forward& forward) {
   const auto live = std::make_shared<LiveBytes>();
   const c10::DebugInfoGuard guard(c10::DebugInfoKind::PROFILER_STATE, live);
   const auto loss = forward();
-  return live->count();  // the loss, and with it the graph, is still there
+  return live->count();  // the loss still holds its graph
 }

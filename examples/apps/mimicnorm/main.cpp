@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Trains one network with batch norm, with nothing in its place, and with MimicNorm's two parts
-// apart and together, and prints what came of it and what each keeps for the backward pass:
+// Trains one network with batch norm, without any norm, and with MimicNorm's two parts apart and
+// together. Prints the results, and the memory that each keeps for the backward pass:
 //
 //   mimicnorm                                                 generated images, no files needed
 //   mimicnorm --network residual --data cifar10 --root DIR --train-size 5000

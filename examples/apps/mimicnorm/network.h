@@ -20,15 +20,15 @@ struct NetworkOptions {
   bool residual = false;    ///< blocks of two convolutions with a shortcut, instead of a chain
   bool batch_norm = false;  ///< behind each convolution
   bool last_norm = false;   ///< of the logits
-  bool centred = false;     ///< which decides where residual scales start
+  bool centred = false;     ///< decides where residual scales start
   double logit_scale = 1;   ///< of the last norm
   int64_t channels = 3;     ///< of the images: 1 or 3
   int64_t classes = 10;
 };
 
-/// Thirteen convolutions of 3x3, in three stages of 16, 32 and 64 channels that each halve the
-/// image but the first, and a linear head. All networks of the table are this one, so that weights
-/// of one seed are the same except for what MimicNorm's start changes.
+/// Thirteen convolutions of 3x3, in three stages of 16, 32 and 64 channels, of which the second and
+/// the third halve the image, and a linear head. All networks of the table are this one, so that
+/// one seed gives the same weights, except where MimicNorm's initialisation changes them.
 class NetworkImpl : public examples::Classifier {
  public:
   explicit NetworkImpl(const NetworkOptions& options) : residual_(options.residual) {
@@ -51,7 +51,7 @@ class NetworkImpl : public examples::Classifier {
         add(width, 1);
         if (!options.residual || options.batch_norm) continue;
         const auto count = static_cast<int64_t>(scales_.size()) + 1;
-        // Without centring nothing is taken from the branch that a start above 1 would give back.
+        // Without centring the branch loses nothing that a start above 1 would restore.
         scales_.push_back(register_module(
             "scale" + std::to_string(count),
             lawn::ResidualScale(
@@ -101,7 +101,8 @@ class NetworkImpl : public examples::Classifier {
 };
 TORCH_MODULE(Network);
 
-/// He's start without MimicNorm's centring: the same draws as lawn::mimic_norm_init_().
+/// He's initialisation without MimicNorm's centring, with the same draws as
+/// lawn::mimic_norm_init_().
 inline void he_init_(torch::nn::Module& network) {
   const at::NoGradGuard no_grad;
   for (at::Tensor& parameter : network.parameters()) {

@@ -23,7 +23,7 @@
 struct Result : examples::RunResult {
   examples::Evaluation train;  ///< on all training images
   examples::Evaluation test;
-  double kept_bytes = 0;  ///< for backward, of one batch
+  double kept_bytes = 0;  ///< for the backward pass of one batch
 };
 
 /// The figures of a finished run, for its record.
@@ -34,8 +34,8 @@ inline examples::Figures figures(const Result& result) {
       {"kept_bytes", result.kept_bytes},         {"best_probed_test_accuracy", result.best_score}};
 }
 
-/// What a training step keeps between forward and backward.
-/// @param network  in training mode after this; the running statistics of its norms have moved
+/// The bytes that a training step keeps between forward and backward pass.
+/// @param network  is in training mode afterwards; the running statistics of its norms have moved
 inline double kept_bytes(examples::Classifier& network, const examples::Dataset& data,
                          const examples::Feeding& feeding, int64_t batch_size) {
   network.train();
@@ -45,7 +45,7 @@ inline double kept_bytes(examples::Classifier& network, const examples::Dataset&
       [&] { return at::cross_entropy_loss(feeding.logits(network, images), labels); }));
 }
 
-/// Trains one network from the seed of the options, from its checkpoint if there is one to resume.
+/// Trains one network: from its checkpoint if there is one to resume, else from the options' seed.
 inline Result train(const Options& options, const examples::Split& data,
                     const examples::Feeding& feeding, const std::string& method) {
   torch::manual_seed(static_cast<uint64_t>(options.seed));
@@ -58,7 +58,7 @@ inline Result train(const Options& options, const examples::Split& data,
   shape.channels = data.train.channels();
   shape.classes = data.train.classes;
   const auto network = Network(shape).ptr();
-  // In a chain the weights make up for what centring takes; in blocks the residual scales do.
+  // In a chain the weights make up for the loss by centring; in blocks the residual scales do.
   const auto centring = lawn::MimicNormOptions().gain(shape.residual ? 1 : lawn::kCenteringGain);
   if (shape.centred) {
     lawn::mimic_norm_init_(*network, centring);

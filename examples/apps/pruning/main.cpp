@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Prunes a trained network by magnitude, and compares what its survivors reach when they are
-// trained again from the trained weights (fine-tuning), from the initial ones (the lottery ticket)
-// and from fresh ones:
+// Prunes a trained network by magnitude, and trains the surviving weights again: from their trained
+// values (fine-tuning), from the initial ones (the lottery ticket) and from fresh ones. Compares
+// the results:
 //
 //   pruning                                                   generated images, no files needed
 //   pruning --sparsity 0.9 --lr 0.1 --data cifar10 --root DIR --train-size 5000
@@ -22,7 +22,7 @@ int main(int argc, char** argv) {
     print_job(std::cout, options, data, device);
 
     Experiment experiment(options, data, device);
-    // The dense one first: the others take its masks.
+    // The dense run comes first: the others take its masks.
     const auto results = examples::train_each(
         options, kRuns, [&](const std::string& name) { return experiment.run(name); });
     if (!results) return examples::kInterrupted;

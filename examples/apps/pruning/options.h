@@ -20,7 +20,7 @@ struct Options : examples::RunOptions, examples::ImageOptions {
   bool prune_head = false;
   double retrain_rate = 0;
 
-  /// Reads a command line; nothing if only --help was asked for, which is then printed.
+  /// Reads a command line. If only --help was asked for, prints the help and returns nothing.
   static std::optional<Options> parse(int argc, char** argv) {
     Options o;
     o.many = true;
@@ -50,7 +50,7 @@ struct Options : examples::RunOptions, examples::ImageOptions {
         scope == "global" ? lawn::PruneScope::kGlobal : lawn::PruneScope::kPerLayer);
   }
 
-  /// Of the runs after the pruning.
+  /// The options of the runs after the pruning.
   examples::RunOptions retraining() const {
     examples::RunOptions changed = *this;
     if (retrain_rate > 0) changed.learning_rate = retrain_rate;

@@ -22,8 +22,8 @@
 #include "examples/apps/support/result_table.h"
 #include "examples/apps/support/run.h"
 
-/// In their order: the first prunes, the others train what it leaves. Each from another start: the
-/// trained weights, the initial ones, and weights that have seen neither.
+/// The runs in their order: the first prunes, and the others train what it leaves. Each begins
+/// elsewhere: at the trained weights, at the initial ones, and at unrelated ones.
 inline const std::vector<std::string> kRuns = {"dense", "fine-tune", "ticket", "fresh"};
 
 /// How a run ended.
@@ -62,8 +62,8 @@ class Experiment {
         // Of other weights and, where batch norms have any, no other statistics.
         fresh_(*draw(options.seed, /*skip=*/1)),
         weights_(select(*network_, options.prune_head)) {
-    // Refused before an hour of training. Whether the smallest of all leave something of each layer
-    // shows only after it.
+    // Refuses this before an hour of training. With the other scope, only the trained weights show
+    // whether something of each layer is left.
     if (options_.scope == "layer") lawn::magnitude_masks(weights_, options_.magnitude());
   }
 
@@ -134,7 +134,7 @@ class Experiment {
   lawn::Snapshot fresh_;
   lawn::Subnetwork weights_;
   std::optional<lawn::Snapshot> trained_;  ///< at the end of the dense run
-  lawn::Masks masks_;                      ///< of its weights
+  lawn::Masks masks_;                      ///< of the dense run's weights
 };
 
 /// Prints the figures of finished runs side by side.

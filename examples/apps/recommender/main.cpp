@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Trains a recommender on who took what, plain or with LAWN or both, and prints what came of it:
+// Trains a recommender on who took what, plain, with LAWN or both, and prints the results:
 //
 // clang-format off
 //   recommender --compare                                     generated interactions, no files needed

@@ -22,7 +22,7 @@ struct Options : examples::RunOptions {
   bool validation = false;
   int64_t probe_size = 2000;
 
-  /// Reads a command line; nothing if only --help was asked for, which is then printed.
+  /// Reads a command line. If only --help was asked for, prints the help and returns nothing.
   static std::optional<Options> parse(int argc, char** argv) {
     Options o;
     o.epochs = 20;

@@ -29,7 +29,8 @@ inline examples::Figures figures(const Result& result) {
           {"best_hit_rate", result.best_score}};
 }
 
-/// What LAWN constrains in a network: what the walk from its logits finds, or all weights.
+/// The weights that LAWN constrains in a network: those that the walk from its logits finds, or
+/// all.
 inline lawn::Subnetwork choose_subnetwork(examples::Recommender& network, const std::string& select,
                                           const at::Tensor& candidates) {
   if (select == "all") return lawn::select_all_weights(network);
@@ -37,7 +38,7 @@ inline lawn::Subnetwork choose_subnetwork(examples::Recommender& network, const 
   return lawn::final_homogeneous_subnetwork(network.forward(at::zeros_like(items), items), network);
 }
 
-/// Trains one network from the seed of the options, from its checkpoint if there is one to resume.
+/// Trains one network: from its checkpoint if there is one to resume, else from the options' seed.
 inline Result train(const Options& options, const examples::RankingData& data, at::Device device,
                     bool with_lawn) {
   torch::manual_seed(static_cast<uint64_t>(options.seed));

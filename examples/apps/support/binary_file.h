@@ -53,9 +53,9 @@ inline std::vector<uint8_t> unpack_file(const std::filesystem::path& path) {
 #endif
 }
 
-/// The whole of a file; what is gzipped comes unpacked. The first two bytes tell, not the name: a
-/// file in gzip's format may lack .gz in its name, and one that something has unpacked may have it.
-/// No format that is read here begins with these two bytes.
+/// The contents of a file, unpacked if it is gzipped. The first two bytes decide, not the name: a
+/// gzipped file may lack .gz in its name, and an unpacked one may have it. No format that is read
+/// here begins with these two bytes.
 /// @throws c10::Error that names the file, if it is missing, cannot be read or not be unpacked
 inline std::vector<uint8_t> read_file(const std::filesystem::path& path) {
   std::error_code error;

@@ -16,7 +16,7 @@
 
 namespace examples {
 
-/// Names and values of all that decides what a run computes: flags, network, data.
+/// Names and values of everything that decides the results of a run: flags, network, data.
 using Settings = std::vector<std::pair<std::string, std::string>>;
 
 /// "name value" of each setting, a line each.

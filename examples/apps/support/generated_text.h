@@ -25,7 +25,8 @@ struct GeneratedTextOptions {
 
 /// A language whose sentences are a Markov chain of words. Each word is a string of letters, drawn
 /// once, and has `followers` words that may come next, the k-th with a chance in proportion to 1/k.
-/// One word in eight ends a sentence: it is followed by a full stop. What can be foretold is known:
+/// One word in eight ends a sentence: it is followed by a full stop. The best possible prediction
+/// is known:
 ///   entropy() nats a word are new at best, over letters_per_word() characters
 ///
 /// All is drawn from one CPU generator: equal seeds give equal texts on every machine, as far as

@@ -20,21 +20,21 @@
 
 namespace examples {
 
-/// How a network is trained to go on with a text.
+/// How a network is trained to continue a text.
 struct LanguageModellingOptions {
   int64_t context = 64;      ///< characters of a window
   int64_t windows = 1920;    ///< of an epoch, drawn anew
   int64_t probe_size = 500;  ///< windows of each part of the text that are measured every epoch
 };
 
-/// Trains a network to foretell each character of a text from those before it, by cross-entropy.
-/// Its samples are windows of the text, each of `context` characters and the one behind them.
+/// Trains a network to predict each character of a text from those before it, by cross-entropy. The
+/// samples are windows of the text, each of `context` characters and the next one.
 class LanguageModelling : public Task {
  public:
-  /// What is put in, and what is to come out.
+  /// Inputs, and the outputs that are wanted.
   struct Windows {
     at::Tensor inputs;   ///< int64 [N, context]
-    at::Tensor targets;  ///< int64 [N, context]: the character behind each
+    at::Tensor targets;  ///< int64 [N, context]: the character after each
   };
 
   /// @param network  trained in place; must stay on the text's device
@@ -102,7 +102,7 @@ class LanguageModelling : public Task {
     return {tokens.slice(1, 0, options_.context), tokens.slice(1, 1)};
   }
 
-  /// Windows side by side, each of whose characters but the first of all is foretold once.
+  /// The number of adjacent windows. Every character in them is predicted once, except the first.
   int64_t whole_windows(const Text& text) const { return (text.size() - 1) / options_.context; }
 
   /// Measures `count` of the windows that lie side by side, evenly spread, or all.

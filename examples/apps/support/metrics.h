@@ -16,8 +16,9 @@
 
 namespace examples {
 
-/// Below this norm of d loss / d logits = softmax(logits) - one_hot(label) an example counts as one
-/// whose gradient has vanished: it moves no weight any more. (The norm is at most sqrt(2).)
+/// Below this norm of d loss / d logits = softmax(logits) - one_hot(label) the gradient of an
+/// example counts as vanished: the example no longer moves any weight. (The norm is at most
+/// sqrt(2).)
 constexpr double kVanishedGradient = 1e-4;
 
 /// Bins of equal width into which the expected calibration error sorts confidences.
@@ -65,7 +66,8 @@ struct Feeding {
 inline at::Tensor metric_sums(const at::Tensor& logits, const at::Tensor& labels) {
   const at::Tensor log_probabilities = logits.to(at::kDouble).log_softmax(1);
   const at::Tensor loss = -log_probabilities.gather(1, labels.unsqueeze(1)).squeeze(1);
-  // 1 - p of the label as -expm1(log p): with p next to 1 the subtraction would leave rounding.
+  // 1 - p of the label as -expm1(log p): with p near 1 the subtraction would leave only rounding
+  // errors.
   const at::Tensor gradient =
       log_probabilities.exp().scatter(1, labels.unsqueeze(1), loss.neg().expm1().unsqueeze(1));
   return at::stack({loss.sum(), logits.argmax(1).eq(labels).sum().to(at::kDouble),
@@ -115,8 +117,8 @@ class EvaluationSums {
   at::Tensor gaps_;
 };
 
-/// Runs a network over a data set in evaluation mode, without graph, in batches, each rank over its
-/// part: all get the figures of the whole.
+/// Runs a network over a data set in evaluation mode, without graph, in batches. Each rank runs
+/// over its part, and all get the figures of the whole.
 /// @note waits for the device; leaves the network in the mode in which it was
 inline Evaluation evaluate(Classifier& network, const Dataset& data, const Feeding& feeding,
                            Ranks& ranks = alone(), int64_t batch_size = 500) {

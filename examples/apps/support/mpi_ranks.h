@@ -15,8 +15,9 @@
 
 namespace examples {
 
-/// The ranks that mpirun started, or any others that a group joins. Every call ends with an error
-/// that names the rank and the reason, within the group's time limit, if one does not take part.
+/// The ranks that mpirun started, or any others that a group joins. If a rank does not take part in
+/// a call, the call ends within the group's time limit with an error that names that rank and the
+/// reason.
 class MpiRanks : public Ranks {
  public:
   /// @param group  must outlive the object
@@ -25,8 +26,8 @@ class MpiRanks : public Ranks {
   int64_t rank() const override { return group_.rank(); }
   int64_t size() const override { return group_.size(); }
 
-  /// Open MPI's mpirun gives each rank a terminal of its own, whatever it writes to itself: that is
-  /// what counts, and rank 0's parent is the one to ask.
+  /// Open MPI's mpirun gives each rank a terminal of its own, even if mpirun's own output is a
+  /// file. The output of mpirun counts, and mpirun is the parent of rank 0.
   bool on_terminal() const override {
     const std::string output = "/proc/" + std::to_string(getppid()) + "/fd/1";
     const FileDescriptor launcher(::open(output.c_str(), O_WRONLY | O_NOCTTY | O_CLOEXEC));

@@ -15,7 +15,7 @@
 
 namespace examples {
 
-/// Of make_network().
+/// The networks that make_network() knows.
 inline const std::vector<std::string> kNetworks = {
     "resnet20", "resnet20-without-norm", "resnet18", "vgg", "cnn", "mlp", "mlp-layer-norm"};
 

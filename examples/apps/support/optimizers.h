@@ -103,8 +103,8 @@ class TypedStepper : public Stepper {
 inline const std::vector<std::string> kOptimizers = {
     "sgd", "adam", "adamw", "fused-sgd", "fused-adam", "fused-adamw", "lamb", "lars"};
 
-/// Parts of LAWN that can be taken away, to see what the others do. To do without the free phase
-/// takes no more than free_steps 0.
+/// Parts of LAWN that can be taken away, to see what the others do. The free phase is taken away by
+/// free_steps 0.
 inline const std::vector<std::string> kAblations = {"none", "projection", "rescaling"};
 
 /// What the optimizer of a run is.

@@ -46,7 +46,7 @@ class Progress {
         start_(Clock::now()),
         shown_(start_) {}
 
-  /// Whether enough time has passed since the last line. Ask first: to know the loss may mean to
+  /// Whether enough time has passed since the last line. Ask before computing the loss, which may
   /// wait for the device.
   bool due() const { return Clock::now() - shown_ >= interval_; }
 

@@ -6,9 +6,9 @@
 
 namespace examples {
 
-/// How many of the other candidates come before the first: those with a score that is at least as
-/// high, so that a network which scores all alike finds nothing. A score that is not a number puts
-/// the others before it, or itself before the first.
+/// How many of the other candidates come before the first: those with a score at least as high, so
+/// that a network which scores all candidates alike finds nothing. If the first score is NaN, all
+/// others come before it; another NaN comes before the first.
 /// @param scores  [users, candidates], of each user first the item held out
 /// @return        int64 [users]
 /// @note does not wait for the device

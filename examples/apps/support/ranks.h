@@ -21,8 +21,9 @@ struct Part {
 /// The processes, called ranks, that train one network together, each on its own part of every
 /// batch. This class is one process alone; MpiRanks are several.
 ///
-/// All of them draw the same numbers for the whole batch and take the same steps, so that their
-/// weights, generators and figures stay equal, and what rank 0 saves serves any number of ranks.
+/// All ranks draw the same numbers for the whole batch and take the same steps, so that their
+/// weights, generators and figures stay equal. A file that rank 0 saves therefore serves any number
+/// of ranks.
 class Ranks {
  public:
   Ranks() = default;

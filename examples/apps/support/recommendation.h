@@ -24,7 +24,7 @@ namespace examples {
 
 /// What a recommender is trained on, and the lists that it is asked to rank.
 struct RankingData {
-  Interactions train;     ///< one half of the training data: the other is drawn, epoch by epoch
+  Interactions train;     ///< the positive samples; negative ones are drawn in every epoch
   at::Tensor candidates;  ///< int64 [users, 1 + others], of each user first the item held out
 
   RankingData to(at::Device device) const { return {train.to(device), candidates.to(device)}; }
@@ -33,9 +33,9 @@ struct RankingData {
 /// Items that a user has never taken beside the one held out, in the test.
 constexpr int64_t kTestNegatives = 99;
 
-/// Holds one item of each user out and draws the others to rank it among: different ones that the
-/// user takes neither in the training data nor later. They depend on the data alone, so that runs
-/// with different seeds are asked the same.
+/// Holds one item of each user out and draws the others to rank it among: different items that the
+/// user takes neither in the training data nor later. The draw depends on the data alone, so that
+/// runs with different seeds rank the same lists.
 /// @throws c10::Error as leave_one_out() and UnseenItems do
 /// @source He et al. 2017, arXiv 1708.05031, section 4.1
 inline RankingData make_ranking_data(const Interactions& all, bool validation) {
@@ -135,7 +135,7 @@ class Recommendation : public Task {
 
   /// Some interactions and drawn items beside them, shuffled.
   Pairs draw_pairs(at::Generator& seeding, int64_t interactions) {
-    // One seed from the host, and all else is drawn on the device.
+    // Only the seed comes from the host; the device draws the rest.
     constexpr int64_t kSeeds = int64_t{1} << 53;
     generator_.set_current_seed(static_cast<uint64_t>(
         at::randint(kSeeds, {1}, seeding, at::TensorOptions(at::kLong)).item<int64_t>()));

@@ -16,8 +16,8 @@
 
 namespace examples {
 
-/// A text as numbers: which characters it has, and which of them stands at each place. A character
-/// is a byte: one of UTF-8 beyond ASCII is several.
+/// A text as numbers: its set of characters, and the one at each place. A character is a byte, so
+/// that one of UTF-8 beyond ASCII counts as several.
 struct Text {
   std::string name;        ///< for tables and messages
   at::Tensor tokens;       ///< int64 [N], each in [0, characters.size())
@@ -62,7 +62,7 @@ struct TextSplit {
 /// The last tenth of a text is held out. For choosing learning rates and the like, `validation`
 /// holds out the tenth before it, and leaves the last, that of the test, out altogether.
 /// @param context  characters that a network sees at once
-/// @throws c10::Error if a part does not hold as many, and the one to foretell
+/// @throws c10::Error if a part does not hold `context` characters and the next one
 inline TextSplit hold_out_end(const Text& text, bool validation, int64_t context) {
   const int64_t tenth = text.size() / 10;
   const int64_t end = text.size() - (validation ? tenth : 0);

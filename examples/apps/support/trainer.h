@@ -37,10 +37,10 @@ struct TrainerOptions {
   std::filesystem::path csv;         ///< empty: nothing is written
 };
 
-/// Trains the network of a task, and can stop between any two steps and go on in another process to
-/// the same bits: a checkpoint holds the network, the optimizer with its schedule, the gradient
-/// scaler, where in the epoch the run is, and all generators, that of the epoch's samples as it was
-/// when they were drawn.
+/// Trains the network of a task. It can stop between any two steps and continue in another process
+/// to the same bits: a checkpoint holds the network, the optimizer with its schedule, the gradient
+/// scaler, the place in the epoch, and all generators. The generator of the epoch's samples is
+/// saved as it was before they were drawn.
 class Trainer {
  public:
   /// @param task      its network is trained in place

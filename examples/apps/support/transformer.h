@@ -83,8 +83,8 @@ TORCH_MODULE(TransformerBlock);
 constexpr const char* kBlockWeights = R"(block\d+\.(qkv|out|up|down)\.weight)";
 
 /// A decoder-only transformer with learnt positions and a LayerNorm before the head. Weights start
-/// at N(0, 0.02^2), those that are added to what runs through the layers at 1 / sqrt(2 layers) of
-/// that; biases at zero. There is no dropout.
+/// at N(0, 0.02^2); those whose output is added to the residual stream start with 1 / sqrt(2
+/// layers) of that deviation. Biases start at zero. There is no dropout.
 /// @source Radford et al. 2019, "Language models are unsupervised multitask learners", section 2.3
 class TransformerImpl : public torch::nn::Module {
  public:

@@ -14,10 +14,10 @@
 
 namespace examples {
 
-/// Draws items that a user has not taken, each with the same chance, without trying again where a
-/// draw falls on a taken one: a draw is the rank r of an item among the unseen ones, and the item
-/// of that rank is r + k, k being how many of the user's items s_0 < s_1 < ... have s_j - j <= r.
-/// One search in a sorted table finds k for any number of draws.
+/// Draws items that a user has not taken, each with the same chance, and without rejecting draws: a
+/// draw is the rank r of an item among the unseen ones, and the item of that rank is r + k, k being
+/// how many of the user's items s_0 < s_1 < ... have s_j - j <= r. One search in a sorted table
+/// finds k for any number of draws.
 /// @note only the constructor waits for the device
 class UnseenItems {
  public:

@@ -26,7 +26,7 @@ struct Options : examples::RunOptions, examples::ImageOptions {
   double rho_growth = 2;
   double max_rho = 1;
 
-  /// Reads a command line; nothing if only --help was asked for, which is then printed.
+  /// Reads a command line. If only --help was asked for, prints the help and returns nothing.
   static std::optional<Options> parse(int argc, char** argv) {
     Options o;
     o.many = true;
@@ -69,14 +69,14 @@ struct Options : examples::RunOptions, examples::ImageOptions {
     return lawn::AdmmOptions().rho(rho).rho_growth(rho_growth).max_rho(max_rho);
   }
 
-  /// Of the runs on the way to the projection.
+  /// The options of the runs before the projection.
   examples::RunOptions before_projection() const {
     examples::RunOptions changed = *this;
     changed.epochs = admm_epochs;
     return changed;
   }
 
-  /// Of the runs after it.
+  /// The options of the runs after the projection.
   examples::RunOptions after_projection() const {
     examples::RunOptions changed = *this;
     changed.epochs = retrain_epochs;
