@@ -32,12 +32,9 @@ struct Options : examples::MethodOptions {
                           "against the network; \"mixed\" is with statistics normalised.");
     o.add_methods(flags);
     flags.add("augment", &o.augment, "crop and flip at random");
-    flags
-        .add("split", &o.split,
-             "what is perturbed: the input of this module of the network, of nine from 0")
-        .range(0, 8);
+    flags.add("split", &o.split, "module whose input is perturbed, of nine from 0").range(0, 8);
     flags.add("steps", &o.steps, "of a perturbation").range(1, 100);
-    flags.add("step-size", &o.step_size, "of each, in 255ths").range(0, 1e4);
+    flags.add("step-size", &o.step_size, "size of each step, in 255ths").range(0, 1e4);
     flags.add("epsilon", &o.epsilon, "largest change of a feature, in 255ths").range(0, 1e4);
     flags.add("width", &o.width, "channels of the network's first stage").range(1, 512);
     o.add_running(flags);

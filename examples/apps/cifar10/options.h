@@ -30,7 +30,8 @@ inline std::optional<Options> Options::parse(int argc, char** argv) {
   o.add_images(flags);
   o.add_training(flags);
   flags
-      .add("precision", &o.precision, "the halves are autocast, float16 with a scaler of gradients")
+      .add("precision", &o.precision,
+           "float16 and bfloat16 run under autocast; float16 also scales the loss")
       .choices({"float32", "bfloat16", "float16"});
   flags.add("channels-last", &o.channels_last, "memory format of images and kernels");
   o.add_running(flags);

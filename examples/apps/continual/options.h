@@ -130,11 +130,10 @@ struct Options : examples::MethodOptions {
         .choices({"walk", "all"});
     flags.add("free-tasks", &free_tasks, "tasks before LAWN constrains; 0.5 is half of the first")
         .range(0, 1e6);
-    flags.add("radius-scale", &radius_scale, "what LAWN's radii are, times the norms at the switch")
+    flags.add("radius-scale", &radius_scale, "factor from the norms at the switch to LAWN's radii")
         .range(1e-3, 1e3);
-    flags.add("granularity", &granularity, "what LAWN holds the norms of")
-        .choices({"layer", "unit"});
-    flags.add("biases", &biases, "whether LAWN holds those of biases too");
+    flags.add("granularity", &granularity, "unit whose norm LAWN holds").choices({"layer", "unit"});
+    flags.add("biases", &biases, "hold the norms of biases, too");
     flags.add("seed", &seed, "of the stream, the weights and the orders of images").range(0, 1e15);
   }
 

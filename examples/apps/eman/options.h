@@ -28,16 +28,17 @@ struct Options : examples::MethodOptions {
   static std::optional<Options> parse(int argc, char** argv) {
     Options o;
     examples::Flags flags(
-        "eman", "trains with few labels, the others told by the student or by teachers of it.");
+        "eman", "trains with few labels, the student or a teacher makes the other labels.");
     o.add_methods(flags);
     flags.add("labels", &o.labels, "images whose labels are known, classes in equal shares")
         .range(1, 1e6);
     flags.add("ratio", &o.ratio, "unlabelled images of a step to one labelled").range(1, 100);
-    flags.add("decay", &o.decay, "of the teachers' averages; 0.999 is for long training")
+    flags.add("decay", &o.decay, "decay of the teachers' averages; 0.999 is for long training")
         .range(0, 1);
     flags.add("threshold", &o.threshold, "confidence from which on a pseudo-label counts")
         .range(0, 1);
-    flags.add("unlabelled-weight", &o.weight, "of their loss").range(0, 100);
+    flags.add("unlabelled-weight", &o.weight, "weight of the loss of unlabelled images")
+        .range(0, 100);
     flags.add("width", &o.width, "channels of the network's first stage").range(1, 512);
     flags.add("small-batch", &o.small_batch, "images a batch when teachers are compared")
         .range(2, 1000);

@@ -41,7 +41,7 @@ struct Options : examples::RunOptions {
   static std::optional<Options> parse(int argc, char** argv) {
     Options o;
     examples::Flags flags("language",
-                          "trains a transformer to go on with a text, byte by byte, with and "
+                          "trains a transformer to continue a text, byte by byte, with and "
                           "without LAWN.");
     flags
         .add("text", &o.text,
@@ -49,7 +49,7 @@ struct Options : examples::RunOptions {
              "text")
         .incidental();  // the run depends on the file's contents: see run_training()
     flags.add("layers", &o.layers, "of the transformer").range(1, 100);
-    flags.add("width", &o.width, "of each layer, in numbers a character").range(1, 1e5);
+    flags.add("width", &o.width, "width of each layer").range(1, 1e5);
     flags.add("heads", &o.heads, "of each layer's attention; they divide the width").range(1, 1e3);
     flags.add("context", &o.context, "characters that are seen at once").range(1, 1e5);
     flags.add("windows", &o.windows, "pieces of text, each of a context, that make an epoch")
@@ -64,7 +64,7 @@ struct Options : examples::RunOptions {
                "finds, or all weights, embeddings among them",
                {"blocks", "walk", "all"});
     flags.add("validation", &o.validation,
-              "test on the last tenth but one, and leave the last out altogether, so that settings "
+              "test on the second last tenth, and do not use the last, so that settings "
               "can be chosen without the test text");
     flags
         .add("probe-size", &o.probe_size,

@@ -34,7 +34,8 @@ struct Options : examples::MethodOptions {
         .choices({"chain", "residual"});
     flags
         .add("logit-scale", &o.logit_scale,
-             "of the last norm: 1 keeps the loss of ten classes above 0.28, more lowers that")
+             "scale of the last norm; 1 keeps the loss of ten classes above 0.28, a larger one "
+             "lowers this bound")
         .range(1e-3, 1e3);
     o.add_running(flags);
     if (!static_cast<examples::MethodOptions&>(o).parse(flags, argc, argv)) return std::nullopt;

@@ -35,10 +35,12 @@ struct Options : examples::RunOptions, examples::ImageOptions {
     flags.add("retrain-lr", &o.retrain_rate, "learning rate after the pruning; 0 is that before it")
         .range(0, 1e3);
     flags.add("sparsity", &o.sparsity, "part of the weights that is pruned").range(0, 0.9999);
-    flags.add("scope", &o.scope, "whether the smallest of all weights go, or as many of each layer")
+    flags
+        .add("scope", &o.scope,
+             "prune the smallest weights of all layers together, or the same share of each layer")
         .choices({"global", "layer"});
     flags.add("prune-head", &o.prune_head,
-              "the last layer too, whose weights are few, and small where it follows a batch norm");
+              "also prune the last layer, whose weights are few, and small after a batch norm");
     o.add_running(flags);
     if (!static_cast<examples::RunOptions&>(o).parse(flags, argc, argv)) return std::nullopt;
     o.check_images();

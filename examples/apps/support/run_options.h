@@ -51,24 +51,30 @@ struct RunOptions {
   /// Declares the flags that say how to train, without LAWN's.
   /// @param optimizers  that the program knows
   void add_optimization(Flags& flags, const std::vector<std::string>& optimizers) {
-    flags.add("optimizer", &optimizer, "LibTorch's, or lawn's fused ones").choices(optimizers);
+    flags.add("optimizer", &optimizer, "one of LibTorch's optimizers, or one of lawn's fused ones")
+        .choices(optimizers);
     flags.add("epochs", &epochs, "passes over the training data").range(1, 1e6);
     flags.add("batch-size", &batch_size, "samples a step").range(1, 1e7);
     flags.add("lr", &learning_rate, "learning rate; 0 is 0.05 for sgd, 0.001 for the others")
         .range(0, 1e3);
-    flags.add("weight-decay", &weight_decay, "as the optimizer understands it").range(0, 1e3);
+    flags
+        .add("weight-decay", &weight_decay,
+             "weight decay, coupled or decoupled as the optimizer has it")
+        .range(0, 1e3);
     flags.add("betas", &betas,
-              "what adam, adamw or lamb, fused or not, keeps of its two moments each step, as in "
+              "decay of the two moments of adam, adamw or lamb, fused or not, per step, as in "
               "0.9,0.95; empty leaves the optimizer's own");
     flags
         .add("warmup", &warmup,
-             "share of the steps that the learning rate rises; with LAWN, after the switch too")
+             "share of the steps over which the learning rate rises; with LAWN it rises again "
+             "after the switch")
         .range(0, 0.1);
     flags
         .add("final-factor", &final_factor,
-             "share of the learning rate at which its decay, a half cosine, ends")
+             "share of the learning rate that is left at the end of its cosine decay")
         .range(0, 1);
-    flags.add("seed", &seed, "of the weights and of all that is drawn in training").range(0, 1e15);
+    flags.add("seed", &seed, "seed of the weights and of all random draws in training")
+        .range(0, 1e15);
   }
 
   /// Declares the flags that say how to train, plain or with LAWN.
@@ -90,7 +96,7 @@ struct RunOptions {
         .choices(kAblations);
     flags.add("free-fraction", &free_fraction, "share of the steps before LAWN constrains")
         .range(0, 0.9);
-    flags.add("radius-scale", &radius_scale, "what LAWN's radii are, times the norms at the switch")
+    flags.add("radius-scale", &radius_scale, "factor from the norms at the switch to LAWN's radii")
         .range(1e-3, 1e3);
     flags.add("two-part-schedule", &two_part_schedule,
               "train the plain optimizer with LAWN's schedule too, as a control");
@@ -98,8 +104,8 @@ struct RunOptions {
 
   /// Declares the flags that say where to run, what to keep and when to stop.
   void add_running(Flags& flags) {
-    flags.add("device", &device, "").choices({"auto", "cpu", "cuda"});
-    flags.add("threads", &threads, "of the CPU; 0 leaves the choice to torch").range(0, 1024);
+    flags.add("device", &device, "device to train on").choices({"auto", "cpu", "cuda"});
+    flags.add("threads", &threads, "CPU threads; 0 leaves the choice to torch").range(0, 1024);
     flags.add("out", &out, "folder for records, CSV files and checkpoints").incidental();
     flags
         .add("checkpoint-every", &checkpoint_every,
@@ -111,7 +117,8 @@ struct RunOptions {
         .incidental();
     flags
         .add("resume", &resume,
-             "checkpoint to go on from; the folder of all where several networks are trained")
+             "checkpoint to resume from; if several networks are trained, the folder of their "
+             "checkpoints")
         .incidental();
   }
 
