@@ -80,8 +80,8 @@ at::Tensor loss_of_features(Tail& tail, const at::Tensor& features, const at::Te
 /// from the clean one alone. A perturbation of nothing (`steps` or `step_size` 0) gives the clean
 /// loss, to the bit.
 /// @param head       x -> features `[batch, channels, ...]`, floating point
-/// @param tail       features -> output; a function, or a module's handle as `head`; called 1 +
-/// steps + strengths times
+/// @param tail       features -> output; a function, or a module's handle as `head`; called
+///                   1 + steps + strengths times
 /// @param x          the input of the network
 /// @param y          the target, as `criterion` takes it
 /// @param criterion  (output, y) -> a tensor of one element

@@ -35,8 +35,8 @@ class Snapshot {
 
   /// Writes the tensors back in place, to the bit. Optimizers keep their state: make a new one, or
   /// reset it, where training is to start again.
-  /// @param module  the one that was copied, or one of the same names, shapes and dtypes; any
-  /// device
+  /// @param module  the one that was copied, or one with the same names, shapes and dtypes, on
+  ///                any device
   /// @throws c10::Error that names what differs; nothing is changed then
   /// @note   does not wait for the device
   void rewind(torch::nn::Module& module) const {
