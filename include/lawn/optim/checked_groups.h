@@ -17,8 +17,8 @@
 
 namespace lawn::detail::optim {
 
-/// An optimizer with options and state of its own, which checks what it is given: options of groups,
-/// parameters that are held twice or have changed their shape, sparse gradients.
+/// Base of an optimizer with its own options and state. It refuses invalid options of groups,
+/// parameters that are held twice or have changed their shape, and sparse gradients.
 /// @tparam kMoment  a tensor of the state in the shape of its parameter
 template <class Options, class State, const at::Tensor& (State::*kMoment)() const>
 class CheckedGroups : public torch::optim::Optimizer {

@@ -147,7 +147,7 @@ class LAWNRule {
     options_.check_capturable(clock_.switched());
   }
 
-  /// Moves the phase to the devices of the layers. The radii carry it: they are 0 before the switch.
+  /// Moves the phase to the devices of the layers. The radii encode it, as 0 before the switch.
   void make_capturable() {
     if (!clock_.on_devices()) move_to_devices();
   }
@@ -343,7 +343,8 @@ class LAWNRule {
   capture::PhaseClock clock_;
   bool folds_ = false;
   AngularSteps angles_;
-  decorator::ForgottenState forgotten_;  // from the switch until the end of its step
+  decorator::ForgottenState
+      forgotten_;  // from the switch until the end of the step in which it happens
 };
 
 }  // namespace lawn::detail::optimizer

@@ -10,7 +10,8 @@
 
 namespace lawn {
 
-/// How a learning rate goes from one value to another; the equations are at `detail::schedule::Segment`.
+/// How a learning rate goes from one value to another; `detail::schedule::Segment` has the
+/// equations.
 enum class Decay {
   kNone,        ///< stays where it is
   kLinear,      ///< a straight line

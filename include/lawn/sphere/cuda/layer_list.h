@@ -49,8 +49,8 @@ struct BlockList {
   TileSettings settings[kMaxSettings];
   /// The blocks from `first_block[l]` up to `first_block[l + 1]` work on layer l.
   std::uint32_t first_block[kCapacity + 1];
-  /// By how much the last block falls short of `TileSettings::per_block`. With these two bytes for its
-  /// size, layers of different sizes share one setting.
+  /// By how much the last block falls short of `TileSettings::per_block`. These two bytes for its
+  /// size let layers of different sizes share one setting.
   std::uint16_t unused_in_last_block[kCapacity];
   std::uint8_t setting[kCapacity];
   std::uint16_t layers;

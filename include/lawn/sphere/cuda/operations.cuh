@@ -82,7 +82,7 @@ struct TangentProjection {
     return is_finite(quotient) ? quotient : A(0);
   }
 
-  /// The factor of the weight.
+  /// The multiple of the weight that is subtracted.
   __device__ static A factor(const Sums<double, kSums>& sums, const A*, const TileSettings& setting,
                              std::int64_t) {
     return coefficient(sums) + static_cast<A>(setting.weight_decay);
