@@ -210,7 +210,7 @@ class LAMB
   }
 
   /// Multiplies each update by its trust ratio, that is, rescales it to its weight's norm.
-  /// `sphere::rescale_` leaves a vector as it is where one of the norms is zero.
+  /// `sphere::rescale_` leaves a vector as it is if one of the norms is zero.
   static void adapt_(const std::vector<Update>& updates) {
     std::vector<at::Tensor> weights;
     for (const Update& update : updates) {

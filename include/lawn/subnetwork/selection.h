@@ -37,7 +37,7 @@ inline Subnetwork select_if(
   for (SubnetworkParameter& parameter : parameters) {
     parameter.inside = predicate(parameter.name, parameter.tensor);
     parameter.reason = parameter.inside ? "" : "not selected";
-    // Asked for by name: a bias that is selected is to be constrained like a weight.
+    // A bias that is selected by hand is constrained like a weight.
     if (parameter.inside && parameter.role == Role::kBias) parameter.role = Role::kWeight;
   }
   return Subnetwork(std::move(parameters));
