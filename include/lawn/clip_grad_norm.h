@@ -28,7 +28,7 @@ namespace lawn {
 
 namespace detail {
 
-/// In what norms are put together: float64, where the device has it.
+/// Dtype in which norms are combined: float64 where the device has it, else float32.
 inline at::ScalarType total_dtype(at::Device device) {
   return device.is_mps() ? at::kFloat : at::kDouble;
 }
@@ -43,7 +43,7 @@ inline at::Tensor scaled_norm(const at::Tensor& values, double norm_type) {
       wide ? std::numeric_limits<double>::min() : std::numeric_limits<float>::min();
   const double most = wide ? std::numeric_limits<double>::max() : std::numeric_limits<float>::max();
   const auto largest = at::linalg_vector_norm(values, std::numeric_limits<double>::infinity());
-  const auto scale = largest.clamp(least, most);  // of zeros, and with an infinity among them
+  const auto scale = largest.clamp(least, most);  // keeps 0 and infinity out
   return at::linalg_vector_norm(values / scale, norm_type) * scale;
 }
 
@@ -69,8 +69,8 @@ inline at::Tensor norms_of_order(const std::vector<at::Tensor>& values, double n
   return at::cat(all);
 }
 
-/// What the norm of a gradient is taken of. Entries of one index of a sparse gradient add up, so
-/// that the norm needs their sums, and scaling does not.
+/// The values over which the norm of a gradient is taken. A sparse gradient may have several
+/// entries of one index, which add up: the norm needs their sums, scaling does not.
 inline at::Tensor summed_values(const at::Tensor& gradient) {
   return gradient.is_sparse() ? gradient.coalesce()._values() : gradient;
 }
@@ -81,7 +81,7 @@ inline at::Tensor summed_values(const at::Tensor& gradient) {
 inline at::Tensor gradient_norm(const std::vector<at::Tensor>& parameters, double norm_type,
                                 Collective* ranks, at::Device device) {
   at::Tensor numbers;
-  at::Tensor mine;  // of what this rank holds of sharded parameters
+  at::Tensor mine;  // norm of this rank's parts of sharded parameters
   distributed::tell_ranks_of_errors(ranks, [&] {
     std::vector<at::Tensor> wholes;
     std::vector<at::Tensor> parts;
@@ -110,32 +110,33 @@ inline at::Tensor gradient_norm(const std::vector<at::Tensor>& parameters, doubl
 /// Scales the gradients of `parameters`, seen as one vector, so that its norm is at most
 /// `max_norm`.
 ///   g <- min(1, max_norm / (||g|| + 1e-6)) g
-/// The same numbers as `torch::nn::utils::clip_grad_norm_`, which waits for the device in every
-/// call. Norms of single gradients are taken in float32, those of float64 gradients in float64, and
-/// put together in float64: nothing overflows or underflows on the way to a norm that is neither
-/// too large nor too small for these.
+/// It gives the same numbers as `torch::nn::utils::clip_grad_norm_`, which waits for the device in
+/// every call. The norm of each gradient is taken in float32 (of a float64 gradient in float64),
+/// and these norms are combined in float64: nothing overflows or underflows on the way to a norm
+/// that these types can hold.
 ///
-/// Of parameters that are sharded over ranks (the parts of `ParameterShards`, or those given to
-/// `ShardedSpheres`) the norm is that of the whole: each rank calls this with its own parts, also
-/// where these have no elements or no gradients, and all scale by the same factor. Other parameters
-/// in such a list are held by each rank as a whole, and count once.
-/// @param parameters  any devices and dtypes; those without a gradient are passed over, and one
-///                    that is listed twice counts once. Gradients that share memory with one
-///                    another, or with themselves (`expand`), are replaced by copies before they
-///                    are scaled
-/// @param max_norm    >= 0; infinity: nothing is changed and the norm is returned
-/// @param norm_type   order p of the norm, > 0; infinity: the largest absolute value
-/// @param error_if_nonfinite  a norm that is not finite is an error: the call then waits for the
-///                    device, and throws before anything is changed. Otherwise an infinite norm
-///                    makes gradients zero, or NaN where they are not finite, and NaN makes all NaN
-/// @return the norm before the clipping, 0-dim, on the device of the first gradient; in float64 if
-///         one of the gradients is (of shards: one of the parameters), else in float32. Zero where
-///         there is none
-/// @throws c10::Error for numbers out of range, and over shards as their ranks' collective does, if
-///         a rank does not call: nothing is changed then
+/// If parameters are sharded over ranks (the parts of `ParameterShards`, or those given to
+/// `ShardedSpheres`), the norm is that of the whole. Each rank calls this function with its own
+/// parts, even if they have no elements or no gradients, and all ranks scale by the same factor.
+/// Each rank holds the other parameters of such a list as a whole; they count once.
+/// @param parameters  on any devices and of any dtypes; those without a gradient are skipped, and a
+///                    parameter that is listed twice counts once. Gradients that share memory with
+///                    one another, or with themselves (`expand`), are replaced by copies before
+///                    they are scaled
+/// @param max_norm    >= 0; with infinity nothing is changed and the norm is returned
+/// @param norm_type   order p of the norm, > 0; infinity takes the largest absolute value
+/// @param error_if_nonfinite  whether a norm that is not finite is an error: the call then waits
+///                    for the device, and throws before anything is changed. Otherwise an infinite
+///                    norm turns finite gradients into zeros and others into NaN, and a NaN norm
+///                    turns all gradients into NaN
+/// @return the norm before the clipping, 0-dim, on the device of the first gradient; float64 if one
+///         of the gradients is float64 (over shards: one of the parameters), else float32. The norm
+///         is zero if there are no gradients
+/// @throws c10::Error for numbers out of range; over shards also if a rank does not call, as the
+///         ranks' collective reports it. Nothing is changed then
 /// @note   does not wait for the device, with three exceptions: `error_if_nonfinite`, sparse
-///         gradients that are not coalesced, and gradients on several devices one of which is the
-///         host. Over shards it has one sum over the ranks, of a number for each rank
+///         gradients that are not coalesced, and gradients on several devices of which one is the
+///         host. Over shards it takes one sum over the ranks, with one number for each rank
 /// @source Pascanu et al. 2013, arXiv 1211.5063, algorithm 1
 inline at::Tensor clip_grad_norm_(const std::vector<at::Tensor>& parameters, double max_norm,
                                   double norm_type = 2.0, bool error_if_nonfinite = false) {

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-/// The companions of LAWN, from the same line of research. They are apart from lawn.h for the sake of
-/// compile times, since they need more of LibTorch. Each can be included alone.
+/// The companions of LAWN, from the same line of research. lawn.h does not include them, which
+/// keeps its compile time short: they need more of LibTorch. Each can be included alone.
 
 #include <lawn/companions/afan.h>
 #include <lawn/companions/eman.h>

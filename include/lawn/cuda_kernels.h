@@ -10,13 +10,13 @@
 
 namespace lawn {
 
-/// Whether lawn's own CUDA kernels do the work for tensors on `device`. Where they do not, ATen
-/// does: the results are the same to rounding, the steps take longer, and `make_capturable()` needs
-/// the kernels of a build with nvcc.
+/// Whether lawn's own CUDA kernels do the work for tensors on `device`. Otherwise ATen does it: the
+/// results are the same up to rounding, the steps take longer, and `make_capturable()` is refused,
+/// since it needs the kernels of a build with nvcc.
 ///
-/// False for a device that is no GPU, on a machine without GPUs, in a program that was built without
-/// nvcc or with `LAWN_NVCC=OFF`, and for a GPU that the kernels were not compiled for
-/// (`TORCH_CUDA_ARCH_LIST`), of which a warning tells once.
+/// The result is false for a device that is not a GPU, on a machine without GPUs, in a program that
+/// was built without nvcc or with `LAWN_NVCC=OFF`, and for a GPU for which the kernels were not
+/// compiled (`TORCH_CUDA_ARCH_LIST`). A warning names such a GPU once.
 /// @param device  without an index: the current one
 /// @note  the first question about a GPU loads a kernel there; it does not wait for the device
 inline bool has_cuda_kernels(at::Device device = c10::DeviceType::CUDA) {

@@ -25,13 +25,13 @@ template <class Opt>
 struct DecoratorDepth<Opt, std::void_t<decltype(Opt::kDecorators)>>
     : std::integral_constant<int, Opt::kDecorators> {};
 
-/// Whether an optimizer can say beforehand what its step would refuse.
+/// Whether an optimizer has `check_step()`, which throws beforehand what its step would refuse.
 template <class Opt, class = void>
 constexpr bool kChecksSteps = false;
 template <class Opt>
 constexpr bool kChecksSteps<Opt, std::void_t<decltype(std::declval<Opt&>().check_step())>> = true;
 
-/// Which of the functions that a rule need not have it has.
+/// Whether a rule has `check`, which is optional; `kHasBeginStep` likewise.
 template <class Rule, class = void>
 constexpr bool kHasCheck = false;
 template <class Rule>
@@ -51,13 +51,14 @@ constexpr bool kHasBeginStep<Rule, std::void_t<decltype(std::declval<Rule&>().be
 ///   without:           check_step(), rule.before_step(optimizer)
 ///   then:              Opt's update, rule.after_step(optimizer)
 ///
-/// `before_step` finds gradients that are there and weights that have not moved since they were
-/// computed; `after_step` finds the weights moved. Decorators nest: the outer rule sees the
-/// gradients first and the weights last. What any of them refuses, `check_step` refuses before the
-/// first of them changes something.
+/// `before_step` runs when the gradients are computed and the weights have not moved since;
+/// `after_step` runs when the weights have moved. Decorators nest: the outer rule sees the
+/// gradients first and the weights last. `check_step` refuses whatever one of them would refuse,
+/// before the first of them changes anything.
 ///
-/// @tparam Opt   any class derived from torch::optim::Optimizer that can be moved. One with a
-///               function `check_step()` that throws what its step would refuse is asked beforehand
+/// @tparam Opt   any class derived from torch::optim::Optimizer that can be moved. If it has a
+///               function `check_step()` that throws what its step would refuse, that is called
+///               beforehand
 /// @tparam Rule  copyable, with
 ///   static constexpr const char* kWho                    in messages and checkpoints
 ///   void before_step(torch::optim::Optimizer&)
@@ -67,15 +68,15 @@ constexpr bool kHasBeginStep<Rule, std::void_t<decltype(std::declval<Rule&>().be
 ///                                                         replaces tensors, never writes into them
 ///   and, if it needs them,
 ///   void begin_step()                                     once, before the first evaluation
-///   void check(const torch::optim::Optimizer&)            throws what before_step cannot do; of
-///                                                         weights by `HeldWeights::check`
+///   void check(const torch::optim::Optimizer&)            throws for what before_step cannot do;
+///                                                         weights: `HeldWeights::check`
 template <class Opt, class Rule>
 class Decorator : public Opt {
   static_assert(std::is_base_of_v<torch::optim::Optimizer, Opt>,
                 "lawn: a decorator wraps a class derived from torch::optim::Optimizer");
 
  public:
-  /// How many decorators there are from the plain optimizer up to this one.
+  /// Number of decorators from the plain optimizer up to and including this one.
   static constexpr int kDecorators = detail::DecoratorDepth<Opt>::value + 1;
 
   /// One step of the base optimizer, with the rule around it.
@@ -99,16 +100,16 @@ class Decorator : public Opt {
     return loss;
   }
 
-  /// Refuses what the rules, and an `Opt` that can say so, would refuse in a step with the
-  /// gradients of now. `step()` does it by itself.
+  /// Refuses what a step with the present gradients would refuse: what the rules refuse, and what
+  /// an `Opt` with a `check_step()` refuses. `step()` calls it.
   /// @throws c10::Error; nothing is changed
   void check_step() {
     if constexpr (detail::kHasCheck<Rule>) rule_.check(*this);
     if constexpr (detail::kChecksSteps<Opt>) Opt::check_step();
   }
 
-  /// As `Opt`'s.
-  /// @throws c10::Error also for a tensor that the optimizer would then hold twice, with its two
+  /// Adds a group as `Opt` does.
+  /// @throws c10::Error also for a tensor that the optimizer would then hold twice, naming both
   ///         places; the groups stay as they were
   void add_param_group(const torch::optim::OptimizerParamGroup& group) {
     detail::parameters::refuse_held(Rule::kWho, this->param_groups(), group);
@@ -129,8 +130,8 @@ class Decorator : public Opt {
     archive.write(key(), state);
   }
 
-  /// Reads what `save` wrote, or what a plain `Opt` wrote (with a warning: the rule then stays as
-  /// it is). A checkpoint of other parameters or another decorator is refused before anything
+  /// Reads what `save` wrote, or what a plain `Opt` wrote (with a warning; the rule then keeps its
+  /// state). A checkpoint of other parameters or another decorator is refused before anything
   /// changes.
   /// @throws c10::Error
   void load(torch::serialize::InputArchive& archive) override {
@@ -158,7 +159,7 @@ class Decorator : public Opt {
   /// @param rule       acts around each step
   Decorator(Opt&& optimizer, Rule rule) : Opt(std::move(optimizer)), rule_(std::move(rule)) {}
 
-  /// What acts around each step.
+  /// The rule that acts around each step.
   Rule rule_;
 
  private:

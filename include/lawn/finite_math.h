@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-/// Refuses a compiler that takes every number for finite, as it does with -Ofast and -ffast-math.
-/// It folds std::isfinite(x) to true, and a NaN compares in any way it likes. The checks of this
-/// library would let through what they are there to refuse. Each header with floating-point numbers
-/// includes this one, directly or through others; device code can, since it is free of torch.
+/// Refuses a compiler that takes every number for finite, as one does with -Ofast and -ffast-math.
+/// Such a compiler folds std::isfinite(x) to true and may give any result for a comparison with
+/// NaN, so that the checks of this library would accept what they are there to refuse. Each header
+/// with floating-point numbers includes this one, directly or through others; device code can
+/// include it too, since it needs nothing of torch.
 
 // clang-format off
 #if defined(_M_FP_FAST)

@@ -38,21 +38,21 @@ namespace lawn {
 ///   scaler.update();                                   // once for all optimizers
 ///
 /// A skipped step calls nothing on the optimizer, so that under `LAWN` no weight, no moment and no
-/// step count moves. The rules are those of `torch.amp.GradScaler`; any optimizer will do. The
+/// step count changes. The rules are those of `torch.amp.GradScaler`; any optimizer will do. The
 /// scale lives on the device of the first loss. Unlike PyTorch's, it never falls below the smallest
 /// normal float32 (about 1.2e-38): PyTorch's becomes 0 there, and all later gradients NaN.
 ///
 /// The gradients of one optimizer may share memory, and a parameter may be listed twice: each
 /// gradient is divided once.
 ///
-/// Where the optimizer's parameters are sharded over ranks (the parts of `ParameterShards`, or
-/// those given to `ShardedSpheres`) all ranks step or skip together, and their scales stay the
-/// same: a gradient that is not finite is known to all. Every rank makes the same calls, also one
-/// whose parts have no elements or no gradients. A rank that has no samples in the first step has
-/// its scaler scale a zero, `scaler.scale(torch::zeros({}, device))`.
+/// If the optimizer's parameters are sharded over ranks (the parts of `ParameterShards`, or those
+/// given to `ShardedSpheres`), all ranks step or skip together, and their scales stay the same:
+/// every rank learns of a gradient that is not finite. Every rank makes the same calls, even if its
+/// parts have no elements or no gradients. A rank that has no samples in the first step scales a
+/// zero, `scaler.scale(torch::zeros({}, device))`.
 /// @note   `step` waits for the device once, as PyTorch's does; `get_scale` and `save` wait too.
-///         Nothing else does, except for what is copied from a GPU to a scale on the host. Over
-///         shards, `unscale_` (or the `step` that does it) has one sum over the ranks, of two
+///         Nothing else waits, except for copies from a GPU to a scale on the host. Over shards,
+///         `unscale_` (or the `step` that does its work) takes one sum over the ranks, of two
 ///         numbers
 /// @source Micikevicius et al. 2018, arXiv 1710.03740, section 3.2
 class GradScaler {
@@ -61,7 +61,7 @@ class GradScaler {
   explicit GradScaler(const GradScalerOptions& options = {}) : options_(options) {
     options_.validate();
   }
-  // Two scalers of one scale would both adapt it.
+  // Two scalers with one scale would both adapt it.
   GradScaler(const GradScaler&) = delete;
   GradScaler& operator=(const GradScaler&) = delete;
   /// Moved, not copied: each optimizer belongs to one scaler.
@@ -69,7 +69,7 @@ class GradScaler {
   GradScaler& operator=(GradScaler&&) = default;
   ~GradScaler() = default;
 
-  /// `loss` times the scale, for `backward`. Half losses of no dimension become float32.
+  /// Returns `loss` times the scale, for `backward`. A 0-dim loss in half becomes float32.
   at::Tensor scale(const at::Tensor& loss) {
     if (!options_.enabled()) return loss;
     if (!scale_.defined()) place(loss.device());
@@ -84,22 +84,23 @@ class GradScaler {
     return scaled;
   }
 
-  /// Divides the gradients of `optimizer` by the scale and notes whether one of them is not finite:
-  /// for whoever reads or clips gradients between `backward` and `step`, which does it otherwise.
-  /// @throws c10::Error if no loss was scaled, after `step` or a second time before `update`, for
-  ///         gradients in half, which have lost already what scaling is to keep, for others that
-  ///         LibTorch cannot divide in place (bfloat16 on CUDA), and over shards as their ranks'
-  ///         collective does, if a rank does not call. Except for the last, nothing is changed then
+  /// Divides the gradients of `optimizer` by the scale and notes whether one of them is not finite.
+  /// Call it to read or clip gradients between `backward` and `step`; otherwise `step` does it.
+  /// @throws c10::Error if no loss was scaled; after `step`, or a second time before `update`; for
+  ///         gradients in half, which have already lost what scaling preserves; for others that
+  ///         LibTorch cannot divide in place (bfloat16 on CUDA); and over shards if a rank does not
+  ///         call, as the ranks' collective reports it. In all cases except the last, nothing is
+  ///         changed
   void unscale_(torch::optim::Optimizer& optimizer) {
     if (options_.enabled()) unscale(optimizer, "unscale_");
   }
 
-  /// Unscales the gradients if that is still to be done, and steps unless one is not finite.
+  /// Unscales the gradients if `unscale_` has not, and steps unless one of them is not finite.
   /// @param optimizer  with gradients of a scaled loss
-  /// @param closure    for a disabled scaler alone: its gradients would come too late to be looked at
+  /// @param closure    only for a disabled scaler: its gradients would come too late to be checked
   /// @return whether the optimizer stepped
-  /// @throws c10::Error as `unscale_` does, for a second call before `update`, for an optimizer
-  ///         without any gradient (over shards: on any rank) and for a closure
+  /// @throws c10::Error as `unscale_` does; also for a second call before `update`, for an
+  ///         optimizer without any gradient (over shards: on any rank) and for a closure
   bool step(torch::optim::Optimizer& optimizer,
             const torch::optim::Optimizer::LossClosure& closure = nullptr) {
     if (!options_.enabled()) {
@@ -123,9 +124,9 @@ class GradScaler {
     return found.finite;
   }
 
-  /// Ends an iteration. Backs the scale off if a gradient of any optimizer was not finite, and lets
-  /// it grow after `growth_interval` iterations in a row without one.
-  /// @throws c10::Error if nothing was unscaled or stepped since the last time
+  /// Ends an iteration. The scale shrinks by `backoff_factor` if a gradient of any optimizer was
+  /// not finite, and grows by `growth_factor` after `growth_interval` good iterations in a row.
+  /// @throws c10::Error if nothing was unscaled or stepped since the last call
   void update() {
     if (!options_.enabled()) return;
     check_scaled("update");
@@ -158,19 +159,19 @@ class GradScaler {
     progress_.clear();
   }
 
-  /// The scale, or 1 where the scaler is disabled. Waits for the device.
+  /// Returns the scale, or 1 if the scaler is disabled. Waits for the device.
   double get_scale() const {
     if (!options_.enabled()) return 1;
     return scale_.defined() ? scale_.item<double>() : options_.init_scale();
   }
 
-  /// Whether it scales at all.
+  /// Whether the scaler is enabled.
   bool is_enabled() const { return options_.enabled(); }
-  /// As given or loaded; `init_scale` is not the present scale.
+  /// The options as given or loaded; `init_scale` is not the present scale.
   const GradScalerOptions& options() const { return options_; }
 
-  /// Writes the scale, the factors and the count of good steps; also through `torch::save`. Waits
-  /// for the device.
+  /// Writes the scale, the factors and the count of good steps; `torch::save` calls it. Waits for
+  /// the device.
   /// @throws c10::Error between `unscale_` or `step` and `update`
   void save(torch::serialize::OutputArchive& archive) const {
     TORCH_CHECK(progress_.empty(),
@@ -186,7 +187,7 @@ class GradScaler {
         c10::IValue(growth_tracker_.defined() ? growth_tracker_.item<int64_t>() : good_steps_));
   }
 
-  /// Reads what `save` wrote; also through `torch::load`. A disabled scaler reads nothing.
+  /// Reads what `save` wrote; `torch::load` calls it. A disabled scaler reads nothing.
   /// @throws c10::Error for the checkpoint of a disabled scaler, and for values out of range:
   ///         nothing is changed then
   void load(torch::serialize::InputArchive& archive) {
@@ -233,13 +234,14 @@ class GradScaler {
   }
 
  private:
-  /// What was done to an optimizer in this iteration. It is in the map once it was unscaled.
+  /// What was done to an optimizer in this iteration. An optimizer has an entry once its gradients
+  /// are unscaled.
   struct Progress {
     bool stepped = false;
     detail::grad_scaler::Unscaled found;
   };
 
-  /// @param what  was called, in messages
+  /// @param what  name of the function that was called, for messages
   void unscale(const torch::optim::Optimizer& optimizer, const char* what) {
     const auto parameters = detail::grad_scaler::parameters_of(optimizer);
     Collective* const ranks = detail::distributed::ranks_of("lawn::GradScaler", parameters);
@@ -264,7 +266,7 @@ class GradScaler {
                 ", got no loss to scale yet");
   }
 
-  /// That `optimizer` may be unscaled now.
+  /// Refuses `optimizer` if its gradients are already unscaled or stepped in this iteration.
   void check_order(const torch::optim::Optimizer& optimizer) const {
     const auto known = progress_.find(&optimizer);
     if (known == progress_.end()) return;
@@ -279,7 +281,7 @@ class GradScaler {
   GradScalerOptions options_;
   at::Tensor scale_;
   at::Tensor growth_tracker_;
-  /// The growth tracker until it has a device.
+  /// Value of the growth tracker until the tracker has a device.
   int64_t good_steps_ = 0;
   std::map<const torch::optim::Optimizer*, Progress> progress_;
 };

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-/// The whole of lawn: Logit Attenuating Weight Normalization for LibTorch.
+/// The main header of lawn: Logit Attenuating Weight Normalization for LibTorch.
 
 #include <lawn/clip_grad_norm.h>
 #include <lawn/cuda_kernels.h>

@@ -27,7 +27,7 @@ namespace lawn {
 ///     w_l <- R_l w_l / ||w_l||                                    back to the sphere
 ///
 /// `LAWN<Opt>` is-a `Opt`: parameter groups, schedulers, closures, `torch::save` and `torch::load`
-/// work as before. Make schedulers of the `LAWN` object, not of the optimizer that was moved into
+/// work as before. Make schedulers for the `LAWN` object, not for the optimizer that was moved into
 /// it.
 ///
 /// In the constrained phase weight decay does not act on a constrained tensor: what a coupled decay
@@ -38,15 +38,16 @@ namespace lawn {
 /// `LAWN<FusedAdam>` and `LAWN<FusedAdamW>` leave them unchanged: there projection and rescaling
 /// are part of the optimizer's own pass over memory. Gradients may be missing, but not sparse. A
 /// gradient that shares memory with another one, or with itself (`expand`), is replaced by a copy.
-/// A gradient that is not finite affects its own layer alone (with L-BFGS, whose direction mixes
-/// all layers, also the others). `step()` never waits for the device, with one exception: the step
-/// that switches under `ZeroNorm::kError` reads the norms.
+/// A gradient that is not finite affects its own layer alone, except under L-BFGS, whose direction
+/// mixes all layers. `step()` never waits for the device, with one exception: the step that
+/// switches under `ZeroNorm::kError` reads the norms.
 ///
 /// A step is refused, with nothing changed, when a constrained tensor has another shape than when
-/// the optimizer was wrapped, was taken out of the groups, or is held twice. A model that was moved
-/// or converted to another type is followed. Norms are right over the whole range of float32.
+/// the optimizer was wrapped, was taken out of the groups, or is held twice. A model may be moved
+/// or converted to another type: LAWN follows it. Norms are accurate over the whole range of
+/// float32.
 ///
-/// Where the weights are sharded over ranks, `LAWNOptions::spheres` has the norms taken over all.
+/// If the weights are sharded over ranks, `LAWNOptions::spheres` takes the norms over all ranks.
 ///
 /// @source  Gupta, Ramanath, Shi, Ramachandran, Zhou, Zhou, Keerthi 2021, arXiv 2108.05839
 template <class Opt>
@@ -55,9 +56,9 @@ class LAWN : public Decorator<Opt, detail::optimizer::LAWNRule> {
 
  public:
   /// @param optimizer  moved in, with its groups, options and state
-  /// @param selection  of `final_homogeneous_subnetwork`, or by hand; every constrained tensor must
-  ///                   be held by `optimizer`, once, and be floating point (`unique_parameters`
-  ///                   lists those of a model with tied weights so)
+  /// @param selection  from `final_homogeneous_subnetwork`, or by hand; `optimizer` must hold every
+  ///                   constrained tensor once, and each must be floating point
+  ///                   (`unique_parameters` lists each parameter of a model with tied weights once)
   /// @param options    checked here
   /// @throws c10::Error  that names the option or the parameter; with `Radius::kInitial` the
   ///                   constructor waits for the device
@@ -70,20 +71,20 @@ class LAWN : public Decorator<Opt, detail::optimizer::LAWNRule> {
     }
   }
 
-  /// Makes the whole step capturable in a CUDA graph, for good: learning rates and step counts as
-  /// `Opt::make_capturable` says, which has the requirements, and with them LAWN's phase. A step
-  /// that was captured once is replayed through the switch and beyond. `phase()`, `steps()` and
+  /// Makes the whole step capturable in a CUDA graph, for good. Learning rates and step counts move
+  /// to the device, as `Opt::make_capturable` says, which lists the requirements; so does LAWN's
+  /// phase. One captured step is replayed through the switch and beyond. `phase()`, `steps()` and
   /// `report()` wait for the device from then on.
   ///
   /// The radius of a layer is 0 in the free phase, and the folded step of such a sphere is the base
-  /// optimizer's: to rounding, and no longer bit for bit. At the switch a norm that is not finite,
-  /// as well as 0, or that times `radius_scale` cannot be a radius, leaves its sphere free for good.
+  /// optimizer's up to rounding, no longer bit for bit. At the switch a sphere stays free for good
+  /// if its norm is 0 or not finite, or if `radius_scale` times its norm cannot be a radius.
   ///
-  /// Writes the learning rates, the count of steps and the radii, which tell the phase, on the
-  /// current stream of each device; the stream of the capture has to wait for it.
-  /// `upload_learning_rates()` is to be called on the stream of the replay.
+  /// The call writes the learning rates, the count of steps and the radii, which encode the phase,
+  /// on the current stream of each device; the stream of the capture has to wait for it. Call
+  /// `upload_learning_rates()` on the stream of the replay.
   ///
-  /// Only for the fused optimizers, and no class derived from them: their steps differ only in
+  /// Only the fused optimizers have it, and no class derived from them: their steps differ only in
   /// numbers, which can be kept on the device.
   /// @throws c10::Error  before the switch, for `ZeroNorm::kError` (a captured step cannot throw)
   ///                     and for any but `StateAtSwitch::kKeep` and `Radius::kCaptured`; with
@@ -97,28 +98,28 @@ class LAWN : public Decorator<Opt, detail::optimizer::LAWNRule> {
     this->rule_.make_capturable();
   }
 
-  /// Switches to the constrained phase now, without regard to `free_steps`. No effect in it. Call it
-  /// before the forward pass where the weights jump: with a `radius_scale` other than 1, or radii that
-  /// are not captured.
+  /// Switches to the constrained phase now, whatever `free_steps` says; in the constrained phase it
+  /// has no effect. Call it before the forward pass if the weights jump: with a `radius_scale`
+  /// other than 1, or radii that are not captured.
   /// @throws c10::Error  that names a layer whose norm cannot be a radius; nothing is changed then
   /// @note   waits for the device with `ZeroNorm::kError`, and after `make_capturable`
   void constrain() { this->rule_.constrain(*this); }
 
-  /// Free or constrained. Waits for the device after `make_capturable`.
+  /// The phase: free or constrained. Waits for the device after `make_capturable`.
   Phase phase() const { return this->rule_.phase(); }
 
-  /// Steps done in both phases.
+  /// Number of steps done in both phases.
   int64_t steps() const { return this->rule_.steps(); }
 
   /// Dotted names of the constrained tensors.
   const std::vector<std::string>& constrained() const { return this->rule_.names(); }
 
-  /// The options that it was made with.
+  /// The options that the constructor got.
   const LAWNOptions& lawn_options() const { return this->rule_.options(); }
 
-  /// Radius, norm and its error, cosine of weight and gradient and angular step of each layer: the
-  /// thing to look at when training misbehaves. Waits for the device. With weights that are sharded
-  /// over ranks every rank must call it, and notes on gradients are of this rank's part.
+  /// Reports each layer's radius, norm and error of the norm, cosine of weight and gradient, and
+  /// angular step: look at it when training misbehaves. Waits for the device. If weights are
+  /// sharded over ranks, every rank must call it, and notes on gradients concern this rank's part.
   Report report() const { return this->rule_.report(); }
 };
 

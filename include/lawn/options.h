@@ -22,10 +22,10 @@ namespace lawn {
 
 class Spheres;  // lawn/sphere/spheres.h
 
-/// What one radius holds: the whole weight tensor, or one output unit of it.
+/// What one radius constrains: the whole weight tensor, or one output unit of it.
 enum class Granularity { kLayer, kOutputUnit };
 
-/// What happens where a norm is zero when its radius is taken.
+/// What happens if a norm is zero when its radius is taken.
 enum class ZeroNorm {
   kError,     ///< an error that names the tensor; the step that switches waits for the device once
   kLeaveFree  ///< the sphere stays unconstrained for good
@@ -57,7 +57,7 @@ struct LAWNOptions {
   TORCH_ARG(Granularity, granularity) = Granularity::kLayer;
   /// Whether the biases of the sub-network are constrained too, each on one sphere as a whole.
   TORCH_ARG(bool, biases) = false;
-  /// What happens where a norm is zero when its radius is taken.
+  /// What happens if a norm is zero when its radius is taken.
   TORCH_ARG(ZeroNorm, zero_norm) = ZeroNorm::kError;
   /// What happens to the state of the base optimizer at the switch.
   TORCH_ARG(StateAtSwitch, state_at_switch) = StateAtSwitch::kKeep;
@@ -79,14 +79,14 @@ struct LAWNOptions {
   /// (lawn/distributed/sharded_spheres.h).
   TORCH_ARG(std::shared_ptr<Spheres>, spheres);
 
-  /// The weight decay that an optimizer of your own adds to gradients, out of the options of a group.
+  /// Gives, from a group's options, the weight decay that your own optimizer adds to gradients.
   using WeightDecayOf = std::function<double(const torch::optim::OptimizerOptions&)>;
-  /// The first moments that an optimizer of your own keeps of a parameter, out of its state.
+  /// Gives, from a parameter's state, the first moments that your own optimizer keeps.
   using FirstMomentsOf = std::function<std::vector<at::Tensor>(torch::optim::OptimizerParamState&)>;
-  /// For an optimizer of your own that adds `lambda * weight` to the gradient: lambda, out of a
-  /// group's options. LibTorch's own optimizers are known; others count as 0.
+  /// For your own optimizer that adds `lambda * weight` to the gradient: gives lambda from a
+  /// group's options. LAWN knows LibTorch's own optimizers; for others lambda counts as 0.
   TORCH_ARG(WeightDecayOf, coupled_weight_decay);
-  /// For an optimizer of your own, with `StateAtSwitch::kProject`: the tensors of a parameter's
+  /// For your own optimizer, with `StateAtSwitch::kProject`: gives the tensors of a parameter's
   /// state that are sums of gradients, in the shape of the parameter.
   TORCH_ARG(FirstMomentsOf, first_moments);
 

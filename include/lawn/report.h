@@ -14,32 +14,33 @@
 
 namespace lawn {
 
-/// Free: the base optimizer alone. Constrained: norms held at their radii.
+/// In the free phase the base optimizer steps alone; in the constrained phase norms are held at
+/// their radii.
 enum class Phase { kFree, kConstrained };
 
-/// Prints the word: free, or constrained.
+/// Prints "free" or "constrained".
 inline std::ostream& operator<<(std::ostream& out, Phase phase) {
   return out << (phase == Phase::kFree ? "free" : "constrained");
 }
 
-/// How one constrained tensor stands. Where it is cut into output units, `radius` and `norm` are
-/// over all of them and `norm_error` is the largest of any.
+/// State of one constrained tensor. If it is cut into output units, `radius` and `norm` are taken
+/// over all of them, and `norm_error` is the largest.
 struct LayerReport {
   /// Dotted name in the selection.
   std::string name;
-  /// Number of spheres: 1, or the output units.
+  /// Number of spheres: 1, or the number of output units.
   int64_t spheres = 1;
   /// R, in the units of the weight; none before the radii are known.
   std::optional<double> radius;
-  /// Norm now, as the radius.
+  /// Present norm, in the same units as the radius.
   double norm = 0;
   /// max | ||w|| / R - 1 | over the spheres that are constrained; none in the free phase.
   std::optional<double> norm_error;
-  /// <w,g> / (||w|| ||g||), none where one of the norms is zero or not finite. The gradient is taken
-  /// as it now is: between `backward()` and `step()` the base gradient, after a constrained step
-  /// what the projection left of it (nearly 0).
+  /// <w,g> / (||w|| ||g||), none where one of the norms is zero or not finite. The gradient is the
+  /// present one: between `backward()` and `step()` that is the base gradient, after a constrained
+  /// step what the projection left of it (the cosine is then nearly 0).
   std::optional<double> cosine;
-  /// Angle in radians by which the last step turned the weight; with
+  /// Angle in radians by which the last step turned the weight; known only with
   /// `LAWNOptions::angular_steps(true)`, none for a zero weight.
   std::optional<double> angular_step;
   /// What is wrong or unusual ("gradient is not finite", "off its sphere"), empty if nothing is.
@@ -48,11 +49,11 @@ struct LayerReport {
 
 /// What `LAWN::report()` returns; prints as a table.
 struct Report {
-  /// Free or constrained.
+  /// Phase of the optimizer.
   Phase phase = Phase::kFree;
-  /// Steps done in both phases.
+  /// Number of steps done in both phases.
   int64_t steps = 0;
-  /// In the order of the selection.
+  /// One entry for each constrained tensor, in the order of the selection.
   std::vector<LayerReport> layers;
 };
 

@@ -15,30 +15,31 @@
 
 namespace lawn {
 
-/// Has `optimizer` forget what it keeps of `parameters`, moments and step counts, so that its next
-/// step on them is the first one of a new optimizer, bit for bit: at the beginning of another task,
-/// say.
+/// Makes `optimizer` forget the moments and step counts of `parameters`, so that its next step on
+/// them is the first step of a new optimizer, bit for bit: at the beginning of another task, say.
 ///   m <- 0,  v <- 0,  t <- 0;  Adagrad: s <- initial_accumulator_value
 /// Weights, gradients, groups and options stay as they are.
 ///
-/// What a decorator keeps is not the optimizer's state, and stays too: LAWN's phase, radii and count
-/// of steps, masks, the variables of ADMM. Call it between steps, not in a closure, and on every rank.
+/// What a decorator keeps is not the optimizer's state, and stays too: LAWN's phase, radii and
+/// count of steps, masks, the variables of ADMM. Call this function between steps, not in a
+/// closure, and on every rank.
 ///
-/// After `make_capturable()` the state is put back where it lies, so that a graph which was captured
-/// before goes on from it. That writes on the current stream of each device, which is to be the one
-/// of the replay. Parameters of one group that were always stepped together share a step count
-/// there, and begin anew together.
+/// After `make_capturable()` the state is reset in place, so that a graph which was captured before
+/// goes on from it. The call then writes on the current stream of each device, which must be the
+/// stream of the replay. Parameters of one group that were always stepped together share a step
+/// count there, and must be reset together.
 ///
-/// L-BFGS has one state for all its parameters. Of an optimizer of your own the entries of `state()`
+/// L-BFGS has one state for all its parameters. For your own optimizer, the entries of `state()`
 /// under these parameters are erased.
 ///
-/// @param optimizer   decorated or not; what its base keeps of the parameters is forgotten
-/// @param parameters  each held by `optimizer`; one that was not stepped yet has nothing to forget
-/// @throws c10::Error  for a parameter that the optimizer does not hold, with its place in the list;
-///                     for some of L-BFGS's parameters without the others; after
-///                     `make_capturable()` for parameters without others that share their step count,
-///                     for `SGDOptions::dampening`, which spares the first step alone, and within a
-///                     capture. Nothing is changed then
+/// @param optimizer   decorated or not; its base optimizer's state of the parameters is forgotten
+/// @param parameters  each held by `optimizer`; a parameter that was not stepped yet has no state
+///                    to forget
+/// @throws c10::Error  for a parameter that the optimizer does not hold, with its place in the
+///                     list; for some of L-BFGS's parameters without the others; after
+///                     `make_capturable()` for parameters without others that share their step
+///                     count, for `SGDOptions::dampening`, from which only the first step is
+///                     exempt, and within a capture. Nothing is changed then
 /// @note   does not wait for the device
 inline void reset_state(torch::optim::Optimizer& optimizer, c10::ArrayRef<at::Tensor> parameters) {
   constexpr const char* kWho = "lawn::reset_state";

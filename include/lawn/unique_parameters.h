@@ -13,14 +13,14 @@ namespace lawn {
 
 namespace detail {
 
-/// A tensor, and what messages call it.
+/// A tensor, and its name in messages.
 struct NamedTensor {
   std::string name;
   at::Tensor tensor;
 };
 
-/// The parameters or buffers of a module, each once: one that is registered under several names has
-/// the first. Without those that are undefined.
+/// The parameters or buffers of a module, each once: a tensor that is registered under several
+/// names comes under the first. Undefined ones are left out.
 template <class Tensors>
 std::vector<NamedTensor> each_once(const Tensors& tensors) {
   std::vector<NamedTensor> once;
@@ -35,7 +35,7 @@ std::vector<NamedTensor> each_once(const Tensors& tensors) {
 
 }  // namespace detail
 
-/// The parameters of a module in its order, each tensor once: what to give an optimizer of a
+/// The parameters of a module in its order, each tensor once: the list for an optimizer of a
 /// network with tied weights.
 ///
 ///   lawn::FusedAdam optimizer(lawn::unique_parameters(*model), 1e-3);

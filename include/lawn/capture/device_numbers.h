@@ -18,19 +18,19 @@
 
 #include <lawn/finite_math.h>
 
-/// Learning rates and step counts in memory of the parameters' devices, where a captured step finds
-/// them anew at each replay.
+/// Learning rates and step counts in memory of the parameters' devices, from which a captured step
+/// reads them at each replay.
 namespace lawn::detail::capture {
 
 /// The learning rate of a group on one device.
 struct DeviceRate {
-  at::Tensor wide;    ///< `[]`, float64: what lawn's own kernels read
-  at::Tensor narrow;  ///< what LibTorch's fused functions read: float32 on a GPU, else `wide`
+  at::Tensor wide;    ///< `[]`, float64; lawn's own kernels read it
+  at::Tensor narrow;  ///< LibTorch's fused functions read it; float32 on a GPU, else `wide`
   std::optional<double> uploaded;
 };
 
-/// Parameters of one device that have done the same number of steps, and will as long as gradients
-/// come to all of them or to none. They share a count, so that one addition counts a step of all.
+/// Parameters on one device that have done the same number of steps, and still will as long as all
+/// of them or none get gradients. They share a count, so that one addition counts a step of all.
 struct Cohort {
   at::Tensor count;  ///< `[]`, float32
   std::size_t members = 0;
@@ -38,7 +38,7 @@ struct Cohort {
 
 class DeviceNumbers {
  public:
-  /// The learning rate of `group` on `device`, null if it was never uploaded there.
+  /// The learning rate of `group` on `device`; null if it was never uploaded there.
   const DeviceRate* find_rate(std::size_t group, at::Device device) const {
     if (group >= rates_.size()) return nullptr;
     for (const auto& [place, rate] : rates_[group]) {
@@ -47,25 +47,25 @@ class DeviceNumbers {
     return nullptr;
   }
 
-  /// Makes `lr` the learning rate of `group` on `device`. Neither waits for the device nor does
-  /// anything where it is already.
+  /// Makes `lr` the learning rate of `group` on `device`; does nothing if it already is. Does not
+  /// wait for the device.
   void upload_rate(std::size_t group, at::Device device, double lr) {
     if (find_rate(group, device) == nullptr) add_rate(group, device);
     for (auto& [place, rate] : rates_[group]) {
       if (place != device || rate.uploaded == lr) continue;
-      rate.wide.fill_(lr);  // by a kernel's parameter: a copy from the host might wait
+      rate.wide.fill_(lr);  // passed as a kernel's parameter: a copy from the host might wait
       if (!rate.narrow.is_same(rate.wide)) rate.narrow.fill_(lr);
       rate.uploaded = lr;
     }
   }
 
-  /// The cohort of `parameter`, null if it has none.
+  /// The cohort of `parameter`; null if it has none.
   Cohort* find_cohort(const at::Tensor& parameter) const {
     const auto found = cohorts_.find(parameter.unsafeGetTensorImpl());
     return found == cohorts_.end() ? nullptr : found->second.get();
   }
 
-  /// Whether each cohort of `entries` is there in full, so that no count has to be made.
+  /// Whether `entries` have every member of each of their cohorts, so that no count has to be made.
   template <class Entries>
   bool complete(const Entries& entries) const {
     const auto cohorts = present(entries);
@@ -75,7 +75,7 @@ class DeviceNumbers {
   }
 
   /// Counts one step of `entries`, and gives each its `count`.
-  /// @param host_count  of an entry: the steps done by a parameter that has no cohort yet
+  /// @param host_count  gives the number of steps of an entry whose parameter has no cohort yet
   template <class Entries, class HostCount>
   void count_step(Entries& entries, const HostCount& host_count) {
     join(entries, host_count);
@@ -84,7 +84,7 @@ class DeviceNumbers {
     for (auto& entry : entries) entry.count = find_cohort(entry.parameter)->count;
   }
 
-  /// The counts that there are, by parameter. Waits for the device.
+  /// The step counts of all parameters in cohorts. Waits for the device.
   std::vector<std::pair<const void*, int64_t>> read_counts() const {
     std::vector<std::pair<const Cohort*, int64_t>> read;  // once for all members of a cohort
     std::vector<std::pair<const void*, int64_t>> counts;
@@ -100,7 +100,7 @@ class DeviceNumbers {
     return counts;
   }
 
-  /// Takes `parameter`, whose state is made anew, out of its cohort.
+  /// Removes `parameter`, whose state is made anew, from its cohort.
   void leave(const at::Tensor& parameter) {
     const auto found = cohorts_.find(parameter.unsafeGetTensorImpl());
     if (found == cohorts_.end()) return;
@@ -108,11 +108,12 @@ class DeviceNumbers {
     cohorts_.erase(found);
   }
 
-  /// Forgets every count: the next step makes them anew, out of those of the host.
+  /// Forgets every count: the next step makes them anew, from the host's counts.
   void forget_counts() { cohorts_.clear(); }
 
  private:
-  /// The cohorts of `entries`, null for those in none, and how many of each are among them.
+  /// The cohorts of `entries` (null for entries in none), each with its number of members among
+  /// them.
   template <class Entries>
   std::vector<std::pair<Cohort*, std::size_t>> present(const Entries& entries) const {
     std::vector<std::pair<Cohort*, std::size_t>> cohorts;  // few: most models have one or two
@@ -138,7 +139,7 @@ class DeviceNumbers {
     rates_[group].emplace_back(device, std::move(rate));
   }
 
-  /// Makes cohorts for those of `entries` that are in none.
+  /// Makes cohorts for the `entries` that are in none.
   template <class Entries, class HostCount>
   void join(const Entries& entries, const HostCount& host_count) {
     std::vector<std::pair<int64_t, std::shared_ptr<Cohort>>> made;
@@ -160,7 +161,7 @@ class DeviceNumbers {
     }
   }
 
-  /// Takes those of a cohort that are among `entries` out of it where others are not.
+  /// If only some members of a cohort are among `entries`, moves these to a new cohort.
   template <class Entries>
   void split(const Entries& entries) {
     for (const auto& part : present(entries)) {

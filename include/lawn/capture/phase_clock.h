@@ -23,28 +23,29 @@
 
 namespace lawn::detail::capture {
 
-/// Which step it is, and whether the switch to LAWN's constrained phase lies behind. The answers are
-/// numbers of the host until `move_to_devices`. From then on they lie in memory of the layers'
-/// devices, so that a captured step goes through the switch; to ask for them waits for the device.
+/// Knows the number of the step, and whether LAWN has switched to its constrained phase. Both live
+/// on the host until `move_to_devices`. From then on they live in memory of the layers' devices, so
+/// that a captured step goes through the switch; reading them then waits for the device.
 ///
-/// A clock of a device is `[2]`, int64: {steps done, steps before the switch}. The step at which
-/// both are equal takes the radii, which are 0, free spheres, until then.
+/// A clock on a device is `[2]`, int64: {steps done, steps before the switch}. The step at which
+/// both are equal takes the radii, which are 0 (free spheres) until then.
 class PhaseClock {
  public:
   bool on_devices() const { return !clocks_.empty(); }
 
-  /// Steps done. Waits for the device after `move_to_devices`.
+  /// Number of steps done. Waits for the device after `move_to_devices`.
   int64_t steps() const { return on_devices() ? read().first : steps_; }
 
-  /// Whether the switch lies behind. Waits for the device after `move_to_devices`.
+  /// Whether the switch is done. Waits for the device after `move_to_devices`.
   bool switched() const { return on_devices() ? read().second : switched_; }
 
-  /// Whether the host calls for the switch in this step. A clock on the devices switches by itself.
+  /// Whether the host must switch in this step. A clock on the devices switches by itself.
   bool is_due(int64_t free_steps) const {
     return !on_devices() && !switched_ && steps_ >= free_steps;
   }
 
-  /// Whether this step may be a constrained one, without waiting: on the devices the radii tell.
+  /// Whether this step may be a constrained one. Does not wait: with clocks on the devices it is
+  /// true, and the radii decide.
   bool may_constrain() const { return on_devices() || switched_; }
 
   /// Counts a step. Does not wait for the device.
@@ -53,13 +54,13 @@ class PhaseClock {
     for (const auto& [device, clock] : clocks_) clock.select(0, 0).add_(1);
   }
 
-  /// Puts the switch behind: the radii are taken. Does not wait for the device.
+  /// Marks the switch as done, when the radii are taken. Does not wait for the device.
   void set_switched() {
     switched_ = true;
     for (const auto& [device, clock] : clocks_) clock.select(0, 1).fill_(kSwitched);
   }
 
-  /// Sets both numbers, and makes them the host's.
+  /// Sets both numbers, and moves them back to the host.
   void set(int64_t steps, bool switched) {
     steps_ = steps;
     switched_ = switched;
@@ -67,9 +68,8 @@ class PhaseClock {
   }
 
   /// Moves the numbers of the host to the devices of `layers`.
-  /// @param free_steps  the switch falls into the step with this number, or the next one if that
-  ///                    lies behind
-  /// @param radius_scale  the radii are this times the norms
+  /// @param free_steps  the step with this number switches, or the next one if that step is done
+  /// @param radius_scale  factor from norms to radii
   void move_to_devices(c10::ArrayRef<sphere::Layer> layers, int64_t free_steps,
                        double radius_scale) {
     radius_scale_ = radius_scale;
@@ -81,17 +81,17 @@ class PhaseClock {
     if (clocks_.empty()) add(at::kCPU, switch_at);
   }
 
-  /// The clock of `device`, null where the numbers are the host's.
+  /// The clock of `device`; null if the numbers live on the host.
   const int64_t* data_on(at::Device device) const {
     return on_devices() ? on(device).const_data_ptr<int64_t>() : nullptr;
   }
 
-  /// What the radii that a step takes are times the norms.
+  /// Factor from norms to the radii that a step takes.
   double radius_scale() const { return radius_scale_; }
 
-  /// Takes the radii of `layers` if the numbers are the devices' and this is the step for it, as
-  /// `sphere::usable_radii` has them. On a GPU that is a pass over the weights in each step, which
-  /// kernels that read the clock do without.
+  /// Takes the radii of `layers`, by `sphere::usable_radii`, if the numbers live on the devices and
+  /// this step takes radii. On a GPU this costs a pass over the weights in each step, which kernels
+  /// that read the clock avoid.
   void take_radii(c10::ArrayRef<sphere::Layer> layers) const {
     if (!on_devices()) return;
     const at::NoGradGuard no_grad;
@@ -113,7 +113,7 @@ class PhaseClock {
   }
 
  private:
-  /// In place of the steps before the switch, where there was one or will be none.
+  /// Replaces the number of steps before the switch once the switch is done.
   static constexpr int64_t kSwitched = -1;
 
   void add(at::Device device, int64_t switch_at) {
@@ -150,9 +150,9 @@ class PhaseClock {
     return numbers[0] == numbers[1];
   }
 
-  int64_t steps_ = 0;  // of the host
+  int64_t steps_ = 0;  // the host's
   bool switched_ = false;
-  double radius_scale_ = 1;                                // of the clocks on the devices
+  double radius_scale_ = 1;                                // for the clocks on the devices
   std::vector<std::pair<at::Device, at::Tensor>> clocks_;  // one for each device
 };
 

@@ -7,17 +7,17 @@
 
 namespace lawn::detail::capture {
 
-/// Parameters by their address.
+/// A set of parameters, by address.
 using Chosen = std::unordered_set<const c10::TensorImpl*>;
 
-/// An optimizer whose state a captured step may read, so that it begins anew where it lies.
+/// An optimizer whose state a captured step may read, so that a reset must happen in place.
 class StateInPlace {
  public:
   /// Whether a step may have been captured.
   virtual bool resets_in_place() const = 0;
-  /// Puts the state of the chosen parameters back to how it begins, and their step counts on the
+  /// Resets the state of the chosen parameters to its initial values, and their step counts on the
   /// devices to 0. Does not wait for the device.
-  /// @throws c10::Error  where that cannot be done; nothing is changed then
+  /// @throws c10::Error  if that cannot be done; nothing is changed then
   virtual void reset_in_place(const Chosen& chosen) = 0;
 
  protected:

@@ -11,8 +11,8 @@
 
 #include <lawn/sphere/cuda/entries.h>
 
-/// Whether a CUDA graph is being captured. LibTorch says so in headers alone that need the CUDA
-/// toolkit's; lawn's kernels, which were compiled with these, pass the question on.
+/// Says whether a CUDA graph is being captured. LibTorch's headers for that need those of the CUDA
+/// toolkit; lawn's kernels, which were compiled with the toolkit, ask CUDA instead.
 namespace lawn::detail::capture {
 
 /// Whether a capture on `device` would be noticed.
@@ -26,8 +26,8 @@ inline bool current_stream_captures(at::Device device) {
   return sphere::cuda::entries->is_capturing(stream.native_handle());
 }
 
-/// Whether the current stream of a device is being captured. A variable, so that tests can put
-/// something else into it where there is no GPU.
+/// Whether the current stream of a device is being captured. It is a variable, so that tests can
+/// replace it on machines without a GPU.
 inline bool (*is_capturing)(at::Device device) = &current_stream_captures;
 
 /// The devices on which `parameters` lie.
@@ -42,7 +42,7 @@ inline std::vector<at::Device> devices_of(const std::vector<at::Tensor>& paramet
   return devices;
 }
 
-/// Whether one of the parameters lies on a device that is being captured.
+/// Whether one of the parameters lies on a device whose current stream is being captured.
 inline bool any_captures(const std::vector<torch::optim::OptimizerParamGroup>& groups) {
   return std::any_of(groups.begin(), groups.end(), [](const auto& group) {
     const auto devices = devices_of(group.params());

@@ -14,8 +14,8 @@
 
 namespace lawn {
 
-/// The size of a block of a weight seen as a matrix [size of dimension 0, all the rest]: of a
-/// convolution [Cout, Cin*kh*kw].
+/// The size of a block of a weight seen as a matrix [size of dimension 0, all the rest]; for a
+/// convolution this is [Cout, Cin*kh*kw].
 struct BlockShape {
   /// Of a block.
   int64_t rows = 4;
@@ -25,8 +25,8 @@ struct BlockShape {
 
 namespace detail::companions {
 
-/// A weight cut into blocks; those at the lower and right edges are smaller where it does not
-/// divide. Every function takes tensors of the weight's shape, or of the grid's.
+/// A weight cut into blocks; those at the lower and right edges are smaller if its size is no
+/// multiple of the block's. Every function takes tensors of the weight's shape, or of the grid's.
 class BlockGrid {
  public:
   /// @throws c10::Error if a block has no size, or is larger than the matrix
@@ -50,7 +50,7 @@ class BlockGrid {
   /// Of the grid.
   std::vector<int64_t> shape() const { return {down_, across_}; }
 
-  /// [blocks down, rows, blocks across, columns], with `padding` beyond the edges.
+  /// `tensor` as [blocks down, rows, blocks across, columns], with `padding` beyond the edges.
   at::Tensor tiles(const at::Tensor& tensor, double padding) const {
     auto matrix = tensor.reshape({rows_, columns_});
     const auto below = down_ * block_.rows - rows_;
@@ -69,7 +69,7 @@ class BlockGrid {
     return sums(at::ones(sizes_, tensor.options().dtype(at::kDouble)));
   }
 
-  /// One number for each block to all its elements: in the weight's shape.
+  /// Spreads one number for each block over its elements; the result has the weight's shape.
   at::Tensor spread(const at::Tensor& of_blocks) const {
     return of_blocks.reshape({down_, 1, across_, 1})
         .expand({down_, block_.rows, across_, block_.columns})

@@ -5,8 +5,8 @@
 
 #include <lawn/sphere/flat.h>
 
-/// What the companions' multi-tensor functions work on, as plain memory: for the loops of the CPU
-/// and for the CUDA kernels. Free of torch, so that device code can include it.
+/// Arguments of the companions' multi-tensor functions as plain memory, for the CPU's loops and the
+/// CUDA kernels. Free of torch, so that device code can include it.
 namespace lawn::detail::companions {
 
 /// A tensor and which of its elements are pruned.
@@ -15,8 +15,8 @@ struct FlatPruned : sphere::FlatTensor {
   const std::uint8_t* pruned = nullptr;  ///< 0 or 1
 };
 
-/// A weight in ADMM's penalty; its gradient is of its dtype, target and dual of that in which sums
-/// over it are taken.
+/// A weight in ADMM's penalty. The gradient has the weight's dtype; target and dual have the dtype
+/// in which sums over the weight are taken.
 struct FlatPenalty : sphere::FlatTensor {
   const void* weight = nullptr;
   void* gradient = nullptr;
@@ -24,13 +24,14 @@ struct FlatPenalty : sphere::FlatTensor {
   const void* dual = nullptr;
 };
 
-/// A weight as a contiguous matrix whose blocks share one absolute value; those at the lower and
-/// right edges are smaller where it does not divide.
+/// A weight as a contiguous matrix in which the elements of a block share one absolute value.
+/// Blocks at the lower and right edges are smaller if the matrix's size is no multiple of the
+/// block's.
 struct FlatUnified {
   void* weight = nullptr;
   const std::int8_t* signs = nullptr;  ///< -1 or 1 in a frozen block, 0 in any other
   sphere::Dtype dtype = sphere::Dtype::kFloat32;
-  std::int32_t rows = 0;  ///< of the matrix, which has below 2^31 elements
+  std::int32_t rows = 0;  ///< rows of the matrix, which has fewer than 2^31 elements
   std::int32_t columns = 0;
   std::int32_t block_rows = 1;
   std::int32_t block_columns = 1;

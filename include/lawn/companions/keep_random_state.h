@@ -9,7 +9,7 @@
 
 namespace lawn::detail::companions {
 
-/// Keeps the CPU's default generator as it was.
+/// Restores the state of the CPU's default generator at the end of its life.
 class KeepRandomState {
  public:
   KeepRandomState() : generator_(at::globalContext().defaultGenerator(at::kCPU)) {

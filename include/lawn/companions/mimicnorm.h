@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-/// MimicNorm: weight centring and one last batch normalisation in the place of all others.
+/// MimicNorm: weight centring and one last batch normalisation replace all other normalisations.
 
 #include <lawn/companions/mimicnorm/centered.h>
 #include <lawn/companions/mimicnorm/last_batch_norm.h>

@@ -12,7 +12,8 @@
 #include <c10/util/Exception.h>
 #include <torch/nn/module.h>
 
-/// Parameters and buffers of a module, to be paired with those of another of one architecture.
+/// Parameters and buffers of a module, for pairing with those of another module of the same
+/// architecture.
 namespace lawn::detail::companions {
 
 struct ModuleTensor {
@@ -20,7 +21,7 @@ struct ModuleTensor {
   at::Tensor tensor;
   bool is_buffer = false;
 
-  /// Takes part in averages.
+  /// Whether the tensor takes part in averages.
   bool is_real() const { return tensor.is_floating_point() || tensor.is_complex(); }
 };
 
@@ -36,7 +37,7 @@ inline std::vector<ModuleTensor> module_tensors(const torch::nn::Module& module)
   return all;
 }
 
-/// `entries` without further names of tensors that came before.
+/// `entries` with each tensor once, under its first name.
 inline std::vector<ModuleTensor> each_once(const std::vector<ModuleTensor>& entries) {
   std::vector<ModuleTensor> once;
   std::unordered_set<const void*> seen;
@@ -46,8 +47,9 @@ inline std::vector<ModuleTensor> each_once(const std::vector<ModuleTensor>& entr
   return once;
 }
 
-/// What of a tensor has to be the same in another module of one architecture. The name in its own
-/// module, not the path to it: `Sequential::clone()` numbers the modules anew.
+/// Describes what of a tensor has to be the same in another module of the same architecture. It has
+/// the name in the tensor's own module, not the path to that: `Sequential::clone()` renumbers the
+/// modules.
 inline std::string describe(const ModuleTensor& entry) {
   std::ostringstream text;
   text << entry.name.substr(entry.name.rfind('.') + 1) << " " << entry.tensor.scalar_type() << " "
@@ -62,7 +64,7 @@ inline std::vector<std::string> describe(const std::vector<ModuleTensor>& entrie
   return all;
 }
 
-/// @param what  of whom `came` is: "a student"
+/// @param what  what `came` describes, for messages: "a student"
 /// @throws c10::Error that names the first tensor that differs
 inline void refuse_other_architecture(const char* who, const char* what,
                                       const std::vector<ModuleTensor>& mine,
@@ -77,7 +79,8 @@ inline void refuse_other_architecture(const char* who, const char* what,
   }
 }
 
-/// @throws c10::Error if a tensor of the teacher stands for two of the student's, or is one of them
+/// @throws c10::Error if a tensor of the teacher corresponds to two of the student's, or shares
+///         memory with one
 inline void refuse_other_ties(const char* who, const std::vector<ModuleTensor>& teacher,
                               const std::vector<ModuleTensor>& student) {
   std::unordered_map<const void*, const void*> of_teacher;

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-/// Pruning against fine-tuning: masks by magnitude, and optimizers that keep them.
+/// Pruning: masks by magnitude, and optimizers that keep pruned weights at zero.
 
 #include <lawn/companions/pruning/magnitude_masks.h>
 #include <lawn/companions/pruning/masked.h>

@@ -22,8 +22,8 @@
 #include <lawn/optim/lamb_options.h>
 #include <lawn/optim/lars_options.h>
 
-/// What the decorators have to know of LibTorch's and lawn's own optimizers, in one place. Options
-/// and state of a class derived from one of them are recognised too.
+/// All that the decorators need to know about LibTorch's and lawn's own optimizers. Options and
+/// state of a derived class are recognised too.
 namespace lawn::detail::decorator {
 
 /// The lambda of `g + lambda w` that a group's optimizer computes before its moments; 0 where decay
@@ -80,8 +80,8 @@ inline std::optional<std::vector<at::Tensor>> first_moments(
 }
 
 /// Whether the optimizer of these options is known to move each element by its own gradient alone.
-/// Not so LARS and LAMB (norms of a layer), L-BFGS (inner products over everything) and, for all
-/// that is known, an optimizer of the user's own.
+/// LARS and LAMB do not (norms of a layer), nor does L-BFGS (inner products over everything), nor
+/// perhaps a user's own optimizer.
 inline bool elementwise(const torch::optim::OptimizerOptions& options) {
   namespace optim = torch::optim;
   return dynamic_cast<const optim::SGDOptions*>(&options) != nullptr ||
@@ -91,14 +91,14 @@ inline bool elementwise(const torch::optim::OptimizerOptions& options) {
          dynamic_cast<const optim::AdagradOptions*>(&options) != nullptr;
 }
 
-/// State that an optimizer no longer has, though its step, if it is in one, may still refer to it.
+/// State that was taken from an optimizer, to which a step that is under way may still refer.
 using ForgottenState = std::vector<std::shared_ptr<torch::optim::OptimizerParamState>>;
 
-/// Forgets the state of `parameters`, so that the optimizer starts on them anew. Adagrad's state,
-/// which it makes in its constructor alone, is put back to how it begins. L-BFGS's, into which its
-/// step refers from its first evaluation on, says that no direction was taken yet: L-BFGS then
-/// begins anew, with no history, at the next one that it takes.
-/// @return what was taken away; to be kept until a step that is under way is over
+/// Forgets the state of `parameters`, so that the optimizer starts on them anew. Adagrad creates
+/// its state only in its constructor, so the state is set to its initial values. L-BFGS's step
+/// refers to its state from the first evaluation on, so the state stays, but says that no direction
+/// was taken yet: L-BFGS begins anew, without history, with its next direction.
+/// @return the state that was taken away; keep it until a step that is under way has ended
 inline ForgottenState reset_state(torch::optim::Optimizer& optimizer,
                                   c10::ArrayRef<at::Tensor> parameters) {
   namespace optim = torch::optim;

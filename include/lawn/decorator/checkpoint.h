@@ -16,7 +16,7 @@
 #include <torch/serialize/input-archive.h>
 #include <torch/types.h>
 
-/// Reading checkpoints so that a wrong one is refused before anything is changed. LibTorch's own
+/// Reads checkpoints so that a wrong one is refused before anything is changed. LibTorch's own
 /// `load` writes state group by group and checks on the way.
 namespace lawn::detail::decorator {
 
@@ -37,16 +37,16 @@ inline std::vector<int64_t> describe_parameters(const torch::optim::Optimizer& o
   return description;
 }
 
-/// A count as LibTorch's optimizers write it. (Into a tensor that is defined already, `read` would
-/// write the data: into the archive's own tensor, if it came from there.)
+/// Reads a count as LibTorch's optimizers write it. The tensor is undefined at first, because
+/// `read` writes into a defined one, which could be the archive's own.
 inline int64_t read_count(torch::serialize::InputArchive& archive, const std::string& key) {
   at::Tensor count;
   archive.read(key, count);
   return count.item<int64_t>();
 }
 
-/// For a checkpoint in the layout of LibTorch's optimizers: the state that belongs to a parameter
-/// of another shape gives it away.
+/// Refuses a checkpoint of other parameters in the layout of LibTorch's optimizers, by the numbers
+/// of groups and parameters and by the shapes of the state.
 inline void refuse_other_state(const char* who, torch::serialize::InputArchive& archive,
                                const torch::optim::Optimizer& optimizer) {
   torch::serialize::InputArchive groups;
@@ -87,7 +87,7 @@ inline void refuse_other_state(const char* who, torch::serialize::InputArchive& 
 }
 
 /// Refuses a checkpoint whose parameters are not the optimizer's, in number, groups or shapes.
-/// Waits for the device where the checkpoint was read onto one.
+/// Waits for the device if the checkpoint was read onto one.
 inline void refuse_other_parameters(const char* who, torch::serialize::InputArchive& archive,
                                     const torch::optim::Optimizer& optimizer) {
   refuse_other_state(who, archive, optimizer);
@@ -99,9 +99,9 @@ inline void refuse_other_parameters(const char* who, torch::serialize::InputArch
       "holds, got one of another model; nothing was changed");
 }
 
-/// `load()`, with the optimizer's state, options and their addresses as they were if it throws.
-/// What the checkpoint does not hold is gone afterwards, so that a used optimizer loads like a new
-/// one.
+/// Calls `load()`. If that throws, the optimizer's state and options, and their addresses, are
+/// restored. State that the checkpoint does not hold is dropped, so that a used optimizer loads
+/// like a new one.
 template <class Load>
 void load_or_restore(torch::optim::Optimizer& optimizer, const Load& load) {
   using Options = std::unique_ptr<torch::optim::OptimizerOptions>;

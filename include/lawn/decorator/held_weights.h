@@ -21,7 +21,7 @@
 #include <lawn/subnetwork/subnetwork.h>
 #include <lawn/unique_parameters.h>
 
-/// The weights that a decorator works on, and where the optimizer that it decorates holds them.
+/// The weights on which a decorator works, and where its optimizer holds them.
 namespace lawn::detail::decorator {
 
 /// The weights of a selection, in its order.
@@ -46,7 +46,7 @@ inline void check_weight(const char* who, const std::string& name, const at::Ten
               " of shape ", tensor.sizes(), "; leave it out");
 }
 
-/// @param of  what the weight may be left out of: "the selection"
+/// @param of  list from which the weight may be left out, for the message: "the selection"
 /// @throws c10::Error for a gradient that is sparse
 inline void refuse_sparse_gradient(const char* who, const NamedTensor& weight, const char* of) {
   const at::Tensor& gradient = weight.tensor.grad();
@@ -56,18 +56,18 @@ inline void refuse_sparse_gradient(const char* who, const NamedTensor& weight, c
               " (parameters outside it may have sparse gradients)");
 }
 
-/// A number that is to lie in [0, 1].
+/// Refuses a number outside [0, 1].
 inline void check_fraction(const char* who, const char* what, double value) {
   TORCH_CHECK(value >= 0 && value <= 1, who, ": ", what, " must be in [0, 1], got ", value);
 }
 
-/// The weights that a decorator's rule works on, each with its name, its shape when the optimizer
-/// was wrapped, and the place where the optimizer holds it.
+/// The weights on which a decorator's rule works, each with its name, its shape when the optimizer
+/// was wrapped, and its place in the optimizer.
 class HeldWeights {
  public:
   HeldWeights() = default;
   /// @throws c10::Error that names a weight which the optimizer does not hold exactly once, or
-  ///         which comes twice
+  ///         which comes twice in the list
   HeldWeights(const char* who, const torch::optim::Optimizer& optimizer,
               const std::vector<NamedTensor>& weights) {
     std::unordered_map<const c10::TensorImpl*, std::string> taken;
@@ -84,10 +84,10 @@ class HeldWeights {
     find(who, optimizer, "give it to the optimizer, or leave it out");
   }
 
-  /// What every step begins with, before anything is changed. Weights that the optimizer holds
-  /// elsewhere than before, since groups were added or removed, are found again.
-  /// @throws c10::Error as `check_shapes`, and for a weight that the optimizer holds no longer, or
-  ///         more than once
+  /// Begins every step, before anything is changed. If groups were added or removed, the weights'
+  /// places are found anew.
+  /// @throws c10::Error as `check_shapes` does, and for a weight that the optimizer no longer
+  ///         holds, or holds more than once
   void check(const char* who, const torch::optim::Optimizer& optimizer) {
     check_shapes(who);
     if (parameters::fingerprint(optimizer.param_groups()) == parameters_) return;
@@ -109,16 +109,16 @@ class HeldWeights {
   const std::vector<std::string>& names() const { return names_; }
   const std::vector<at::Tensor>& tensors() const { return tensors_; }
   NamedTensor at(std::size_t i) const { return {names_[i], tensors_[i]}; }
-  /// Of weight i, as of the last `check`.
+  /// Place of weight i at the last `check`.
   parameters::Position position(std::size_t i) const { return positions_[i]; }
 
-  /// Writes which weights a rule's state belongs to.
+  /// Writes the names and places of the weights to which a rule's state belongs.
   void save(torch::serialize::OutputArchive& archive) const {
     archive.write("names", c10::IValue(names_));
     archive.write("positions", c10::IValue(positions_in_a_row()));
   }
 
-  /// Refuses a state that `save` says is of other weights.
+  /// Refuses a state that `save` wrote for other weights.
   void refuse_others(const char* who, torch::serialize::InputArchive& archive) const {
     c10::IValue names;
     c10::IValue saved;
@@ -132,7 +132,7 @@ class HeldWeights {
 
  private:
   /// Finds the places of all weights, or throws and leaves them as they were.
-  /// @param remedy  for a weight that the optimizer does not hold
+  /// @param remedy  what to do about a weight that the optimizer does not hold, for the message
   void find(const char* who, const torch::optim::Optimizer& optimizer, const char* remedy) {
     struct Place {
       parameters::Position first;
@@ -177,7 +177,7 @@ class HeldWeights {
   std::vector<at::Tensor> tensors_;
   std::vector<std::vector<int64_t>> shapes_;
   std::vector<parameters::Position> positions_;
-  std::uint64_t parameters_ = 0;  ///< of the optimizer, when `positions_` were found
+  std::uint64_t parameters_ = 0;  ///< fingerprint of the optimizer's, when `positions_` were found
 };
 
 inline std::vector<std::string> names_of(const std::vector<NamedTensor>& weights) {
@@ -187,8 +187,8 @@ inline std::vector<std::string> names_of(const std::vector<NamedTensor>& weights
   return names;
 }
 
-/// A tensor of a rule's state, onto the device of its weight.
-/// @throws c10::Error if it is not there, or not of this shape and dtype
+/// Reads a tensor of a rule's state onto the device of its weight.
+/// @throws c10::Error if it is missing, or not of this shape and dtype
 inline at::Tensor read_beside(const char* who, torch::serialize::InputArchive& archive,
                               const std::string& key, const NamedTensor& weight,
                               at::IntArrayRef shape, at::ScalarType dtype) {

@@ -29,8 +29,8 @@ inline std::string name_ranks(const std::vector<int>& ranks) {
   return names;
 }
 
-/// The ranks that have the same value, largest group first; of two as large, that of the lowest
-/// rank.
+/// Groups of ranks that have the same value, the largest group first; of two groups of one size,
+/// the one with the lowest rank first.
 template <class T>
 std::vector<std::vector<int>> group_by_value(const std::vector<T>& values) {
   std::map<T, std::vector<int>> ranks;
@@ -56,7 +56,7 @@ inline std::string name_steps(const std::vector<std::vector<int>>& groups,
   return text;
 }
 
-/// Has the other ranks know of an error of this one, instead of waiting for it.
+/// Tells the other ranks about an error of this one, so that they do not wait for it.
 template <class Action>
 void tell_of_errors(Collective& ranks, const Action& action) {
   try {
@@ -70,7 +70,7 @@ void tell_of_errors(Collective& ranks, const Action& action) {
   }
 }
 
-/// Where two texts first differ, by lines.
+/// Describes the first line in which two texts differ.
 inline std::string first_difference(const std::string& expected, const std::string& got) {
   std::istringstream a(expected), b(got);
   for (int number = 1;; ++number) {
@@ -86,14 +86,17 @@ inline std::string first_difference(const std::string& expected, const std::stri
 
 }  // namespace detail::distributed
 
-/// Checks that all ranks say the same, before they do something together.
-/// @param collective  of these ranks
-/// @param where  who asks, in the message: "lawn::DataParallel"
+/// Checks that all ranks have the same text, before they do something together.
+/// @param collective  joins the ranks that are checked
+/// @param where  the caller's name in the message: "lawn::DataParallel"
 /// @param what   what the text describes, in the message: "model"
-/// @param text   what must be the same everywhere, in lines; the first that differs is shown
-/// @throws c10::Error on every rank, if not all texts are the same: it names the ranks that differ
-///         from most (from rank 0's side, where there is no majority) and the first line that does
-/// @note   every rank must call it; two all-gathers
+/// @param text   must be the same on every rank; it consists of lines, of which the message shows
+///               the first that differs
+/// @throws c10::Error on every rank, if the texts differ: the message names the ranks outside the
+///         largest group (of groups of one size the one with the lowest rank counts as the largest)
+///         and the first line that differs
+/// @note   every rank must call it; takes one `gather` of a text (two all-gathers in a
+///         `ProcessGroup`)
 inline void check_agreement(Collective& collective, const std::string& where,
                             const std::string& what, const std::string& text) {
   const auto texts = collective.gather(text);

@@ -17,12 +17,13 @@
 
 namespace lawn::detail::distributed {
 
-/// Makes the buffers of all ranks the same, once a step and beside the backward pass.
+/// Makes the buffers of all ranks the same, once in each step and during the backward pass.
 ///
 ///   floating point   b <- sum_r share_r b_r
 ///   others           b <- max_r b_r              (batches counted: a rank may have had none)
 ///
-/// All of a kind go in one sum, of float64 if one of them is, else of float32.
+/// All floating-point buffers go into one sum, which is float64 if one of them is, else float32;
+/// all others go into one maximum.
 class BufferAverage {
  public:
   explicit BufferAverage(const std::vector<NamedTensor>& buffers) {
@@ -44,7 +45,7 @@ class BufferAverage {
     counts_.begin(ranks, c10d::ReduceOp::MAX, {});
   }
 
-  /// Waits, and writes the buffers.
+  /// Waits for the sums, and writes the buffers.
   void end() {
     const at::NoGradGuard no_grad;
     values_.end();

@@ -35,25 +35,25 @@ namespace lawn {
 
 namespace detail::distributed {
 
-/// Whether records are checked at the end of a backward pass on a CPU, too. Tests set it, where there
-/// is no GPU.
+/// Whether records are checked at the end of a backward pass on a CPU, too. Tests set it on
+/// machines without a GPU.
 inline bool checks_late = false;
 
-/// A step of `DataParallel` under way, shared with the reducer's hook.
+/// State of the present step of `DataParallel`, shared with the reducer's hook.
 struct ParallelStep {
   ProcessGroup* ranks = nullptr;
   std::unique_ptr<StepRecord> record;
   BufferAverage* buffers = nullptr;
-  /// Samples of the first backward pass since the gradients were zero, by which they are weighted,
-  /// and of all.
+  /// Numbers of samples since the gradients were zero: of the first backward pass, in multiples of
+  /// which losses are weighted, and of all passes.
   int64_t first_samples = 0;
   int64_t samples = 0;
-  /// What this rank's gradients are multiplied by before they are added, 0-dim; undefined until it
-  /// is known.
+  /// Factor of this rank's gradients before they are added, 0-dim; undefined until it is known.
   at::Tensor factor;
 
-  /// The first bucket's turn: the others' records are there, or are waited for. Where they are on a
-  /// GPU, they are checked when the backward pass is over, so that the host does not wait in it.
+  /// Runs when the first bucket is full: waits for the other ranks' records, and sets `factor`.
+  /// Records on a GPU are checked after the backward pass, so that the host does not wait during
+  /// it.
   void know_the_others() {
     if (factor.defined()) return;
     if (is_host_the_device()) record->check();
@@ -64,7 +64,7 @@ struct ParallelStep {
     buffers->begin(*ranks, share);
   }
 
-  /// The end of the backward pass.
+  /// Runs at the end of the backward pass.
   void end() const {
     if (!is_host_the_device()) record->check();
   }
@@ -72,7 +72,7 @@ struct ParallelStep {
   bool is_host_the_device() const { return !checks_late && ranks->device().is_cpu(); }
 };
 
-/// What c10d's reducer calls for each full bucket, on the thread that runs the backward pass.
+/// Hook that c10d's reducer calls for each full bucket, on the thread that runs the backward pass.
 class WeightedSumHook : public c10d::CppCommHookInterface<std::shared_ptr<ParallelStep>> {
  public:
   using CppCommHookInterface::CppCommHookInterface;
@@ -91,9 +91,9 @@ class WeightedSumHook : public c10d::CppCommHookInterface<std::shared_ptr<Parall
 ///
 ///   g = sum_r n_r g_r / sum_r n_r       g_r: the gradient of rank r's mean loss over n_r samples
 ///
-/// which is the gradient of the mean loss over the joint batch, also where the parts are of
-/// different sizes, or empty. The weights stay the same, bit for bit, on all ranks, whatever the
-/// optimizer makes of the gradients (LAWN needs nothing more).
+/// This is the gradient of the mean loss over the joint batch, even if the parts have different
+/// sizes or are empty. The weights stay the same, bit for bit, on all ranks, whatever the optimizer
+/// does with the gradients (LAWN needs nothing more).
 ///
 ///   lawn::MpiGroup ranks;
 ///   lawn::DataParallel parallel(*model, ranks);            // all weights and buffers from rank 0
@@ -104,13 +104,13 @@ class WeightedSumHook : public c10d::CppCommHookInterface<std::shared_ptr<Parall
 ///     optimizer.step();
 ///   }
 ///
-/// Which parameters are trained is settled at construction: after freezing or unfreezing one,
-/// construct it anew.
+/// The constructor fixes which parameters are trained: construct the object anew after freezing or
+/// unfreezing one.
 ///
 /// Buckets, and their overlap with the backward pass, are those of c10d's `Reducer`. Every rank
-/// calls `backward` equally often; one that has no samples left calls `backward_without_batch`.
-/// Gradients must be dense. Construct it after the model is on its device and before the optimizer
-/// takes its first step; model and group must outlive it.
+/// calls `backward` equally often; a rank that has no samples left calls `backward_without_batch`.
+/// Gradients must be dense. Construct the object when the model is on its device and before the
+/// optimizer's first step; model and group must outlive it.
 /// @source Li et al. 2020, arXiv 2006.15704
 class DataParallel {
  public:
@@ -119,8 +119,8 @@ class DataParallel {
   /// @param model    with at least one parameter that requires a gradient, on `ranks`' device
   /// @param ranks    must outlive this object, as the model must
   /// @param options  the same on every rank
-  /// @throws c10::Error on every rank, if one differs: with its name and what differs, before
-  ///         anything is changed
+  /// @throws c10::Error on every rank, if one differs, before anything is changed; the message says
+  ///         which rank, and in what
   DataParallel(const torch::nn::Module& model, ProcessGroup& ranks,
                const DataParallelOptions& options = {})
       : options_(options),
@@ -150,15 +150,15 @@ class DataParallel {
   DataParallel(const DataParallel&) = delete;
   DataParallel& operator=(const DataParallel&) = delete;
 
-  /// A backward pass after which each rank has the gradient over the joint batch.
+  /// Runs a backward pass, after which each rank has the gradient over the joint batch.
   /// @param loss     the mean over this rank's samples, 0-dim
-  /// @param samples  how many these are, > 0
+  /// @param samples  number of these samples, > 0
   /// @param step     the program's own number of the step: if given, it must be the same on all
-  ///                 ranks, so that one that skips a step is found at once
-  /// @throws c10::Error if a rank is lost or late, is in another step, has other weights, or fails
-  ///         in its own backward pass: with the rank and the reason, on every rank
-  /// @note   parameters without a gradient on every rank are an error, unless
-  ///         `find_unused_parameters`
+  ///                 ranks, so that a rank which skips a step is found at once
+  /// @throws c10::Error on every rank, if a rank is lost or late, is in another step, has other
+  ///         weights, or fails in its own backward pass; the message names the rank and the reason
+  /// @note   every parameter must get a gradient on every rank, unless `find_unused_parameters` is
+  ///         set
   void backward(const at::Tensor& loss, int64_t samples,
                 std::optional<int64_t> step = std::nullopt) {
     detail::distributed::tell_of_errors(ranks_, [&] {
@@ -167,7 +167,7 @@ class DataParallel {
     });
   }
 
-  /// The same on a rank that has no samples (left): after `accumulate`, or without any.
+  /// The same on a rank that has no samples, or none left after `accumulate`.
   void backward_without_batch(std::optional<int64_t> step = std::nullopt) {
     detail::distributed::tell_of_errors(ranks_, [&] {
       std::vector<at::Tensor> roots, zeros;
@@ -179,8 +179,8 @@ class DataParallel {
     });
   }
 
-  /// A backward pass of this rank alone: its gradients are part of the next `backward`, weighted by
-  /// their samples. Ranks may accumulate differently often.
+  /// Runs a backward pass of this rank alone. Its gradients become part of the next `backward`,
+  /// weighted by their samples. The number of these calls may differ from rank to rank.
   void accumulate(const at::Tensor& loss, int64_t samples) {
     detail::distributed::tell_of_errors(ranks_, [&] {
       check_loss(loss, samples);
@@ -217,7 +217,7 @@ class DataParallel {
     reducer_->register_comm_hook(std::make_unique<detail::distributed::WeightedSumHook>(state_));
   }
 
-  /// What a loss is multiplied by: its samples, in multiples of the first one's.
+  /// Factor of a loss: its number of samples divided by that of the first loss.
   at::Tensor seed(const at::Tensor& loss, int64_t samples) {
     if (state_->samples == 0) state_->first_samples = samples;
     state_->samples += samples;
@@ -247,8 +247,8 @@ class DataParallel {
     ++steps_;
   }
 
-  /// That the same parameters require gradients as at construction, when the reducer was made for
-  /// them. With `find_unused_parameters` it does without those that no longer do.
+  /// Checks that the same parameters require gradients as at construction, when the reducer was
+  /// made for them. With `find_unused_parameters` a parameter may have been frozen since.
   void check_frozen() const {
     std::string frozen, unfrozen;
     auto trained = trained_.begin();  // some of `parameters_`, in the same order

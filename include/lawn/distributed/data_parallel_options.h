@@ -10,7 +10,7 @@
 
 namespace lawn {
 
-/// What becomes of the floating-point buffers (batch norm's running statistics) in each step.
+/// What happens to the floating-point buffers (batch norm's running statistics) in each step.
 enum class BufferPolicy {
   /// The mean over the ranks, weighted by their samples of the step. The running variance is then
   /// the mean of the variances within the ranks' batches, not the variance of the joint batch.
@@ -22,17 +22,18 @@ enum class BufferPolicy {
 /// Options of `DataParallel`. Checked when it is constructed; the same on every rank, which is
 /// checked too.
 struct DataParallelOptions {
-  /// Gradients are averaged in buckets of about as many bytes, > 0.
+  /// Size of a bucket of gradients, in bytes, > 0.
   TORCH_ARG(int64_t, bucket_bytes) = int64_t{25} << 20;
-  /// The first bucket, that of the last layers: small, so that communication begins early, > 0.
+  /// Size of the first bucket, which has the gradients of the last layers, in bytes, > 0. It is
+  /// small, so that communication begins early.
   TORCH_ARG(int64_t, first_bucket_bytes) = int64_t{1} << 20;
   /// Whether a backward pass may leave parameters without a gradient. Costs a walk of the graph,
-  /// and one small sum a step.
+  /// and one small sum in each step.
   TORCH_ARG(bool, find_unused_parameters) = false;
-  /// What happens to the buffers of the ranks: statistics of batch norms, say.
+  /// What happens to the floating-point buffers in each step.
   TORCH_ARG(BufferPolicy, buffers) = BufferPolicy::kAverage;
-  /// In every so many steps the weights of all ranks are compared, which reads each of them once; 0
-  /// is never.
+  /// Number of steps from one comparison of the weights of all ranks to the next; 0 means never. A
+  /// comparison reads each weight once.
   TORCH_ARG(int64_t, compare_weights_every) = 1;
   /// Anything else that must be the same on every rank, in lines: "optimizer Adam, lr 0.001\nbatch
   /// 64".
@@ -50,7 +51,7 @@ struct DataParallelOptions {
                 compare_weights_every());
   }
 
-  /// One line each.
+  /// The options in words, one line each.
   std::string describe() const {
     std::ostringstream text;
     text << "bucket_bytes " << bucket_bytes() << "\nfirst_bucket_bytes " << first_bucket_bytes()

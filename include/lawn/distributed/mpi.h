@@ -19,7 +19,8 @@
 
 namespace lawn {
 
-/// Initializes MPI, where nobody has, and finalizes it at its end. The first object of `main`:
+/// Initializes MPI when it is constructed and finalizes it when it is destroyed, unless MPI was
+/// initialized before. Make it the first object of `main`:
 ///
 ///   int main() {
 ///     const lawn::MpiSession session;
@@ -32,11 +33,11 @@ namespace lawn {
 ///     }
 ///   }
 ///
-/// After a rank was lost MPI is not finalized, since that waits for the lost rank for ever:
-/// returning from `main` ends the program, and mpirun all that is left of it.
+/// If a rank was lost, MPI is not finalized, since that would wait for the lost rank for ever:
+/// returning from `main` ends this process, and mpirun ends the others.
 class MpiSession {
  public:
-  /// @throws c10::Error if MPI cannot be initialized for several threads, or is over already
+  /// @throws c10::Error if MPI cannot be initialized for several threads, or is finalized already
   MpiSession() {
     TORCH_CHECK(!detail::mpi::mpi_finalized(),
                 "lawn::MpiSession: expected an MPI that is not finalized, got one after "
@@ -56,7 +57,8 @@ class MpiSession {
   ~MpiSession() {
     if (!owner_ || detail::mpi::mpi_finalized()) return;
     if (detail::mpi::MpiEngine::failed()) {
-      // mpirun kills the others when one ends badly: they are to print their errors first.
+      // mpirun kills the other ranks when one ends with an error: give them time to print their
+      // own.
       std::this_thread::sleep_for(std::chrono::seconds(1));
     } else {
       MPI_Finalize();
@@ -67,28 +69,32 @@ class MpiSession {
   bool owner_ = false;
 };
 
-/// All ranks of an MPI communicator, as a `Collective` and as a c10d process group.
+/// All ranks of an MPI communicator, both as a `Collective` and as a c10d process group.
 ///
-/// A collective runs on a thread of the group, by MPI's non-blocking calls, and is polled against
-/// `timeout`. A rank that waits for longer, or fails, tells the others; each then ends with an
-/// error that says which rank is missing, or failed and why, within `timeout` + `answer_time`. A
-/// rank that dies by a signal, or ends without a word, mpirun notices first, unless it is told not
-/// to (`--enable-recovery` of Open MPI): it then ends all ranks and names the one.
+/// A collective runs on the group's own thread, by MPI's non-blocking calls, and is polled until
+/// `timeout`. A rank that waits longer, or fails, tells the others. Within `timeout` +
+/// `answer_time` each rank then ends with an error that says which rank is missing, or which one
+/// failed and why. If a rank dies by a signal, or ends without telling the others, mpirun notices
+/// it first: it ends all ranks and names that one, unless it is told not to (`--enable-recovery` of
+/// Open MPI).
 ///
-/// Half and bfloat16 are added in float32. The bits of a sum are those of MPI's all-reduce, which
-/// the standard advises to be the same on each rank and in each run; with Open MPI they are the
-/// same on all ranks.
+/// Half and bfloat16 are added in float32. The bits of a sum are those of MPI's all-reduce. The MPI
+/// standard recommends, but does not demand, that they are the same on each rank and in each run;
+/// with Open MPI they are the same on all ranks.
 ///
 /// With MPI_THREAD_SERIALIZED the program must not call MPI while a collective runs; `MpiSession`
-/// asks for MPI_THREAD_MULTIPLE. Tensors on a device wait for it and go through host memory, unless
-/// MPI is CUDA-aware and the option says so; that part has not run on a GPU.
+/// asks for MPI_THREAD_MULTIPLE. For tensors on a device the group waits for the device; they go
+/// through host memory, unless MPI is CUDA-aware and the option says so. The CUDA-aware part has
+/// not run on a GPU.
 class MpiGroup : public ProcessGroup {
  public:
-  /// @param options  checked
-  /// @param comm     duplicated: the group's messages do not mix with those of the program
-  /// @param device   of `DataParallel`'s weights
-  /// @throws c10::Error for options out of range, without MPI or after MPI_Finalize, and if not
-  ///         every rank comes in time. After MPI_Finalize every later call throws, too
+  /// @param options  checked here
+  /// @param comm     communicator, which is duplicated: the group's messages do not mix with those
+  ///                 of the program
+  /// @param device   device of `DataParallel`'s weights
+  /// @throws c10::Error for options out of range, before MPI is initialized or after MPI_Finalize,
+  ///         and if some rank does not construct its group in time. After MPI_Finalize every later
+  ///         call throws, too
   explicit MpiGroup(const MpiOptions& options = {}, MPI_Comm comm = MPI_COMM_WORLD,
                     c10::Device device = c10::Device(c10::kCPU))
       : MpiGroup(c10::make_intrusive<detail::mpi::MpiBackend>(

@@ -28,11 +28,11 @@
 
 namespace lawn {
 
-/// Cuts the work and the state of an optimizer into a part for each rank (ZeRO, stage 1). Every
+/// Cuts the work and the state of an optimizer into one part for each rank (ZeRO, stage 1). Every
 /// rank has the whole model and the gradient of the joint batch. The parameters lie one after the
-/// other in one memory; of its N elements, N rounded up to a multiple of the n ranks, the optimizer
-/// of rank r holds [r N / n, (r + 1) N / n): a range of some parameters, and nothing of the others.
-/// Then all ranks gather the results.
+/// other in one memory of N elements, where N is rounded up to a multiple of the number n of ranks.
+/// The optimizer of rank r holds the elements [r N / n, (r + 1) N / n): a range of some parameters,
+/// and nothing of the others. After each step all ranks gather the results.
 ///
 ///   lawn::DataParallel parallel(*model, ranks);
 ///   lawn::ParameterShards shards(*model, ranks);
@@ -48,7 +48,7 @@ namespace lawn {
 ///   }
 ///
 /// `GradScaler` and `clip_grad_norm_(shards.parameters(), ...)`, called between `take_gradients`
-/// and `step`, decide for all ranks together as long as this lives (see `ShardedSpheres`).
+/// and `step`, decide for all ranks together as long as this object lives (see `ShardedSpheres`).
 ///
 /// A step costs one all-gather of the parameters, in place, and LAWN's two sums. The state (two
 /// tensors as large as the weights for Adam) takes an n-th of the memory, and the step an n-th of
@@ -56,11 +56,13 @@ namespace lawn {
 /// @source  Rajbhandari et al. 2020, arXiv 1910.02054
 class ParameterShards {
  public:
-  /// @param model  on its device, in its dtype, the same on every rank. Parameters that require
-  ///               gradients are moved into the common memory (one for each dtype and device), and
-  ///               must be contiguous; moving the model later leaves the parts behind
-  /// @param ranks  must outlive this
-  /// @throws c10::Error on every rank, if another one's parameters differ, or one is not contiguous
+  /// @param model  already on its device and in its dtype, the same on every rank. Parameters that
+  ///               require gradients must be contiguous, and are moved into the common memory (one
+  ///               for each dtype and device); do not move the model later, since the parts would
+  ///               not follow
+  /// @param ranks  must outlive this object
+  /// @throws c10::Error on every rank, if the parameters differ from rank to rank, or one is not
+  ///         contiguous
   ParameterShards(const torch::nn::Module& model, ProcessGroup& ranks) : ranks_(ranks) {
     const auto named = detail::each_once(model.named_parameters());
     detail::distributed::tell_of_errors(ranks, [&] {
@@ -93,15 +95,15 @@ class ParameterShards {
   ParameterShards(const ParameterShards&) = delete;
   ParameterShards& operator=(const ParameterShards&) = delete;
 
-  /// This rank's parts, for its optimizer: one of each parameter, in the module's order, perhaps
-  /// without elements. They are views: what is written to them is in the model.
+  /// This rank's parts, for its optimizer: one of each parameter, in the module's order, possibly
+  /// without elements. They are views: writing to them changes the model.
   std::vector<at::Tensor> parameters() const {
     std::vector<at::Tensor> parts;
     for (const auto& parameter : parameters_) parts.push_back(parameter.part);
     return parts;
   }
 
-  /// A selection among the model's parameters, as one among this rank's parts.
+  /// Turns a selection of the model's parameters into one of this rank's parts.
   Subnetwork select(const Subnetwork& of_model) const {
     auto all = of_model.all();
     for (auto& parameter : all) {
@@ -112,11 +114,11 @@ class ParameterShards {
                       of_model.degree());
   }
 
-  /// For `LAWNOptions::spheres`.
+  /// The spheres for `LAWNOptions::spheres`.
   const std::shared_ptr<Spheres>& spheres() const { return spheres_; }
 
-  /// Gives each part the gradient of its elements, by a view: after the backward pass, before the
-  /// optimizer's step. Does not wait for the device.
+  /// Gives each part the gradient of its elements, by a view. Call it after the backward pass and
+  /// before the optimizer's step. Does not wait for the device.
   void take_gradients() {
     for (auto& parameter : parameters_) {
       const auto& gradient = parameter.whole.grad();
@@ -127,8 +129,8 @@ class ParameterShards {
     }
   }
 
-  /// Gives every rank the parts of all: after the optimizer's step. One all-gather for each dtype
-  /// and device.
+  /// Gives every rank the parts of all ranks. Call it after the optimizer's step. Takes one
+  /// all-gather for each dtype and device.
   /// @throws c10::Error as the group does, if a rank is lost or late
   void gather() {
     const at::NoGradGuard no_grad;
@@ -140,7 +142,7 @@ class ParameterShards {
     std::string name;
     at::Tensor whole;
     at::Tensor part;
-    int64_t begin;  ///< of the part in the whole
+    int64_t begin;  ///< offset of the part in the whole
   };
 
   /// Moves the parameters of `first`'s dtype and device into one memory, [ranks, elements of each].

@@ -29,8 +29,8 @@ namespace lawn {
 
 namespace detail::distributed {
 
-/// `tensor` where a group's backends take it: itself on a kind of device that they serve, else a
-/// copy on `device`, which they do.
+/// `tensor` on a device that a group's backends serve: the tensor itself if they serve its kind of
+/// device, else a copy on `device`, which they serve.
 inline at::Tensor on_served_device(const at::Tensor& tensor, const std::vector<c10::Device>& served,
                                    c10::Device device) {
   const auto same = [&](c10::Device other) { return other.type() == tensor.device().type(); };
@@ -45,15 +45,15 @@ inline at::Tensor on_served_device(const at::Tensor& tensor, const std::vector<c
 ///   lawn::ProcessGroup ranks(c10::make_intrusive<c10d::ProcessGroupNCCL>(store, rank, size),
 ///                            c10::Device(c10::kCUDA, local_rank));
 ///
-/// Tensors on a device for which the group has no backend go through `device`: a number on the host
-/// where there is NCCL alone. Time limits, and what an error says, are the backend's own: NCCL
-/// names no rank.
-/// @note with NCCL, nothing here has run on several GPUs
+/// Tensors on a device for which the group has no backend go through `device`: with NCCL alone, for
+/// example, a number on the host. Time limits and error messages are the backend's own: NCCL names
+/// no rank.
+/// @note none of this has run with NCCL on several GPUs
 class ProcessGroup : public Collective {
  public:
-  /// @param backend  one that sums and copies tensors on `device`
-  /// @param device   where the texts of `gather` are laid, and tensors of devices that the backend
-  ///                 does not serve; what `DataParallel`'s weights are on
+  /// @param backend  a backend that sums and copies tensors on `device`
+  /// @param device   the device of `DataParallel`'s weights; the texts of `gather`, and tensors of
+  ///                 devices that the backend does not serve, are copied to it
   template <class Backend, std::enable_if_t<std::is_base_of_v<c10d::Backend, Backend>, int> = 0>
   ProcessGroup(const c10::intrusive_ptr<Backend>& backend, c10::Device device) : device_(device) {
     TORCH_CHECK(backend, "lawn::ProcessGroup: expected a backend, got none; construct one first");
@@ -101,7 +101,7 @@ class ProcessGroup : public Collective {
     return texts;
   }
 
-  /// With a backend that knows of `fail` only by `abort`, the others learn no reason.
+  /// Aborts the backend; the other ranks do not learn the reason.
   void fail(const std::string& reason) noexcept override {
     (void)reason;
     try {
@@ -112,10 +112,10 @@ class ProcessGroup : public Collective {
 
   /// For `c10d::Reducer` and other parts of c10d.
   const c10::intrusive_ptr<c10d::ProcessGroup>& group() const { return group_; }
-  /// The device whose tensors the group adds up.
+  /// The device on which the group adds tensors.
   c10::Device device() const { return device_; }
 
-  /// Gives every rank row r of rank r, in place.
+  /// Gives every rank, in place, the row r of each rank r.
   /// @param rows  [size(), ...], contiguous; the same shape and dtype on every rank
   void gather_(const at::Tensor& rows) {
     TORCH_CHECK(rows.dim() > 0 && rows.size(0) == size() && rows.is_contiguous(),
@@ -126,14 +126,14 @@ class ProcessGroup : public Collective {
     group_->allgather(outputs, inputs)->wait();
   }
 
-  /// The values of all ranks, by rank, of a tensor with the same shape and dtype on each.
+  /// The values of all ranks, by rank. The tensor has the same shape and dtype on each rank.
   std::vector<at::Tensor> gather(const at::Tensor& mine) {
     std::vector<at::Tensor> values;
     begin_gather(mine, values)->wait();
     return values;
   }
 
-  /// The same without waiting: `values` are there when the work is done.
+  /// The same without waiting: `values` are valid when the work is done.
   c10::intrusive_ptr<c10d::Work> begin_gather(const at::Tensor& mine,
                                               std::vector<at::Tensor>& values) {
     std::vector<at::Tensor> inputs{mine};
@@ -144,7 +144,7 @@ class ProcessGroup : public Collective {
   }
 
  protected:
-  /// Has `backend` serve one more kind of device.
+  /// Lets `backend` serve one more kind of device.
   void add(const c10::intrusive_ptr<c10d::Backend>& backend, c10::DeviceType type) {
     const auto kind = c10d::ProcessGroup::strToBackendType(backend->getBackendName());
     group_->setBackend(type, kind, backend);
@@ -152,8 +152,8 @@ class ProcessGroup : public Collective {
   }
 
  private:
-  /// Backends take contiguous tensors of their device alone, and nothing that autograd would
-  /// follow.
+  /// Runs `action` on a contiguous copy, if needed, and copies the result back. Backends take only
+  /// contiguous tensors on their own device, detached from autograd.
   template <class Action>
   void in_place(const at::Tensor& tensor, const Action& action) const {
     TORCH_CHECK(tensor.layout() == at::kStrided,

@@ -18,7 +18,7 @@
 
 namespace lawn::detail::distributed {
 
-/// What must be the same on every rank for the ranks' tensors to belong together, a line each.
+/// Describes, in one line for each tensor, what must be the same on every rank.
 inline std::string describe(const char* kind, const std::vector<NamedTensor>& tensors) {
   std::ostringstream text;
   for (const auto& [name, tensor] : tensors) {
@@ -28,14 +28,15 @@ inline std::string describe(const char* kind, const std::vector<NamedTensor>& te
   return text.str();
 }
 
-/// Gives every rank the values of rank `root`; one broadcast a tensor.
+/// Gives every rank the values of rank `root`, by one broadcast for each tensor.
 inline void broadcast_(Collective& ranks, const std::vector<NamedTensor>& tensors, int root) {
   const at::NoGradGuard no_grad;
   for (const auto& [name, tensor] : tensors) ranks.broadcast_(tensor, root);
 }
 
-/// A number that two ranks share if their tensors have the same bits, and next to never otherwise:
-/// the sum of the bits' patterns, taken as integers, each tensor multiplied by a factor of its own.
+/// A number that is the same on two ranks if their tensors have the same bits, and almost never
+/// otherwise. It is the sum of the bit patterns, taken as integers, with a different factor for
+/// each tensor.
 /// @return 0-dim, int64, on `device`
 /// @note does not wait for the device
 inline at::Tensor fingerprint(const std::vector<NamedTensor>& tensors, at::Device device) {
@@ -46,7 +47,7 @@ inline at::Tensor fingerprint(const std::vector<NamedTensor>& tensors, at::Devic
     if (tensor.numel() == 0) continue;
     const auto flat = tensor.detach().contiguous().view({-1});
     const auto size = flat.element_size();
-    // Words of 8 bytes where possible: narrower ones are widened one by one, which takes longer.
+    // Words of 8 bytes if possible: narrower ones are widened one by one, which takes longer.
     const bool words = flat.numel() * size % 8 == 0 && flat.storage_offset() * size % 8 == 0;
     const auto bits = flat.view(words       ? at::kLong
                                 : size == 4 ? at::kInt

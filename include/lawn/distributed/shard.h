@@ -22,10 +22,10 @@ namespace lawn {
 /// The part of one parameter that a rank holds: a range of its elements, counted in row-major
 /// order.
 struct Shard {
-  /// What messages call the parameter; the same on every rank.
+  /// Name of the parameter in messages; the same on every rank.
   std::string name;
   /// The part, which the rank's optimizer holds: contiguous, of any shape and device, float64,
-  /// float32, bfloat16 or half; without elements where the rank has none of the parameter.
+  /// float32, bfloat16 or half; without elements if the rank holds nothing of the parameter.
   at::Tensor part;
   /// The shape of the whole parameter.
   std::vector<int64_t> shape;
@@ -35,14 +35,13 @@ struct Shard {
 
 namespace detail::distributed {
 
-/// Cuts what a rank holds of a layer at the borders of the output units that it goes across, and
-/// appends the parts.
+/// Cuts a rank's shard of a layer at the borders of output units, and appends the parts.
 ///
-/// In row-major order a tensor [outer, units, inner] (what `unit_dim` makes of its shape) is a run
-/// of `inner` elements of each unit in turn, `outer` times. A shard begins and ends within runs:
-/// the parts are its two ends, and between them whole runs, as many in a part as there are up to
-/// the last unit. A layer on one sphere is one part.
-/// @param place  of the layer's first sphere
+/// `unit_dim` divides the shape into [outer, units, inner]. In row-major order such a tensor has a
+/// run of `inner` elements of each unit in turn, `outer` times. A shard may begin and end within a
+/// run: its parts are these two ends, and between them whole runs, of which one part takes as many
+/// as there are up to the last unit. A layer on one sphere is one part.
+/// @param place  place of the layer's first sphere
 inline void append_parts(std::vector<sphere::Part>& parts, const Shard& shard,
                          const sphere::Layer& layer, int64_t place) {
   const int64_t numel = layer.weight.numel();
@@ -83,9 +82,9 @@ inline void check_shard(const Shard& shard) {
               shard.begin, ", ", shard.begin + shard.part.numel(), ")");
 }
 
-/// Checks on every rank that the parts of each parameter are the whole, each element once.
-/// @throws c10::Error on every rank, that names the parameter, the elements and the ranks
-/// @note   gathers a text
+/// Checks on every rank that the parts of each parameter cover it, each element once.
+/// @throws c10::Error on every rank; the message names the parameter, the elements and the ranks
+/// @note   gathers one text
 inline void check_cover(Collective& ranks, const std::vector<Shard>& shards) {
   struct Range {
     int64_t begin, end;

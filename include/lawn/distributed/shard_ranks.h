@@ -16,20 +16,21 @@
 #include <lawn/distributed/agreement.h>
 #include <lawn/distributed/collective.h>
 
-/// How whoever decides by gradients (`GradScaler`, `clip_grad_norm_`) learns that a parameter is
-/// one rank's part of a whole: the part says so itself. Nothing here needs c10d or MPI.
+/// Marks parameters that are one rank's part of a whole. Functions that decide by gradients
+/// (`GradScaler`, `clip_grad_norm_`) read the mark from the part itself. This header needs neither
+/// c10d nor MPI.
 namespace lawn::detail::distributed {
 
-/// Which ranks hold the rest of a part, as the part itself knows it.
+/// Mark on a part: the ranks that hold the rest of the parameter.
 class ShardMark {
  public:
-  /// The mark of `tensor`, null if it is none's part.
+  /// The mark of `tensor`; null if it is not a part.
   static const ShardMark* of(const at::Tensor& tensor) {
     const Hook* hook = find(tensor);
     return hook == nullptr ? nullptr : hook->mark.get();
   }
 
-  /// The same, made where there is none.
+  /// The mark of `tensor`, created if there is none.
   static std::shared_ptr<ShardMark> make(const at::Tensor& tensor) {
     const Hook* hook = find(tensor);
     if (hook != nullptr) return hook->mark;
@@ -42,7 +43,7 @@ class ShardMark {
     return mark;
   }
 
-  /// Of those who cut the parameter, the last one still there; null if none is.
+  /// The ranks of the last object that cut the parameter and still lives; null if there is none.
   Collective* ranks() const { return ranks_.empty() ? nullptr : ranks_.back(); }
 
   void add(Collective& ranks) { ranks_.push_back(&ranks); }
@@ -52,9 +53,9 @@ class ShardMark {
   }
 
  private:
-  /// Where the mark lies: among the hooks of the tensor, as one that leaves gradients as they are.
-  /// They belong to the tensor as its gradient does: they end with it, `set_data()` keeps them
-  /// (which a `c10::BackendMeta` does not survive), and clones, views and checkpoints have none.
+  /// Holder of the mark: a hook of the tensor that leaves gradients as they are. Hooks belong to
+  /// the tensor as its gradient does. They end with the tensor and survive `set_data()`, unlike a
+  /// `c10::BackendMeta`; clones, views and checkpoints do not get them.
   struct Hook {
     std::shared_ptr<ShardMark> mark;
     at::TensorBase operator()(const at::TensorBase&) const { return {}; }
@@ -73,7 +74,7 @@ class ShardMark {
   std::vector<Collective*> ranks_;
 };
 
-/// Marks tensors as parts, for as long as this lives.
+/// Marks tensors as parts, as long as this object lives.
 class ShardMarks {
  public:
   explicit ShardMarks(Collective& ranks) : ranks_(ranks) {}
@@ -93,9 +94,10 @@ class ShardMarks {
   std::vector<std::shared_ptr<ShardMark>> marks_;
 };
 
-/// The ranks over which some of `parameters` are sharded, null if all are whole.
+/// The ranks over which some of `parameters` are sharded; null if all are whole.
 /// @param who  in the message
-/// @throws c10::Error for parts of two groups of ranks, and for those that have outlived theirs
+/// @throws c10::Error for parts of two groups of ranks, and for parts that have outlived the object
+///         that cut them
 inline Collective* ranks_of(const char* who, const std::vector<at::Tensor>& parameters) {
   Collective* ranks = nullptr;
   for (const at::Tensor& parameter : parameters) {
@@ -114,18 +116,18 @@ inline Collective* ranks_of(const char* who, const std::vector<at::Tensor>& para
   return ranks;
 }
 
-/// Has the other ranks know of an error in `action`, if there are any.
+/// Runs `action`, and tells the other ranks, if there are any, about an error in it.
 template <class Action>
 void tell_ranks_of_errors(Collective* ranks, const Action& action) {
   if (ranks == nullptr) return action();
   tell_of_errors(*ranks, action);
 }
 
-/// One number of each rank, by rank, the same bits everywhere.
-/// @param mine  0-dim, of the same dtype on every rank, on a device that the ranks take
+/// Gathers one number from each rank, by rank; all ranks get the same bits.
+/// @param mine  0-dim, of the same dtype on every rank, on a device that the collective takes
 /// @return `[size]`, like `mine`
-/// @note   one sum over the ranks, of numbers of which all except one are zero: it is exact, and an
-///         infinity or NaN stays in its place
+/// @note   takes one sum over the ranks. Each place has one number that may be nonzero, so the sum
+///         is exact, and an infinity or NaN stays in its place
 inline at::Tensor gather_numbers(Collective& ranks, const at::Tensor& mine) {
   auto all = at::zeros({ranks.size()}, mine.options());
   all[ranks.rank()].copy_(mine);

@@ -33,42 +33,42 @@
 namespace lawn {
 
 /// LAWN on weights that are sharded over ranks (as by ZeRO or FSDP): each rank's optimizer holds a
-/// flat range of each parameter, and norms are those of the whole.
+/// flat range of each parameter, and norms are those of the whole parameters.
 ///
 ///   lawn::LAWN optimizer(torch::optim::Adam(parts), selection_of_parts,
 ///                        lawn::LAWNOptions().spheres(
 ///                            std::make_shared<lawn::ShardedSpheres>(ranks, shards)));
 ///
-/// A step of the constrained phase has two sums over the ranks: <g,w> and <w,w> of every sphere,
-/// and <w,w> once more after the optimizer's step; both in float64. A step of the free phase has
+/// A step of the constrained phase takes two sums over the ranks, both in float64: <g,w> and <w,w>
+/// of every sphere, and <w,w> once more after the optimizer's step. A step of the free phase takes
 /// none. The radii are norms of the whole parameters. Weights and radii are the same, bit for bit,
-/// in every run with as many ranks, if the collective's sums are.
+/// in every run with the same number of ranks, if the collective's sums are.
 ///
 /// `ParameterShards` (lawn/distributed/parameter_shards.h) cuts a module's parameters in this way.
-/// Constrained parameters without a shard count as held by each rank as a whole, with the same
-/// gradient: sums over them are not added. What a rank lacks of a gradient counts as zero, so a
-/// rank whose gradient is missing takes part all the same. Optimizers whose update of an element
-/// depends on other elements (LARS, LAMB, L-BFGS) see this rank's parts alone. Folding, captured
-/// steps and `angular_steps` are for weights in one process. A checkpoint of the optimizer holds
-/// this rank's parts, and is for as many ranks.
+/// A constrained parameter without a shard counts as held by each rank as a whole, with the same
+/// gradient: sums over it are not added. Missing parts of a gradient count as zero, so a rank
+/// without a gradient takes part all the same. Optimizers whose update of an element depends on
+/// other elements (LARS, LAMB, L-BFGS) see only this rank's parts. Folding, captured steps and
+/// `angular_steps` need weights in one process. A checkpoint of the optimizer holds this rank's
+/// parts, and fits only the same number of ranks.
 ///
-/// As long as this lives, the parts know that they are parts: `GradScaler` and `clip_grad_norm_`
+/// As long as this object lives, the parts are marked as parts: `GradScaler` and `clip_grad_norm_`
 /// decide for all ranks together, and refuse parts that have outlived it.
-/// `torch::nn::utils::clip_grad_norm_` takes each part for a whole, and scales by another factor on
-/// each rank.
+/// `torch::nn::utils::clip_grad_norm_` takes each part for a whole, and would scale by a different
+/// factor on each rank.
 ///
 /// Every rank makes the same calls: `LAWN`'s constructor, `step`, `constrain` and `report`. If a
-/// rank does not call, the collective reports it. On CPUs, a rank that goes on from the checkpoint of
-/// another step is named at the next projection.
+/// rank does not call, the collective reports it. On CPUs, the next projection names a rank that
+/// goes on from the checkpoint of another step.
 ///
 /// @source  Gupta et al. 2021, arXiv 2108.05839; Rajbhandari et al. 2020, arXiv 1910.02054 (ZeRO)
 class ShardedSpheres : public Spheres {
  public:
-  /// @param ranks   that hold the parts; must outlive this
+  /// @param ranks   the ranks that hold the parts; must outlive this object
   /// @param shards  the same parameters in the same order on every rank
-  /// @throws c10::Error on every rank: for other parameters on one of them, for elements on no rank
-  ///         or on two, and for a part that is not dense, contiguous and within its parameter, or
-  ///         comes twice
+  /// @throws c10::Error on every rank: if the parameters differ from rank to rank, if an element is
+  ///         on no rank or on two, and if a part is not dense, contiguous and within its parameter,
+  ///         or comes twice
   ShardedSpheres(Collective& ranks, std::vector<Shard> shards)
       : ranks_(ranks), shards_(std::move(shards)), marks_(ranks) {
     std::ostringstream text;
@@ -107,7 +107,7 @@ class ShardedSpheres : public Spheres {
     return sum.item<double>() > 0;
   }
 
-  /// As `sphere::norms`, over the whole of each layer.
+  /// Computes what `sphere::norms` does, over the whole of each layer.
   std::vector<at::Tensor> norms(c10::ArrayRef<sphere::Layer> layers) override {
     const at::NoGradGuard no_grad;
     const Parts parts(*this, layers.vec());
@@ -126,8 +126,9 @@ class ShardedSpheres : public Spheres {
     const at::NoGradGuard no_grad;
     const Parts parts(*this, layers.vec());
     Spheres::project_to_tangent_(parts.whole());
-    // Beside the sums, in a further column, this rank's step s: s and s^2. They are the same on all
-    // ranks where size * sum(s^2) = sum(s)^2; small enough for sums over thousands to be exact.
+    // A further column of the sums has s and s^2 of this rank's step s. The steps are the same on
+    // all ranks if and only if size * sum(s^2) = sum(s)^2. s is small enough that sums over
+    // thousands of ranks are exact.
     const auto sums = parts.local_sums(1);
     const auto steps = sums.select(1, -1);
     const auto step = static_cast<double>(step_ % 4096);
@@ -139,7 +140,7 @@ class ShardedSpheres : public Spheres {
     parts.write_back_gradients();
   }
 
-  /// As `sphere::rescale_`, over the whole of each layer.
+  /// Does what `sphere::rescale_` does, over the whole of each layer.
   void rescale_(c10::ArrayRef<sphere::Layer> layers) override {
     const at::NoGradGuard no_grad;
     auto weights = layers.vec();
@@ -154,7 +155,7 @@ class ShardedSpheres : public Spheres {
   std::vector<LayerSums> sums(c10::ArrayRef<sphere::Layer> layers) override {
     const at::NoGradGuard no_grad;
     const Parts parts(*this, layers.vec());
-    // In further columns <g, g> of each layer.
+    // Further columns have <g, g> of each layer.
     const auto count = static_cast<int64_t>(layers.size());
     const auto sums = parts.local_sums(count);
     const auto squares = sums[0].narrow(0, sums.size(1) - count, count);
@@ -173,7 +174,7 @@ class ShardedSpheres : public Spheres {
 
  private:
   /// The layers of one call: those that each rank holds as a whole, and this rank's parts of the
-  /// others, with places for their sums one beside the other.
+  /// others. The sums of all parts lie side by side.
   class Parts {
    public:
     Parts(const ShardedSpheres& spheres, std::vector<sphere::Layer> layers)
@@ -201,7 +202,7 @@ class ShardedSpheres : public Spheres {
     const std::vector<sphere::Layer>& whole() const { return whole_; }
     const std::vector<sphere::Part>& parts() const { return parts_; }
 
-    /// Sums over what this rank holds, as `sphere::add_inner_products` has them, and further
+    /// Sums over this rank's parts, laid out as by `sphere::add_inner_products`, with `further`
     /// columns of zeros.
     at::Tensor local_sums(int64_t further = 0) const {
       auto sums = at::zeros({2, places_ + further}, at::TensorOptions(device_).dtype(at::kDouble));
@@ -209,8 +210,8 @@ class ShardedSpheres : public Spheres {
       return sums;
     }
 
-    /// Results of the layers held as a whole, and `of_shard(index, first place)` for the others, in
-    /// the layers' order.
+    /// Merges, in the layers' order, the results of the layers held as a whole with
+    /// `of_shard(index, first place)` of the others.
     template <class T, class OfShard>
     std::vector<T> merge(std::vector<T> of_whole, const OfShard& of_shard) const {
       std::vector<T> all;
@@ -221,7 +222,7 @@ class ShardedSpheres : public Spheres {
       return all;
     }
 
-    /// Gradients that are not contiguous were worked on in copies.
+    /// Copies back the gradients that were not contiguous and therefore changed in copies.
     void write_back_gradients() const {
       for (const auto& [gradient, copy] : copies_) gradient.copy_(copy);
     }
@@ -250,7 +251,7 @@ class ShardedSpheres : public Spheres {
     return found == index_.end() ? nullptr : &shards_[found->second];
   }
 
-  /// @param sum, squares  over the ranks, of their steps' numbers and of those squared
+  /// @param sum, squares  sums over the ranks of their step numbers, and of the squares of these
   void check_steps(double sum, double squares) {
     if (ranks_.size() * squares == sum * sum) return;
     std::vector<int64_t> steps;

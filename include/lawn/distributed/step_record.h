@@ -23,11 +23,12 @@
 
 namespace lawn::detail::distributed {
 
-/// What each rank tells the others at the beginning of a backward pass, sent while it runs.
+/// The numbers that each rank tells the others at the beginning of a backward pass; they travel
+/// while it runs.
 class StepRecord {
  public:
   /// @param step     number of this rank's step, from 0
-  /// @param samples  of this rank, since the gradients were zero
+  /// @param samples  number of this rank's samples since the gradients were zero
   /// @param weights  fingerprint of this rank's weights, `[]`; 0 if they are not to be compared
   StepRecord(ProcessGroup& ranks, int64_t step, int64_t samples, const at::Tensor& weights)
       : rank_(ranks.rank()), step_(step) {
@@ -35,16 +36,16 @@ class StepRecord {
     work_ = ranks.begin_gather(at::stack({number(step), number(samples), weights}), records_);
   }
 
-  /// This rank's part of the samples of all ranks: 0-dim, float64, where the records are. Waits for
-  /// all ranks; where the records are on a GPU, it is the GPU that waits, not the host.
+  /// This rank's fraction of the samples of all ranks: 0-dim, float64, on the records' device.
+  /// Waits for all ranks; if the records are on a GPU, the GPU waits, not the host.
   at::Tensor share() {
     work_->wait();
     const auto samples = at::stack(records_).select(1, 1).to(at::kDouble);
     return samples[rank_] / samples.sum();
   }
 
-  /// Checks that all ranks can take this step together. The host waits for their records, and for
-  /// nothing else that a GPU still has to do.
+  /// Checks that all ranks can take this step together. The host waits for the records, and for no
+  /// other work of a GPU.
   /// @throws c10::Error that names the rank that is in another step or has other weights
   void check() {
     const auto read = records_on_host();
@@ -74,7 +75,8 @@ class StepRecord {
   }
 
  private:
-  /// The records of all ranks, `[ranks, 3]`. On a GPU they are read on a stream of their own.
+  /// The records of all ranks on the host, `[ranks, 3]`. Records on a GPU are read on a separate
+  /// stream.
   at::Tensor records_on_host() {
     const auto device = records_.front().device();
     if (device.is_cpu()) {

@@ -18,11 +18,11 @@
 #include <lawn/sphere/cpu/instruction_set.h>
 #include <lawn/sphere/cpu/stages.h>
 
-/// The folded steps of the CPU: a sphere that a core's cache holds is read from memory once.
+/// The folded steps of the CPU. A sphere that a core's cache holds is read from memory once.
 namespace lawn::detail::folded::cpu {
 
-/// What a step does to an element, in the type of its arithmetic. `c` is what of the weight is
-/// taken off the gradient.
+/// The factors of a step, in the type of its arithmetic. `c` is the multiple of the weight that is
+/// subtracted from the gradient.
 template <class T>
 struct AdamFactors {
   T c, eps, step_size, decay;
@@ -59,9 +59,10 @@ inline bool has_avx2_and_fma() {
   return __builtin_cpu_supports("avx2") != 0 && __builtin_cpu_supports("fma") != 0;
 }
 
-/// The same by hand. A compiler may not vectorise std::sqrt, since that may set errno; and where
-/// the weights fit a cache, the time is that of the unit which divides and takes roots: so the root
-/// comes from the estimate of 1 / sqrt(x) and one step of Newton's, to 2 units in the last place.
+/// `UpdateByAdam`, vectorised by hand. A compiler may not vectorise std::sqrt, which may set errno.
+/// If the weights fit a cache, the unit that divides and takes roots limits the speed. Therefore
+/// the root comes from the estimate of 1 / sqrt(x) and one Newton step, with an error of up to 2
+/// units in the last place.
 __attribute__((target("avx2,fma"))) inline double update_by_adam_avx2(float* w, const float* g,
                                                                       float* m, float* v,
                                                                       std::int64_t numel,
@@ -113,7 +114,7 @@ __attribute__((target("avx2,fma"))) inline double update_by_adam_avx2(float* w, 
 }
 #endif
 
-/// Adam's update, as fast as this machine can.
+/// Adam's update, with the widest instruction set of this machine.
 template <class T>
 double update_by_adam(T* w, const T* g, T* m, T* v, std::int64_t numel, const AdamFactors<T>& f) {
 #if defined(__x86_64__) && defined(__GNUC__)
@@ -176,8 +177,8 @@ using sphere::cpu::in_accumulation_type;
 using sphere::cpu::run_loop;
 using sphere::cpu::Sums;
 
-/// The multiple of the weight that is taken off the gradient: the radial part, or on a free sphere
-/// only what the weight decay of the base optimizer adds.
+/// The multiple of the weight that is subtracted from the gradient: the radial part; on a free
+/// sphere the negative of the weight decay, which is thereby added.
 template <class T>
 T coefficient(const FlatLayer& layer, std::int64_t sphere, const Sums& sums) {
   if (!(sphere::cpu::radius<T>(layer, sphere) > 0)) return static_cast<T>(-layer.weight_decay);
@@ -248,7 +249,7 @@ inline Sums update(const FlatLayer& layer, std::int64_t sphere, std::int64_t beg
 
 }  // namespace detail
 
-/// One step of all `layers`.
+/// Steps all `layers` once.
 /// @tparam Step  Adam or SGD
 template <class Step>
 void step(const std::vector<FlatLayer>& layers, const Step& step) {

@@ -35,7 +35,7 @@ void launch(at::Device device, const std::vector<FlatLayer>& layers, const Step&
   });
 }
 
-/// The numbers of a step whose memory is the host's.
+/// The numbers of a step, read from the host's memory.
 inline Adam read_numbers(const DeviceAdam& step) {
   const double lr = *step.at.lr;
   const auto count = static_cast<double>(*step.at.step_count);
@@ -51,7 +51,8 @@ inline SGD read_numbers(const DeviceSGD& step) {
 }
 }  // namespace detail
 
-/// One step of `layers`, all on `device`, for which there is one. Does not wait for the device.
+/// Steps `layers` once; all lie on `device`, which must have folded steps. Does not wait for the
+/// device.
 /// @tparam Step  Adam or SGD
 template <class Step>
 void step(at::Device device, const std::vector<FlatLayer>& layers, const Step& step) {
@@ -59,8 +60,8 @@ void step(at::Device device, const std::vector<FlatLayer>& layers, const Step& s
   detail::launch(device, layers, step, 0);
 }
 
-/// The same with numbers on `device`. On the CPU the radii must be taken beforehand: the clock is
-/// the kernels'.
+/// The same with numbers on `device`. On the CPU the radii must be taken beforehand, since only the
+/// kernels read the clock.
 /// @tparam Step  DeviceAdam or DeviceSGD
 template <class Step>
 void step_on_device(at::Device device, const std::vector<FlatLayer>& layers, const Step& step) {

@@ -22,32 +22,31 @@
 #include <lawn/sphere/functions.h>
 #include <lawn/sphere/layer.h>
 
-/// How LAWN's projection and rescaling get into the base step of an optimizer that has room for
-/// them.
+/// Passes LAWN's projection and rescaling to an optimizer that folds them into its own step.
 namespace lawn::detail::folded {
 
-/// Whether `LAWN<Opt>` can move its phase to the device. Only with the fused optimizers, and no class
-/// derived from them: their steps differ only in numbers, which can be kept on the device.
+/// Whether `LAWN<Opt>` can move its phase to the device. It can only with the fused optimizers, and
+/// no class derived from them: their steps differ only in numbers, which can be kept on the device.
 template <class Opt>
 constexpr bool kIsCapturable = false;
 
-/// Whether `LAWN<Opt>` leaves projection and rescaling to `Opt`. Only with the optimizers themselves: a
-/// class derived from one may move the weights after its step.
+/// Whether `LAWN<Opt>` leaves projection and rescaling to `Opt`. It does so only with the
+/// optimizers themselves, since a derived class may move the weights after its step.
 template <class Opt>
 constexpr bool kFoldsInto = false;
 
-/// What LAWN gives the optimizer for a step.
+/// What LAWN passes to the optimizer for a step.
 struct Folded {
   c10::ArrayRef<sphere::Layer> layers;
-  /// Says whether the step takes the radii; null where there are no layers.
+  /// Says whether the step takes the radii; null if there are no layers.
   const capture::PhaseClock* clock = nullptr;
 };
 
 /// The layers of a constrained step, on their way from LAWN to the optimizer.
 class Folding {
  public:
-  /// Makes the next step project, and rescale, `layers`.
-  /// @param layers  with gradients and radii; must live until then
+  /// Makes the next step project and rescale `layers`.
+  /// @param layers  with gradients and radii; must live until the end of that step
   /// @param clock   must live until then
   void fold(c10::ArrayRef<sphere::Layer> layers, const capture::PhaseClock& clock) {
     folded_ = {layers, &clock};
@@ -62,7 +61,7 @@ class Folding {
   Folded folded_;
 };
 
-/// In place of `Folding` where there is no folded form.
+/// Replaces `Folding` if there is no folded form.
 class NoFolding {
  protected:
   NoFolding() = default;
@@ -84,8 +83,8 @@ class FoldedGroup {
   using Entry = typename Policy::Entry;
   using Options = typename Policy::Options;
 
-  /// Takes those of `entries` that are constrained, and whose step folds, out of them.
-  /// @param layers  of the whole step
+  /// Takes out of `entries` the constrained ones whose step folds.
+  /// @param layers  all layers of the step
   FoldedGroup(const Folded& folded, const std::vector<at::Tensor>& parameters,
               std::vector<Entry>& entries, const Options& options)
       : clock_(folded.clock) {
@@ -112,7 +111,7 @@ class FoldedGroup {
         folded_.push_back({std::move(entry), layer});
       } else {
         apart_.push_back(*layer);
-        apart_.back().gradient = entry.gradient;  // a copy, where the orders of memory differ
+        apart_.back().gradient = entry.gradient;  // a copy if the memory orders differ
         others.push_back(std::move(entry));
       }
     }
@@ -123,14 +122,14 @@ class FoldedGroup {
     }
   }
 
-  /// Before the optimizer's step: projects what is not folded.
+  /// Projects the layers that are not folded; to be called before the optimizer's step.
   void begin() const {
     if (clock_ != nullptr && clock_->on_devices()) take_radii();
     sphere::project_to_tangent_(apart_);
   }
 
-  /// Makes the folded steps, and rescales what is not folded.
-  /// @param rate_on  of a device: the learning rate there, null where it is that of `options`
+  /// Makes the folded steps, and rescales the layers that are not folded.
+  /// @param rate_on  gives the learning rate on a device, or null if `options` has it
   template <class RateOn>
   void finish(const Options& options, const RateOn& rate_on) {
     const auto alike = [](const Item& a, const Item& b) {
@@ -156,7 +155,7 @@ class FoldedGroup {
     sphere::rescale_(apart_);
   }
 
-  /// The entries that were taken out, to be counted with the others.
+  /// Calls `use` for the entries that were taken out, to count their steps.
   template <class Use>
   void for_each_entry(const Use& use) {
     for (Item& item : folded_) use(item.entry);
@@ -168,7 +167,7 @@ class FoldedGroup {
     const sphere::Layer* layer;  ///< one of `Folded`
   };
 
-  /// Of those layers whose steps do not read the clock themselves.
+  /// Takes the radii of the layers whose steps do not read the clock themselves.
   void take_radii() const {
     auto layers = apart_;
     for (const Item& item : folded_) {

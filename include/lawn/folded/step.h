@@ -5,25 +5,25 @@
 
 #include <lawn/sphere/flat.h>
 
-/// A base optimizer's step with LAWN's projection and rescaling inside: three passes over memory
+/// A base optimizer's step that includes LAWN's projection and rescaling: three passes over memory
 /// instead of five. Free of torch, so that device code can include it.
 ///
 /// For each sphere
 ///   c  = <g, w> / <w, w>, 0 where that is not finite     (pass 1)
 ///   g' = g - c w;  w <- the optimizer's update by g'     (pass 2, which also sums ||w||^2)
 ///   w <- R w / ||w||, unless that is not finite or 0     (pass 3)
-/// and for a free sphere (radius 0) g' = g + weight_decay w and no pass 3. The gradient stays as it
-/// is. Equal to sphere::project_to_tangent_, the optimizer's own step, sphere::rescale_ to
-/// rounding.
+/// For a free sphere (radius 0), g' = g + weight_decay w, and there is no pass 3. The gradient
+/// stays as it is. Up to rounding, the result is that of sphere::project_to_tangent_, the
+/// optimizer's own step and sphere::rescale_.
 namespace lawn::detail::folded {
 
-/// A layer and the optimizer's state for it, of the weight's dtype and in its order of memory. Its
-/// `weight_decay` is the base optimizer's coupled one, and its gradient is there and of the
-/// weight's dtype; so is its radius.
+/// A layer and the optimizer's state for it, in the weight's dtype and memory order. `weight_decay`
+/// is the base optimizer's coupled one. The gradient, in the weight's dtype, and the radius must be
+/// present.
 struct FlatLayer : sphere::Flat {
-  /// Adam: first moment. SGD: momentum; null where it has none.
+  /// Adam's first moment, or SGD's momentum; null if SGD has none.
   void* first_moment = nullptr;
-  /// Adam: second moment.
+  /// Adam's second moment.
   void* second_moment = nullptr;
 };
 
@@ -42,29 +42,29 @@ struct Adam {
 /// w <- w - lr (g' + momentum m if nesterov, else m; g' where there is no momentum)
 struct SGD {
   double lr;
-  double momentum;  ///< 0: layers have no first moment
+  double momentum;  ///< if 0, layers have no first moment
   double dampening;
   bool nesterov;
   bool first;
 };
 
-/// Where a step that may be captured in a CUDA graph finds what differs from replay to replay: in
-/// memory of the layers' device.
+/// The numbers of a step that differ from replay to replay of a CUDA graph, in memory of the
+/// layers' device.
 struct OnDevice {
   const double* lr = nullptr;
-  /// Adam's t, this step counted; null for SGD.
+  /// Adam's t, including this step; null for SGD.
   const float* step_count = nullptr;
-  /// {steps that LAWN did before this one, how many there are before the switch}. Where both are
-  /// equal, the step takes R = radius_scale ||w|| before it does anything else, or 0 where that
-  /// cannot be a radius (`sphere::usable_radii`): a layer's radii must be there then. Null: no step
-  /// does.
+  /// {number of LAWN's steps before this one, number of steps before the switch}. If both are
+  /// equal, the step first takes R = radius_scale ||w||, or 0 if that cannot be a radius
+  /// (`sphere::usable_radii`); the layers must then have memory for the radii. If null, no step
+  /// takes radii.
   const std::int64_t* clock = nullptr;
-  /// The same in every replay: a number of the host.
+  /// Factor from norms to radii; a number of the host, the same in every replay.
   double radius_scale = 1;
 };
 
-/// Bytes in front of a workspace for the numbers that follow from them. What comes after stays
-/// aligned.
+/// Number of bytes before a workspace for the numbers that a kernel computes from `OnDevice`; keeps
+/// the workspace aligned.
 constexpr std::int64_t kPreparedBytes = 128;
 
 /// `Adam` with its numbers on the device.

@@ -13,26 +13,26 @@ namespace lawn {
 
 namespace detail::grad_scaler {
 
-/// Whether the scale, which is a float32, can be `value`: not 0, whose reciprocal is infinite, and
-/// none of the numbers below the smallest normal one, whose reciprocals may be.
+/// Whether the scale, which is a float32, can be `value`. It cannot be 0, whose reciprocal is
+/// infinite, nor below the smallest normal number, since the reciprocal may then be infinite.
 inline bool can_be_scale(double value) {
   return value >= std::numeric_limits<float>::min() && value <= std::numeric_limits<float>::max();
 }
 
 }  // namespace detail::grad_scaler
 
-/// Options of `GradScaler`. Checked when the scaler is constructed, as the numbers that the device
-/// computes with: float32, and int32 for the interval.
+/// Options of `GradScaler`. Checked when the scaler is constructed, in the types with which the
+/// device computes: float32, and int32 for the interval.
 struct GradScalerOptions {
   /// The first scale: from the smallest normal float32 (about 1.2e-38) to the largest (3.4e38).
   TORCH_ARG(double, init_scale) = 65536;
-  /// What the scale is multiplied by after `growth_interval` good steps in a row, > 1.
+  /// Factor of the scale after `growth_interval` good steps in a row, > 1.
   TORCH_ARG(double, growth_factor) = 2;
-  /// What the scale is multiplied by after a skipped step, in (0, 1).
+  /// Factor of the scale after a skipped step, in (0, 1).
   TORCH_ARG(double, backoff_factor) = 0.5;
-  /// In steps, >= 1.
+  /// Number of good steps in a row after which the scale grows, >= 1.
   TORCH_ARG(int64_t, growth_interval) = 2000;
-  /// Without it the scaler does nothing, and `step` is the optimizer's own.
+  /// Whether the scaler works; if not, it does nothing, and `step` is the optimizer's own.
   TORCH_ARG(bool, enabled) = true;
 
  public:

@@ -19,7 +19,7 @@
 #include <lawn/parameters/own_gradients.h>
 #include <lawn/parameters/tensor_lists.h>
 
-/// What `GradScaler` does to the gradients of one optimizer.
+/// Unscales the gradients of one optimizer, for `GradScaler`.
 namespace lawn::detail::grad_scaler {
 
 /// All parameters of `optimizer`, each once.
@@ -31,14 +31,14 @@ inline std::vector<at::Tensor> parameters_of(const torch::optim::Optimizer& opti
   return parameters::distinct(parameters);
 }
 
-/// Whether LibTorch divides gradients of `dtype` on `device` in place. Half could be divided, and
-/// has lost already what scaling is to keep.
+/// Whether LibTorch divides gradients of `dtype` on `device` in place. Half could be divided, but
+/// has already lost what scaling preserves.
 inline bool can_unscale(c10::DeviceType device, at::ScalarType dtype) {
   if (dtype == at::kBFloat16) return device != at::kCUDA;
   return dtype == at::kFloat || dtype == at::kDouble;
 }
 
-/// That the gradients of all `parameters` can be divided.
+/// Refuses `parameters` of which a gradient cannot be divided.
 inline void check_unscalable(const std::vector<at::Tensor>& parameters) {
   for (const at::Tensor& parameter : parameters) {
     const at::Tensor& gradient = parameter.grad();
@@ -61,17 +61,17 @@ inline void check_unscalable(const std::vector<at::Tensor>& parameters) {
   }
 }
 
-/// What was found while gradients were divided.
+/// Findings of the division of gradients.
 struct Unscaled {
-  /// How many lists of gradients had one that is not finite, over all ranks: 0-dim, float32, on the
+  /// Number of lists with a gradient that is not finite, over all ranks: 0-dim, float32, on the
   /// scale's device; undefined without gradients.
   at::Tensor not_finite;
-  /// Over shards: that number, and how many lists of gradients all ranks have, `[2]`.
+  /// Over shards: that number, and the number of lists of gradients on all ranks, `[2]`.
   at::Tensor over_ranks;
 
   struct Numbers {
     bool finite = true;
-    bool gradients = false;  ///< whether there are any
+    bool gradients = false;  ///< whether there are gradients
   };
   /// Waits for the device once.
   Numbers read() const {
@@ -84,13 +84,13 @@ struct Unscaled {
   }
 };
 
-/// Divides each gradient of `parameters` by `scale`, once, though some may share memory.
+/// Divides each gradient of `parameters` by `scale` once, even if some share memory.
 ///   g <- g / scale
 /// @param parameters  each once
 /// @param scale       0-dim, float32
-/// @param sharded     whether what is found is to be added over ranks: `share` comes next
+/// @param sharded     whether the findings must be added over ranks; then call `share` next
 /// @throws c10::Error for gradients that cannot be divided, before anything is changed
-/// @note   does not wait for the device, except for what is copied from one to a scale on the host
+/// @note   does not wait for the device, except for copies from a device to a scale on the host
 inline Unscaled unscale_(const std::vector<at::Tensor>& parameters, const at::Tensor& scale,
                          bool sharded) {
   check_unscalable(parameters);
@@ -122,7 +122,7 @@ inline Unscaled unscale_(const std::vector<at::Tensor>& parameters, const at::Te
   return result;
 }
 
-/// Makes what each rank found in its shards known to all, by one sum.
+/// Tells all ranks what each found in its shards, by one sum.
 inline void share(Collective& ranks, Unscaled& found, at::Device device_of_scale) {
   ranks.sum_(found.over_ranks);
   found.not_finite = parameters::to_device(found.over_ranks[0], device_of_scale);

@@ -17,13 +17,13 @@
 
 namespace lawn::detail::optim {
 
-/// An optimizer with options and state of its own, which checks what it is given: options of groups,
-/// parameters that are held twice or have changed their shape, sparse gradients.
+/// Base of an optimizer with its own options and state. It refuses invalid options of groups,
+/// parameters that are held twice or have changed their shape, and sparse gradients.
 /// @tparam kMoment  a tensor of the state in the shape of its parameter
 template <class Options, class State, const at::Tensor& (State::*kMoment)() const>
 class CheckedGroups : public torch::optim::Optimizer {
  public:
-  /// As LibTorch's, and checks the options of the group.
+  /// Adds a group as LibTorch does, and checks its options.
   /// @throws c10::Error also for a parameter that is held already; the groups stay as they were
   void add_param_group(const torch::optim::OptimizerParamGroup& group) {
     check_group_options<Options>(who_, group);
@@ -32,9 +32,9 @@ class CheckedGroups : public torch::optim::Optimizer {
     keep_group_options(group, param_groups_.back());
   }
 
-  /// Refuses what a step with the gradients of now would refuse; `step()` does it by itself.
-  /// @throws c10::Error that names the parameter: for one that is held twice or whose state has
-  ///         another shape, and for a sparse gradient. Nothing is changed
+  /// Refuses what a step with the present gradients would refuse; `step()` calls it.
+  /// @throws c10::Error that names the parameter, if it is held twice, its state has another shape,
+  ///         or its gradient is sparse. Nothing is changed
   void check_step() {
     held_once_.check(who_, param_groups_,
                      [this](const at::Tensor& parameter, const parameters::Position& position) {
@@ -51,11 +51,11 @@ class CheckedGroups : public torch::optim::Optimizer {
   }
   void load(torch::serialize::InputArchive& archive) override {
     torch::optim::serialize<State, Options>(archive, *this);
-    held_once_ = {};  // to look at the new state
+    held_once_ = {};  // so that the new state is checked
   }
 
  protected:
-  /// @param who  in messages; lives as long as the optimizer
+  /// @param who  name in messages; must outlive the optimizer
   CheckedGroups(const char* who, const std::vector<torch::optim::OptimizerParamGroup>& groups,
                 const Options& defaults)
       : Optimizer(groups, std::make_unique<Options>(defaults)), who_(who) {

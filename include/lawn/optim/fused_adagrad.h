@@ -35,7 +35,7 @@ struct FusedAdagradPolicy {
 
   static const at::Tensor& moment(const State& state) { return state.sum(); }
 
-  /// For a parameter of a group that was added after the construction.
+  /// Needed for a parameter of a group that was added after the construction.
   static std::unique_ptr<State> make_state(const at::Tensor& parameter, const Options& options) {
     auto state = std::make_unique<State>();
     state->sum(at::full_like(parameter, options.initial_accumulator_value()));
@@ -65,40 +65,41 @@ struct FusedAdagradPolicy {
 
 /// torch::optim::Adagrad with one pass over memory: each group is stepped by one call of
 /// `at::_fused_adagrad_` for each device and dtype, instead of some five ATen calls for each
-/// parameter. On a CPU that takes less than half of Adagrad's time for the weights of ResNet-18 and
-/// ResNet-20.
+/// parameter. On a CPU the step takes less than half of Adagrad's time for the weights of ResNet-18
+/// and ResNet-20.
 ///
 ///   g' = g + lambda w                                 weight_decay lambda
 ///   s <- s + g'^2
 ///   w <- w - lr / (1 + (t - 1) lr_decay) g' / (sqrt(s) + eps)
 ///
 /// It is-a torch::optim::Adagrad, with its constructors, options and state: schedulers work, and
-/// checkpoints go either way. Other than Adagrad itself it takes groups after its construction.
-/// Numbers are Adagrad's to rounding (of float32 in half and bfloat16, where Adagrad itself rounds
-/// after each operation).
+/// checkpoints go either way. Unlike Adagrad itself, it takes groups after its construction.
+/// Numbers are Adagrad's up to rounding (half and bfloat16 are computed in float32, where Adagrad
+/// itself rounds after each operation).
 ///
-/// Fused: float64, float32, half and bfloat16 on CPU and CUDA, dense without gaps in any order of
-/// dimensions, each parameter held once. All else, sparse gradients among it, takes Adagrad's own
-/// step. `step()` leaves the gradients as they are and does not wait for the device.
-/// `make_capturable()` readies it for CUDA graphs.
+/// The fused step takes float64, float32, half and bfloat16 on CPU and CUDA, dense without gaps in
+/// any order of dimensions, each parameter held once. Everything else, including sparse gradients,
+/// takes Adagrad's own step. `step()` leaves the gradients as they are and does not wait for the
+/// device. `make_capturable()` readies it for CUDA graphs.
 ///
 /// @source  Duchi, Hazan, Singer 2011, "Adaptive subgradient methods for online learning and
 ///          stochastic optimization"
 class FusedAdagrad
     : public detail::optim::Fused<torch::optim::Adagrad, detail::optim::FusedAdagradPolicy> {
  public:
-  /// As Adagrad. A parameter that is held twice is refused before Adagrad makes its state.
+  /// Constructed as Adagrad is. A parameter that is held twice is refused before Adagrad makes its
+  /// state.
   explicit FusedAdagrad(const std::vector<torch::optim::OptimizerParamGroup>& groups,
                         torch::optim::AdagradOptions defaults = {})
       : Fused(each_once(groups), std::move(defaults)) {}
-  /// The same with one group.
+  /// The same for one group.
   explicit FusedAdagrad(std::vector<at::Tensor> parameters,
                         torch::optim::AdagradOptions defaults = {})
       : FusedAdagrad({torch::optim::OptimizerParamGroup(std::move(parameters))},
                      std::move(defaults)) {}
 
  private:
-  /// Adagrad's constructor would refuse a parameter that comes twice without naming it.
+  /// Names a parameter that comes twice, which Adagrad's constructor refuses without naming it.
   static const std::vector<torch::optim::OptimizerParamGroup>& each_once(
       const std::vector<torch::optim::OptimizerParamGroup>& groups) {
     detail::parameters::HeldOnce(detail::optim::FusedAdagradPolicy::kWho, groups);

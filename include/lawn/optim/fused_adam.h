@@ -31,7 +31,7 @@ using FusedAdamFunction = void (*)(at::TensorList, at::TensorList, at::TensorLis
                                    double, bool, bool, const std::optional<at::Tensor>&,
                                    const std::optional<at::Tensor>&);
 
-/// Adam and AdamW differ in the function alone.
+/// Policy of Adam and AdamW, which differ only in the fused function.
 template <class AdamOptions, class AdamState, FusedAdamFunction<double> kFunction,
           FusedAdamFunction<const at::Tensor&> kTensorFunction>
 struct AdamFamilyPolicy {
@@ -134,8 +134,8 @@ struct FusedAdamPolicy : AdamFamilyPolicy<torch::optim::AdamOptions, torch::opti
 
 /// torch::optim::Adam with one pass over memory: each group is stepped by one call of
 /// `at::_fused_adam_` for each device and dtype, instead of some ten ATen calls for each parameter.
-/// On a CPU that takes a quarter of Adam's time for the weights of ResNet-18, 0.3 of it for
-/// ResNet-20's.
+/// On a CPU the step takes a quarter of Adam's time for the weights of ResNet-18, and 0.3 of it for
+/// those of ResNet-20.
 ///
 ///   g' = g + lambda w                                 weight_decay lambda
 ///   m <- b1 m + (1 - b1) g',  v <- b2 v + (1 - b2) g'^2
@@ -143,13 +143,13 @@ struct FusedAdamPolicy : AdamFamilyPolicy<torch::optim::AdamOptions, torch::opti
 ///                                                     amsgrad: the largest v so far
 ///
 /// It is-a torch::optim::Adam, with its constructors, options and state: schedulers work, and
-/// checkpoints go either way. Numbers are Adam's to rounding (of float32 in half and bfloat16,
-/// where Adam itself rounds after each operation).
+/// checkpoints go either way. Numbers are Adam's up to rounding (half and bfloat16 are computed in
+/// float32, where Adam itself rounds after each operation).
 ///
-/// Fused: float64, float32, half and bfloat16 on CPU and CUDA, dense without gaps in any order of
-/// dimensions, each parameter held once. All else takes Adam's own step, which refuses sparse
-/// gradients. `step()` leaves the gradients as they are and does not wait for the device.
-/// `make_capturable()` readies it for CUDA graphs.
+/// The fused step takes float64, float32, half and bfloat16 on CPU and CUDA, dense without gaps in
+/// any order of dimensions, each parameter held once. Everything else takes Adam's own step, which
+/// refuses sparse gradients. `step()` leaves the gradients as they are and does not wait for the
+/// device. `make_capturable()` readies it for CUDA graphs.
 ///
 /// @source  Kingma, Ba 2015, arXiv 1412.6980, algorithm 1; Reddi, Kale, Kumar 2018 (amsgrad)
 class FusedAdam : public detail::optim::Fused<torch::optim::Adam, detail::optim::FusedAdamPolicy> {

@@ -12,7 +12,7 @@
 /// Options of parameter groups and states of parameters, for lawn's own optimizers.
 namespace lawn::detail::optim {
 
-/// The options of `group`, which are those of the optimizer `who`.
+/// The options of `group`, as options of the optimizer `who`.
 /// @throws c10::Error if they are another optimizer's
 template <class Options>
 const Options& group_options(const char* who, const torch::optim::OptimizerParamGroup& group) {
@@ -29,14 +29,15 @@ void check_group_options(const char* who, const torch::optim::OptimizerParamGrou
 }
 
 /// Gives `taken`, a group that LibTorch made out of `given`, the options that `given` brings.
-/// LibTorch 2.15 knows how to merge options of its own optimizers' types alone, and puts the
-/// optimizer's defaults in the place of any others.
+/// LibTorch 2.15 can merge only options of its own optimizers' types, and replaces any others by
+/// the optimizer's defaults.
 inline void keep_group_options(const torch::optim::OptimizerParamGroup& given,
                                torch::optim::OptimizerParamGroup& taken) {
   if (given.has_options()) taken.set_options(given.options().clone());
 }
 
-/// Refuses a parameter whose shape is not that of its state: it was changed after the first step.
+/// Refuses a parameter whose shape differs from that of its state: the shape was changed after the
+/// first step.
 /// @param moment  a tensor of the state, in the shape that the parameter had; may be undefined
 inline void refuse_other_shape(const char* who, const at::Tensor& moment,
                                const at::Tensor& parameter, const parameters::Position& place) {

@@ -41,7 +41,7 @@
 
 namespace lawn {
 
-/// Adam whose update of each weight tensor is as long as the weight, times the learning rate.
+/// Adam with the update of each weight tensor scaled to the learning rate times the weight's norm.
 ///
 ///   m <- beta1 m + (1 - beta1) g,  v <- beta2 v + (1 - beta2) g^2
 ///   u = m / (1 - beta1^t) / (sqrt(v / (1 - beta2^t)) + eps) + weight_decay w
@@ -49,33 +49,33 @@ namespace lawn {
 ///
 /// The trust ratio ||w|| / ||u|| counts as 1 where one of the norms is zero, and is 1 throughout a
 /// group whose `weight_decay` is 0, unless `always_adapt`: put biases and the parameters of
-/// normalisation into such a group. Gradients are taken as they come: other implementations also
-/// clip their common norm to 1, which is `clip_grad_norm_(parameters, 1)` before the step.
+/// normalisation into such a group. Gradients are not clipped. Other implementations also clip
+/// their common norm to 1; here call `clip_grad_norm_(parameters, 1)` before the step.
 ///
-/// Parameters in bfloat16 and half have moments in float32, and each new weight is rounded once.
-/// Options of a parameter group stand as they are given, with no defaults merged into them, in
-/// every version of LibTorch. (Under LibTorch 2.15 that does not hold for a group added through a
+/// Parameters in bfloat16 and half have moments in float32, and each new weight is rounded once. In
+/// every version of LibTorch, a parameter group keeps its options as they are given, with no
+/// defaults merged into them. (Under LibTorch 2.15 that does not hold for a group added through a
 /// reference to `torch::optim::Optimizer`, whose `add_param_group` is not virtual.)
 ///
-/// @note    `step` does not wait for the device. Step counts and learning rates are host numbers: a
+/// @note    `step` does not wait for the device. Step counts and learning rates live on the host: a
 ///          CUDA graph would replay those of its capture
 /// @source  You et al. 2019, arXiv 1904.00962, algorithm 2, with the identity for phi
 class LAMB
     : public detail::optim::CheckedGroups<LAMBOptions, LAMBParamState, &LAMBParamState::exp_avg> {
  public:
-  /// @param groups    each with options of its own, or with `defaults`
-  /// @param defaults  of groups without options
+  /// @param groups    parameter groups; one without options of its own gets `defaults`
+  /// @param defaults  options of groups without their own
   /// @throws c10::Error that names an option out of its range, or a parameter that is held twice
   explicit LAMB(const std::vector<torch::optim::OptimizerParamGroup>& groups,
                 const LAMBOptions& defaults = {})
       : CheckedGroups(kWho, groups, defaults) {}
-  /// The same with one group.
+  /// The same for one group.
   explicit LAMB(std::vector<at::Tensor> parameters, const LAMBOptions& defaults = {})
       : LAMB({torch::optim::OptimizerParamGroup(std::move(parameters))}, defaults) {}
 
-  /// One step on every parameter that has a gradient; gradients stay as they are.
+  /// Steps every parameter that has a gradient; gradients stay as they are.
   /// @return the closure's loss, or an undefined tensor
-  /// @throws c10::Error as `check_step`, before anything is changed
+  /// @throws c10::Error as `check_step` does, before anything is changed
   at::Tensor step(LossClosure closure = nullptr) override {
     at::Tensor loss;
     if (closure) {
@@ -101,7 +101,7 @@ class LAMB
  private:
   static constexpr const char* kWho = "lawn::LAMB";
 
-  /// The u of each weight of a list.
+  /// The update u of each weight of a list.
   struct Update {
     detail::optim::ParameterList<LAMBOptions> list;
     std::vector<at::Tensor> wide_weights;
@@ -153,11 +153,11 @@ class LAMB
     return {std::move(list), std::move(wide_weights), std::move(values)};
   }
 
-  /// The place of a weight's m / c1 / (sqrt(v / c2) + eps), its gradient in float32 or wider and
-  /// its state; c1 and c2 are the corrections of the bias.
+  /// Where a weight's m / c1 / (sqrt(v / c2) + eps) is written, its gradient in float32 or wider,
+  /// and its state; c1 and c2 are the bias corrections.
   using Entry = detail::optim::FusedEntry<LAMBParamState>;
 
-  /// What Adam's fused step with a learning rate of -1 makes out of zero.
+  /// Writes the values: Adam's fused step from zero with a learning rate of -1.
   static void adam_fused_(const std::vector<Entry>& list, const LAMBOptions& options) {
     const auto column = [&list](const auto& get) {
       return detail::optim::column(c10::ArrayRef<Entry>(list), get);
@@ -209,8 +209,8 @@ class LAMB
     at::_foreach_copy_(values, at::_foreach_div(first, roots));
   }
 
-  /// Multiplies each update by its trust ratio: brings it onto the sphere of its weight's norm.
-  /// `sphere::rescale_` leaves a vector as it is where one of the norms is zero.
+  /// Multiplies each update by its trust ratio, that is, rescales it to its weight's norm.
+  /// `sphere::rescale_` leaves a vector as it is if one of the norms is zero.
   static void adapt_(const std::vector<Update>& updates) {
     std::vector<at::Tensor> weights;
     for (const Update& update : updates) {
@@ -236,7 +236,7 @@ class LAMB
     return update.list.options->weight_decay() != 0 || update.list.options->always_adapt();
   }
 
-  /// min(||w||, max_trust_ratio ||u||), with ||u|| in the place of a ||w|| that is zero.
+  /// min(||w||, max_trust_ratio ||u||), where ||u|| replaces a ||w|| that is zero.
   static std::vector<at::Tensor> bound(c10::ArrayRef<at::Tensor> weight_norms,
                                        const Update& update) {
     const double most = update.list.options->max_trust_ratio();

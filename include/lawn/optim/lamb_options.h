@@ -20,9 +20,9 @@ namespace lawn {
 
 /// Options of `LAMB`. Checked when the optimizer is constructed and when a group is added.
 struct LAMBOptions : public torch::optim::OptimizerCloneableOptions<LAMBOptions> {
-  /// The two rates, of the first and of the second moment.
+  /// Type of `betas`: the decay of the first and of the second moment.
   using betas_t = std::tuple<double, double>;
-  /// With this learning rate.
+  /// Options with this learning rate and the defaults.
   LAMBOptions(double lr = 1e-3) : lr_(lr) {}  // converts from a learning rate, as LibTorch's do
   /// Learning rate, >= 0.
   TORCH_ARG(double, lr);
@@ -30,7 +30,8 @@ struct LAMBOptions : public torch::optim::OptimizerCloneableOptions<LAMBOptions>
   TORCH_ARG(betas_t, betas) = std::make_tuple(0.9, 0.999);
   /// Added to the root of the second moment, > 0.
   TORCH_ARG(double, eps) = 1e-6;
-  /// lambda of the decoupled decay, >= 0. With 0, weights are adapted with `always_adapt` alone.
+  /// lambda of the decoupled decay, >= 0. With 0, weights are adapted only if `always_adapt` is
+  /// set.
   TORCH_ARG(double, weight_decay) = 0.01;
   /// Whether the moments are divided by 1 - beta^t.
   TORCH_ARG(bool, bias_correction) = true;
@@ -55,7 +56,7 @@ struct LAMBOptions : public torch::optim::OptimizerCloneableOptions<LAMBOptions>
                 max_trust_ratio());
   }
 
-  /// Written with the optimizer.
+  /// Writes the options; the optimizer's `save` calls it.
   void serialize(torch::serialize::OutputArchive& archive) const override {
     archive.write("lr", c10::IValue(lr()));
     archive.write("betas", c10::IValue(betas()));
@@ -65,7 +66,7 @@ struct LAMBOptions : public torch::optim::OptimizerCloneableOptions<LAMBOptions>
     archive.write("max_trust_ratio", c10::IValue(max_trust_ratio()));
     archive.write("always_adapt", c10::IValue(always_adapt()));
   }
-  /// Read with the optimizer.
+  /// Reads the options; the optimizer's `load` calls it.
   void serialize(torch::serialize::InputArchive& archive) override {
     const auto read = [&archive](const char* key) {
       c10::IValue value;
@@ -92,23 +93,24 @@ struct LAMBOptions : public torch::optim::OptimizerCloneableOptions<LAMBOptions>
   }
 };
 
-/// What `LAMB` keeps of a parameter.
+/// State that `LAMB` keeps for a parameter.
 struct LAMBParamState : public torch::optim::OptimizerCloneableParamState<LAMBParamState> {
-  /// Steps of this parameter.
+  /// Number of steps of this parameter.
   TORCH_ARG(int64_t, step) = 0;
-  /// Shape and device of the parameter; float64 for a float64 parameter, else float32.
+  /// First moment, in the shape and on the device of the parameter; float64 for a float64
+  /// parameter, else float32.
   TORCH_ARG(at::Tensor, exp_avg);
-  /// Second moment, as the first.
+  /// Second moment, in the same shape, device and dtype as the first.
   TORCH_ARG(at::Tensor, exp_avg_sq);
 
  public:
-  /// Written and read with the optimizer.
+  /// Writes the state; the optimizer's `save` calls it.
   void serialize(torch::serialize::OutputArchive& archive) const override {
     archive.write("step", c10::IValue(step()));
     archive.write("exp_avg", exp_avg(), /*is_buffer=*/true);
     archive.write("exp_avg_sq", exp_avg_sq(), /*is_buffer=*/true);
   }
-  /// Written and read with the optimizer.
+  /// Reads the state; the optimizer's `load` calls it.
   void serialize(torch::serialize::InputArchive& archive) override {
     c10::IValue count;
     at::Tensor first;

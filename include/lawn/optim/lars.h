@@ -26,7 +26,7 @@
 
 namespace lawn {
 
-/// SGD whose learning rate follows, for each weight tensor, the norms of weight and gradient.
+/// SGD that adapts the learning rate of each weight tensor to the norms of weight and gradient.
 ///
 ///   r = trust_coefficient ||w|| / (||g|| + weight_decay ||w|| + eps)
 ///   r <- min(r / lr, 1)                                              with `trust_clip`
@@ -39,30 +39,30 @@ namespace lawn {
 /// parameters of normalisation into such a group.
 ///
 /// Parameters in bfloat16 and half have their momentum in float32, and each new weight is rounded
-/// once. Options of a parameter group stand as they are given, with no defaults merged into them,
-/// in every version of LibTorch. (Under LibTorch 2.15 that does not hold for a group added through
+/// once. In every version of LibTorch, a parameter group keeps its options as they are given, with
+/// no defaults merged into them. (Under LibTorch 2.15 that does not hold for a group added through
 /// a reference to `torch::optim::Optimizer`, whose `add_param_group` is not virtual.)
 ///
-/// Under `LAWN`, which takes the decay of constrained weights off their gradients, r still has the
-/// `weight_decay` in its denominator; `weight_decay(0).always_adapt(true)` is free of that.
+/// `LAWN` removes the decay of constrained weights from their gradients, but r still has
+/// `weight_decay` in its denominator; `weight_decay(0).always_adapt(true)` avoids that.
 ///
 /// @note    `step` does not wait for the device
 /// @source  You et al. 2017, arXiv 1708.03888, algorithm 1; `trust_clip`: NVIDIA's LARC
 class LARS : public detail::optim::CheckedGroups<LARSOptions, LARSParamState,
                                                  &LARSParamState::momentum_buffer> {
  public:
-  /// @param groups    each with options of its own, or with `defaults`
-  /// @param defaults  of groups without options
+  /// @param groups    parameter groups; one without options of its own gets `defaults`
+  /// @param defaults  options of groups without their own
   /// @throws c10::Error that names an option out of its range, or a parameter that is held twice
   LARS(const std::vector<torch::optim::OptimizerParamGroup>& groups, const LARSOptions& defaults)
       : CheckedGroups(kWho, groups, defaults) {}
-  /// The same with one group.
+  /// The same for one group.
   LARS(std::vector<at::Tensor> parameters, const LARSOptions& defaults)
       : LARS({torch::optim::OptimizerParamGroup(std::move(parameters))}, defaults) {}
 
-  /// One step on every parameter that has a gradient; gradients stay as they are.
+  /// Steps every parameter that has a gradient; gradients stay as they are.
   /// @return the closure's loss, or an undefined tensor
-  /// @throws c10::Error as `check_step`, before anything is changed
+  /// @throws c10::Error as `check_step` does, before anything is changed
   at::Tensor step(LossClosure closure = nullptr) override {
     at::Tensor loss;
     if (closure) {
@@ -103,7 +103,7 @@ class LARS : public detail::optim::CheckedGroups<LARSOptions, LARSParamState,
     return list.options->weight_decay() != 0 || list.options->always_adapt();
   }
 
-  /// The r of each weight of a list.
+  /// The trust ratio r of each weight of a list.
   static std::vector<at::Tensor> trust_ratios(c10::ArrayRef<at::Tensor> weight_norms,
                                               c10::ArrayRef<at::Tensor> gradient_norms,
                                               const LARSOptions& options) {
@@ -129,7 +129,7 @@ class LARS : public detail::optim::CheckedGroups<LARSOptions, LARSParamState,
     return found.momentum_buffer();
   }
 
-  /// The step of one list. Without `ratios` it is SGD's.
+  /// Steps one list; without `ratios` the step is SGD's.
   void move_(const List& list, const std::vector<at::Tensor>& ratios) {
     const LARSOptions& options = *list.options;
     const auto weights = detail::parameters::widened(list.weights, list.weights.front());

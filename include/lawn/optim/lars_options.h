@@ -17,22 +17,22 @@ namespace lawn {
 
 /// Options of `LARS`. Checked when the optimizer is constructed and when a group is added.
 struct LARSOptions : public torch::optim::OptimizerCloneableOptions<LARSOptions> {
-  /// With this learning rate.
+  /// Options with this learning rate and the defaults.
   LARSOptions(double lr) : lr_(lr) {}  // converts from a learning rate, as LibTorch's do
   /// Learning rate, >= 0.
   TORCH_ARG(double, lr);
-  /// Decay of the momentum per step, in [0, 1); 0 keeps none.
+  /// Decay of the momentum per step, in [0, 1); with 0 there is no momentum.
   TORCH_ARG(double, momentum) = 0.9;
-  /// lambda, >= 0. With 0, weights are adapted with `always_adapt` alone.
+  /// lambda, >= 0. With 0, weights are adapted only if `always_adapt` is set.
   TORCH_ARG(double, weight_decay) = 1e-4;
-  /// eta, > 0.
+  /// Factor eta of the trust ratio, > 0.
   TORCH_ARG(double, trust_coefficient) = 0.001;
   /// Added to the denominator of the trust ratio, >= 0.
   TORCH_ARG(double, eps) = 1e-8;
-  /// Whether the step looks one momentum ahead; needs a momentum.
+  /// Whether the step uses Nesterov momentum; needs a momentum > 0.
   TORCH_ARG(bool, nesterov) = false;
-  /// Whether the learning rate of a weight, lr times its trust ratio, becomes min(trust ratio, lr)
-  /// instead, as in LARC.
+  /// Whether the learning rate of a weight is min(trust ratio, lr), as in LARC, instead of lr times
+  /// its trust ratio.
   TORCH_ARG(bool, trust_clip) = false;
   /// Whether groups without weight decay (as a rule biases and normalisation) are adapted as well.
   TORCH_ARG(bool, always_adapt) = false;
@@ -53,7 +53,7 @@ struct LARSOptions : public torch::optim::OptimizerCloneableOptions<LARSOptions>
                 momentum());
   }
 
-  /// Written with the optimizer.
+  /// Writes the options; the optimizer's `save` calls it.
   void serialize(torch::serialize::OutputArchive& archive) const override {
     archive.write("lr", c10::IValue(lr()));
     archive.write("momentum", c10::IValue(momentum()));
@@ -64,7 +64,7 @@ struct LARSOptions : public torch::optim::OptimizerCloneableOptions<LARSOptions>
     archive.write("trust_clip", c10::IValue(trust_clip()));
     archive.write("always_adapt", c10::IValue(always_adapt()));
   }
-  /// Read with the optimizer.
+  /// Reads the options; the optimizer's `load` calls it.
   void serialize(torch::serialize::InputArchive& archive) override {
     const auto read = [&archive](const char* key) {
       c10::IValue value;
@@ -93,17 +93,18 @@ struct LARSOptions : public torch::optim::OptimizerCloneableOptions<LARSOptions>
   }
 };
 
-/// What `LARS` keeps of a parameter; nothing without momentum.
+/// State that `LARS` keeps for a parameter; without momentum there is none.
 struct LARSParamState : public torch::optim::OptimizerCloneableParamState<LARSParamState> {
-  /// Shape and device of the parameter; float64 for a float64 parameter, else float32.
+  /// Momentum, in the shape and on the device of the parameter; float64 for a float64 parameter,
+  /// else float32.
   TORCH_ARG(at::Tensor, momentum_buffer);
 
  public:
-  /// Written and read with the optimizer.
+  /// Writes the state; the optimizer's `save` calls it.
   void serialize(torch::serialize::OutputArchive& archive) const override {
     archive.write("momentum_buffer", momentum_buffer(), /*is_buffer=*/true);
   }
-  /// Written and read with the optimizer.
+  /// Reads the state; the optimizer's `load` calls it.
   void serialize(torch::serialize::InputArchive& archive) override {
     at::Tensor buffer;
     archive.read("momentum_buffer", buffer, /*is_buffer=*/true);

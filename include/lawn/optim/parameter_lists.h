@@ -11,7 +11,8 @@
 #include <lawn/optim/group_options.h>
 #include <lawn/parameters/tensor_lists.h>
 
-/// What LAMB and LARS go over: the parameters of each group, in lists of one device and one dtype.
+/// The lists that LAMB and LARS step: the parameters of each group, in lists of one device and one
+/// dtype.
 namespace lawn::detail::optim {
 
 /// The parameters of one group that have a gradient, of one device and dtype.
@@ -42,8 +43,8 @@ void check_gradients(const char* who,
   }
 }
 
-/// All parameters that have a gradient, in lists.
-/// @param groups  that `check_gradients` takes
+/// Puts all parameters that have a gradient into lists.
+/// @param groups  groups that `check_gradients` accepts
 template <class Options>
 std::vector<ParameterList<Options>> parameter_lists(
     const char* who, std::vector<torch::optim::OptimizerParamGroup>& groups) {

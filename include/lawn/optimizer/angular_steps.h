@@ -12,11 +12,12 @@
 
 namespace lawn::detail::optimizer {
 
-/// The angle by which each layer's weight turns in a step, by a copy of the weights before it.
+/// Measures the angle by which each layer's weight turns in a step, from a copy of the weights
+/// before the step.
 ///   theta = 2 asin(||a/||a|| - b/||b|||| / 2)
 class AngularSteps {
  public:
-  /// Copies the weights. Another call before `measure` or `forget`, at a later evaluation of the
+  /// Copies the weights. A further call before `measure` or `forget`, at a later evaluation of the
   /// same step, does nothing.
   void remember(const std::vector<sphere::Layer>& layers) {
     if (!before_.empty()) return;
@@ -24,7 +25,7 @@ class AngularSteps {
     for (const auto& layer : layers) before_.push_back(layer.weight.detach().clone());
   }
 
-  /// Compares with the copies, and lets them go. Does not wait for the device.
+  /// Compares the weights with the copies, and releases these. Does not wait for the device.
   void measure(const std::vector<sphere::Layer>& layers) {
     const at::NoGradGuard no_grad;
     angles_.clear();
@@ -39,10 +40,10 @@ class AngularSteps {
     before_.clear();
   }
 
-  /// Lets the copies of a step that was not finished go.
+  /// Releases the copies of a step that was not finished.
   void forget() { before_.clear(); }
 
-  /// Of each layer, 0-dim, in radians; empty before the first measurement.
+  /// The angle of each layer, 0-dim, in radians; empty before the first measurement.
   const std::vector<at::Tensor>& angles() const { return angles_; }
 
  private:

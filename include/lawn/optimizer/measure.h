@@ -24,13 +24,13 @@ inline bool has_dense_gradient(const at::Tensor& weight) {
   return weight.grad().defined() && weight.grad().layout() == at::kStrided;
 }
 
-/// None where a quotient is not a number: that of a zero, say.
+/// `value`, or none if it is not finite, as a quotient with a zero norm.
 inline std::optional<double> if_finite(double value) {
   return std::isfinite(value) ? std::optional<double>(value) : std::nullopt;
 }
 
-/// | ||w|| / R - 1 | above which a weight is off its sphere: more than what elements of this type
-/// can be rounded by.
+/// | ||w|| / R - 1 | above which a weight counts as off its sphere: larger than rounding to this
+/// type explains.
 inline double worst_norm_error(at::ScalarType dtype) {
   switch (dtype) {
     case at::kBFloat16:
@@ -42,7 +42,7 @@ inline double worst_norm_error(at::ScalarType dtype) {
   }
 }
 
-/// What is unusual about a layer, in words.
+/// Says in words what is unusual about a layer.
 inline std::string remark(const sphere::Layer& layer, const LayerSums& sums, Phase phase,
                           const std::optional<double>& norm_error) {
   std::string note;
@@ -50,7 +50,7 @@ inline std::string remark(const sphere::Layer& layer, const LayerSums& sums, Pha
     note += (note.empty() ? "" : ", ") + std::string(text);
   };
   const bool zero = (sums.norms == 0).all().item<bool>();
-  const bool empty = zero && layer.weight.numel() == 0;  // not so an empty part of a whole
+  const bool empty = zero && layer.weight.numel() == 0;  // an empty part of a whole is not
   if (empty) {
     add("no elements");
   } else if (!all_finite(sums.norms)) {
@@ -77,7 +77,7 @@ inline std::string remark(const sphere::Layer& layer, const LayerSums& sums, Pha
   return note;
 }
 
-/// What `LAWN::report()` says of one layer. Waits for the device.
+/// The entry of `LAWN::report()` for one layer. Waits for the device.
 inline LayerReport measure(const std::string& name, const sphere::Layer& layer,
                            const LayerSums& sums, Phase phase) {
   const at::NoGradGuard no_grad;

@@ -21,7 +21,7 @@
 /// Which numbers can be radii.
 namespace lawn::detail::optimizer {
 
-/// `value` as it is after it was kept in a tensor of `dtype`.
+/// `value` as a tensor of `dtype` holds it.
 inline double rounded_to(at::ScalarType dtype, double value) {
   const auto narrow = static_cast<float>(value);
   switch (dtype) {
@@ -36,10 +36,10 @@ inline double rounded_to(at::ScalarType dtype, double value) {
   }
 }
 
-/// A radius as a sphere of `weight` would have it.
+/// A radius of a sphere of `weight`, as the tensors would hold it.
 struct KeptRadius {
   double radius;   ///< in the type in which radii are kept
-  double element;  ///< of the sphere, in the type of the weight, if all are of one size
+  double element;  ///< size of an element, if all are equal, in the weight's type
 
   KeptRadius(const at::Tensor& weight, double value, double sphere_numel)
       : radius(rounded_to(sphere::accumulation_dtype(weight), value)),
@@ -50,7 +50,7 @@ struct KeptRadius {
   }
 };
 
-/// Elements of each sphere of `layer`.
+/// Number of elements of each sphere of `layer`.
 inline double sphere_numel(const Spheres& spheres, const sphere::Layer& layer) {
   const int64_t numel = c10::multiply_integers(spheres.whole_shape(layer.weight));
   const int64_t units = c10::multiply_integers(spheres.radius_shape(layer));
@@ -58,9 +58,9 @@ inline double sphere_numel(const Spheres& spheres, const sphere::Layer& layer) {
 }
 
 /// @param radii  `LAWNOptions::radii`
-/// @param names  of the layers
-/// @throws c10::Error unless there is one for each layer, > 0 and finite in the type in which radii
-///         are kept, of spheres whose elements the type of the weight can hold
+/// @param names  names of the layers
+/// @throws c10::Error unless there is one radius for each layer, > 0 and finite in the type in
+///         which radii are kept, and the weight's type can hold the elements of such spheres
 inline void check_given_radii(const char* who, const std::vector<double>& radii,
                               const std::vector<std::string>& names,
                               const std::vector<sphere::Layer>& layers, const Spheres& spheres) {
@@ -77,12 +77,12 @@ inline void check_given_radii(const char* who, const std::vector<double>& radii,
   }
 }
 
-/// @param norms         of `weight`, which has elements
-/// @param sphere_numel  elements of each of its spheres
+/// @param norms         norms of the spheres of `weight`, which has elements
+/// @param sphere_numel  number of elements of each of its spheres
 /// @param scale         `LAWNOptions::radius_scale`
-/// @param when          the norms were taken: "at the switch"
-/// @throws c10::Error for a norm that is not finite or not > 0, or that times a scale other than 1 is
-///         no radius. Waits for the device
+/// @param when          when the norms were taken, for the message: "at the switch"
+/// @throws c10::Error for a norm that is not finite or not > 0, or for which the norm times a scale
+///         other than 1 cannot be a radius. Waits for the device
 inline void check_norms(const char* who, const at::Tensor& norms, const at::Tensor& weight,
                         double sphere_numel, double scale, const std::string& name,
                         const char* when) {

@@ -42,7 +42,7 @@
 
 namespace lawn::detail::optimizer {
 
-/// The rule of LAWN: phase, radii, and what happens around a step. `LAWN` documents the behaviour.
+/// The rule of LAWN: phase, radii, and the work around a step. `LAWN` documents the behaviour.
 class LAWNRule {
  public:
   static constexpr const char* kWho = "lawn::LAWN";
@@ -82,7 +82,7 @@ class LAWNRule {
   }
 
   void begin_step() {
-    let_go();  // of what a step that threw has left
+    let_go();  // in case a step threw
   }
 
   void check(const torch::optim::Optimizer& optimizer) {
@@ -93,7 +93,7 @@ class LAWNRule {
   }
 
   void before_step(torch::optim::Optimizer& optimizer) {
-    for (auto& layer : layers_) layer.gradient.reset();  // of an evaluation before this one
+    for (auto& layer : layers_) layer.gradient.reset();  // from an earlier evaluation
     parameters::own_gradients_(optimizer, weights_.tensors());
     attach_gradients(optimizer);
     if (!clock_.on_devices()) spheres_->begin_step(clock_.steps());
@@ -115,8 +115,8 @@ class LAWNRule {
     clock_.advance();
   }
 
-  /// @param within_step  whether there are gradients of the weights as they are, for which captured
-  ///                     radii let a weight be where it is until the end of the step
+  /// @param within_step  whether gradients of the present weights exist; with captured radii the
+  ///                     weights then stay where they are until the end of the step
   void constrain(torch::optim::Optimizer& optimizer, bool within_step = false) {
     if (clock_.switched()) return;
     weights_.check(kWho, optimizer);
@@ -139,7 +139,7 @@ class LAWNRule {
     clock_.set_switched();
   }
 
-  /// Refuses what cannot be captured. Nothing is changed.
+  /// Refuses a rule whose step cannot be captured. Nothing is changed.
   void check_capturable() const {
     TORCH_CHECK(spheres_->local(), kWho,
                 ": make_capturable() expected weights that lie in this process as a whole, got "
@@ -147,7 +147,7 @@ class LAWNRule {
     options_.check_capturable(clock_.switched());
   }
 
-  /// Moves the phase to the devices of the layers. The radii carry it: they are 0 before the switch.
+  /// Moves the phase to the devices of the layers. The radii encode it, as 0 before the switch.
   void make_capturable() {
     if (!clock_.on_devices()) move_to_devices();
   }
@@ -211,14 +211,14 @@ class LAWNRule {
   /// them.
   void leave_to_base() { folds_ = spheres_->local(); }
 
-  /// These two wait for the device after make_capturable.
+  /// `phase` and `steps` wait for the device after make_capturable.
   Phase phase() const { return clock_.switched() ? Phase::kConstrained : Phase::kFree; }
   int64_t steps() const { return clock_.steps(); }
   const LAWNOptions& options() const { return options_; }
   const std::vector<std::string>& names() const { return weights_.names(); }
 
  private:
-  /// Moves the clock, and makes radii where there are none.
+  /// Moves the clock, and before the switch makes radii of 0.
   void move_to_devices() {
     const bool switched = clock_.switched();
     clock_.move_to_devices(layers_, options_.free_steps(), options_.radius_scale());
@@ -234,7 +234,7 @@ class LAWNRule {
     return c10::multiply_integers(spheres_->whole_shape(weight));
   }
 
-  /// What must be the same wherever a part of the weights lies, in lines.
+  /// Describes, in lines, what must be the same on every rank that holds a part of the weights.
   std::string description() const {
     auto text = options_.describe();
     for (std::size_t i = 0; i < layers_.size(); ++i) {
@@ -254,7 +254,7 @@ class LAWNRule {
     return layer;
   }
 
-  /// Lets go of what is held for the length of a step alone.
+  /// Releases what is held only during a step.
   void let_go() {
     for (auto& layer : layers_) layer.gradient.reset();
     angles_.forget();
@@ -279,7 +279,8 @@ class LAWNRule {
     return decorator::coupled_weight_decay(options).value_or(0);
   }
 
-  /// Norms as radii: a bad one is an error, or 0 (a free sphere), as the options say.
+  /// Norms as radii. A norm that cannot be a radius is an error or becomes 0 (a free sphere), as
+  /// the options say.
   std::vector<at::Tensor> usable_norms(const char* when) const {
     auto norms = spheres_->norms(layers_);
     const double scale = options_.radius_scale();
@@ -319,8 +320,9 @@ class LAWNRule {
               ? options_.first_moments()(*found->second)
               : decorator::first_moments(*found->second).value_or(std::vector<at::Tensor>());
     }
-    // In turn the first of each layer, the second, ...: a list holds every layer, also those that
-    // have none, since another process may hold some of theirs.
+    // Each turn projects the first moment of every layer, then the second, and so on. The list
+    // always holds every layer, even one without moments, since another process may hold a part of
+    // them.
     for (std::size_t turn = 0;; ++turn) {
       auto layers = layers_;
       bool some = false;
@@ -342,7 +344,7 @@ class LAWNRule {
   bool folds_ = false;
   AngularSteps angles_;
   decorator::ForgottenState
-      forgotten_;  // since the switch, until the step that it falls into is over
+      forgotten_;  // from the switch until the end of the step in which it happens
 };
 
 }  // namespace lawn::detail::optimizer

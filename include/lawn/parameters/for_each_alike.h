@@ -6,8 +6,8 @@
 
 namespace lawn::detail::parameters {
 
-/// Calls `use(begin, end)` for each group of items that are alike, after bringing these together.
-/// The order within a group stays.
+/// Reorders `items` so that alike ones are adjacent, and calls `use(begin, end)` for each group of
+/// them. The order within a group stays.
 /// @param alike  called as alike(item, first item of its group)
 template <class Item, class Alike, class Use>
 void for_each_alike(std::vector<Item>& items, const Alike& alike, const Use& use) {

@@ -9,10 +9,10 @@
 #include <c10/core/ScalarType.h>
 #include <c10/core/TensorImpl.h>
 
-/// What `GradScaler` and `clip_grad_norm_` both do with the gradients of a list of parameters.
+/// Functions on the gradients of a list of parameters, for `GradScaler` and `clip_grad_norm_`.
 namespace lawn::detail::parameters {
 
-/// `tensors` in their order, each once: a parameter that is listed twice has one gradient.
+/// `tensors` in their order, each once, since a parameter that is listed twice has one gradient.
 inline std::vector<at::Tensor> distinct(const std::vector<at::Tensor>& tensors) {
   std::vector<at::Tensor> once;
   once.reserve(tensors.size());
@@ -23,16 +23,18 @@ inline std::vector<at::Tensor> distinct(const std::vector<at::Tensor>& tensors) 
   return once;
 }
 
-/// What is multiplied when a gradient is scaled: of a sparse one, its values.
+/// The tensor to multiply in order to scale a gradient: the gradient itself, or the values of a
+/// sparse one.
 inline at::Tensor values_of(const at::Tensor& gradient) {
   return gradient.is_sparse() ? gradient._values() : gradient;
 }
 
-/// Whether a copy to `device` may return before it is done. What comes to the host is read by the
-/// host, which knows no streams, so such a copy is waited for.
+/// Whether a copy to `device` may return before it is done. A copy to the host must not, since the
+/// host reads it without regard to streams.
 inline bool may_return_early(at::Device device) { return !device.is_cpu(); }
 
-/// `tensor` on `device`: itself where it is there already. Waits for a copy to the host alone.
+/// `tensor` on `device`; the tensor itself if it is there already. Waits only for a copy to the
+/// host.
 inline at::Tensor to_device(const at::Tensor& tensor, at::Device device, at::ScalarType dtype) {
   return tensor.to(device, dtype, may_return_early(device));
 }

@@ -20,15 +20,15 @@ namespace lawn::detail::parameters {
 /// Where an optimizer holds a parameter.
 struct Position {
   std::size_t group;
-  std::size_t index;  ///< in the group
+  std::size_t index;  ///< index in the group
 
   bool operator==(const Position& other) const {
     return group == other.group && index == other.index;
   }
 };
 
-/// A number that changes, as good as always, when the parameters of the groups do: which they are,
-/// in which order, of which shapes.
+/// A number that almost surely changes when the groups' parameters, their order or their shapes
+/// change.
 inline std::uint64_t fingerprint(const std::vector<torch::optim::OptimizerParamGroup>& groups) {
   constexpr std::uint64_t kPrime = 1099511628211;
   std::uint64_t sum = 0;
@@ -45,7 +45,7 @@ inline std::uint64_t fingerprint(const std::vector<torch::optim::OptimizerParamG
   return sum;
 }
 
-/// @param place, other  where it comes a second time, and where it is already
+/// @param place, other  the parameter's second place, and its first
 /// @throws c10::Error, always
 [[noreturn]] inline void refuse_second_place(const char* who, const at::Tensor& parameter,
                                              const std::string& place, const std::string& other) {
@@ -55,17 +55,17 @@ inline std::uint64_t fingerprint(const std::vector<torch::optim::OptimizerParamG
               "lawn::unique_parameters(*model) lists those of a model with tied weights so");
 }
 
-/// Refuses an optimizer that would step a tensor twice. Looks closely when it is asked for the
-/// first time, and again when the parameters have changed since.
+/// Refuses an optimizer that would step a tensor twice. The first check examines every parameter;
+/// later ones do so only if the parameters have changed.
 class HeldOnce {
  public:
   HeldOnce() = default;
-  /// @throws c10::Error as `check`
+  /// @throws c10::Error as `check` does
   HeldOnce(const char* who, const std::vector<torch::optim::OptimizerParamGroup>& groups) {
     check(who, groups);
   }
 
-  /// @param more  called as more(parameter, position) for every parameter when it looks closely
+  /// @param more  called as more(parameter, position) for every parameter that is examined
   /// @throws c10::Error that names the two places of a tensor that the groups hold twice, and what
   ///         `more` throws
   template <class More>
@@ -97,8 +97,8 @@ class HeldOnce {
   std::uint64_t checked_ = 0;
 };
 
-/// Refuses a new group of which a parameter is in `groups` already, or comes twice.
-/// @throws c10::Error that names its two places
+/// Refuses a new group with a parameter that is in `groups` already, or comes twice.
+/// @throws c10::Error that names the parameter's two places
 inline void refuse_held(const char* who,
                         const std::vector<torch::optim::OptimizerParamGroup>& groups,
                         const torch::optim::OptimizerParamGroup& added) {

@@ -16,13 +16,12 @@
 #include <c10/core/TensorImpl.h>
 #include <torch/optim/optimizer.h>
 
-/// Gradients that do not lie in memory of their own. Autograd hands such ones out: one tensor, or
-/// two views of one storage, for the two weights of a sum; one number with strides of 0 for
-/// `w.sum()`. What is done to one element of such a gradient is done to others, too.
+/// Handles gradients that share memory. Autograd produces such gradients: one tensor, or two views
+/// of one storage, for the two weights of a sum; one number with strides of 0 for `w.sum()`.
+/// Changing one element of such a gradient changes others, too.
 namespace lawn::detail::parameters {
 
-/// Finds gradients that have memory in common with themselves or with one another, and replaces
-/// them by copies.
+/// Finds gradients that overlap themselves or one another, and replaces them by copies.
 class GradientMemory {
  public:
   /// @param parameter  with or without a gradient, of any layout; may come several times
@@ -34,7 +33,7 @@ class GradientMemory {
     if (values.layout() != at::kStrided || values.numel() == 0 || !values.has_storage()) return;
     const auto begin = reinterpret_cast<std::uintptr_t>(values.const_data_ptr());
     if (begin == 0) return;
-    int64_t last = 0;  // element, from the first one on
+    int64_t last = 0;  // offset of the last element
     for (int64_t dim = 0; dim < values.dim(); ++dim) {
       last += (values.size(dim) - 1) * values.stride(dim);
     }
@@ -44,8 +43,8 @@ class GradientMemory {
     if (changes) changed_.push_back({parameter, overlaps_itself});
   }
 
-  /// Gives each gradient that is about to be changed memory of its own, where it has not: the
-  /// parameter then holds a copy, of the same values and dtype. Does not wait for the device.
+  /// Replaces each gradient that is about to be changed, and shares memory, by a copy with the same
+  /// values and dtype. Does not wait for the device.
   void separate() {
     const auto shared = find_shared();
     const at::NoGradGuard no_grad;
@@ -74,12 +73,12 @@ class GradientMemory {
     bool overlaps_itself;
   };
 
-  /// The parameters whose gradients' spans meet.
+  /// The parameters whose gradients' spans overlap.
   std::unordered_set<const c10::TensorImpl*> find_shared() {
     std::unordered_set<const c10::TensorImpl*> shared;
     std::sort(spans_.begin(), spans_.end(),
               [](const Span& a, const Span& b) { return a.place() < b.place(); });
-    const Span* reach = nullptr;  // of those before, the one that ends last
+    const Span* reach = nullptr;  // of the earlier spans, the one that ends last
     for (const Span& span : spans_) {
       const bool meet = reach != nullptr && reach->device == span.device && span.begin < reach->end;
       if (meet && reach->parameter != span.parameter) {
@@ -95,8 +94,8 @@ class GradientMemory {
   std::vector<Changed> changed_;
 };
 
-/// Whether nothing but `parameter` can refer to the memory of its gradient, nor the gradient twice
-/// to a part of it: the usual case, which is quick to tell.
+/// Whether surely only `parameter` refers to the memory of its gradient, and the gradient does not
+/// overlap itself. This is the usual case, and quick to check.
 inline bool has_gradient_of_its_own(const at::Tensor& parameter) {
   const at::Tensor& gradient = parameter.grad();
   if (!gradient.defined()) return true;
@@ -105,8 +104,8 @@ inline bool has_gradient_of_its_own(const at::Tensor& parameter) {
          gradient.storage().use_count() == 1;
 }
 
-/// Makes the gradients of `parameters` safe to change in place, one after the other.
-/// @param parameters  those whose gradients share memory, or overlap themselves, get copies
+/// Makes it safe to change the gradients of `parameters` in place.
+/// @param parameters  gradients that share memory, or overlap themselves, are replaced by copies
 /// @note  does not wait for the device
 inline void own_gradients_(const std::vector<at::Tensor>& parameters) {
   if (std::all_of(parameters.begin(), parameters.end(), has_gradient_of_its_own)) return;
@@ -115,8 +114,8 @@ inline void own_gradients_(const std::vector<at::Tensor>& parameters) {
   memory.separate();
 }
 
-/// The same for some of the parameters of `optimizer`, so that the gradients of the others stay as
-/// they are.
+/// The same for some of the parameters of `optimizer`, so that changing them does not change the
+/// gradients of the others.
 inline void own_gradients_(const torch::optim::Optimizer& optimizer,
                            const std::vector<at::Tensor>& some) {
   if (std::all_of(some.begin(), some.end(), has_gradient_of_its_own)) return;

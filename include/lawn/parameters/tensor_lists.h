@@ -12,11 +12,11 @@
 #include <lawn/sphere/functions.h>
 #include <lawn/sphere/layer.h>
 
-/// Tensors as the lists that ATen's `_foreach_` functions take: one device and one
-/// dtype each, so that a list is one call.
+/// Sorts tensors into lists for ATen's `_foreach_` functions: each has one device and one dtype, so
+/// that one call handles it.
 namespace lawn::detail::parameters {
 
-/// The indices of `tensors`, one list for each device and dtype, in order.
+/// The indices of `tensors`, in order, in one list for each device and dtype.
 inline std::vector<std::vector<std::size_t>> by_device_and_dtype(
     const std::vector<at::Tensor>& tensors) {
   std::vector<std::vector<std::size_t>> lists;
@@ -35,7 +35,7 @@ inline std::vector<std::vector<std::size_t>> by_device_and_dtype(
   return lists;
 }
 
-/// Those of `tensors` that `indices` name.
+/// The tensors at `indices`.
 inline std::vector<at::Tensor> pick(const std::vector<at::Tensor>& tensors,
                                     const std::vector<std::size_t>& indices) {
   std::vector<at::Tensor> picked;
@@ -44,8 +44,8 @@ inline std::vector<at::Tensor> pick(const std::vector<at::Tensor>& tensors,
   return picked;
 }
 
-/// `tensors` in the dtype in which sums over `like`, of one dtype, are taken: the tensors
-/// themselves where they have it.
+/// `tensors` in the dtype in which sums over `like` are taken; the tensors themselves if all have
+/// that dtype.
 inline std::vector<at::Tensor> widened(const std::vector<at::Tensor>& tensors,
                                        const at::Tensor& like) {
   const auto dtype = sphere::accumulation_dtype(like);
@@ -62,7 +62,7 @@ inline std::vector<at::Tensor> widened(const std::vector<at::Tensor>& tensors,
   return copies;
 }
 
-/// The Euclidean norm of each tensor, by the function table of its device: one 0-dim tensor each.
+/// The Euclidean norm of each tensor, 0-dim, by the function table of its device.
 inline std::vector<at::Tensor> norms(const std::vector<at::Tensor>& tensors) {
   std::vector<sphere::Layer> layers;
   layers.reserve(tensors.size());

@@ -23,8 +23,8 @@ namespace lawn {
 
 /// Options of `LAWNSchedule`.
 struct LAWNScheduleOptions {
-  /// Steps of the free phase, >= 0. Left out, they are those of the LAWN that the schedule is made
-  /// for, or 0 for another optimizer.
+  /// Steps of the free phase, >= 0. If left out, they are those of the LAWN for which the schedule
+  /// is made, or 0 for another optimizer.
   TORCH_ARG(std::optional<int64_t>, free_steps);
   /// Steps of both phases together, > free_steps + second_warmup_steps. Has to be given.
   TORCH_ARG(int64_t, total_steps) = 0;
@@ -35,15 +35,15 @@ struct LAWNScheduleOptions {
   /// Shape of the rest of the free phase; Decay::kNone holds the base learning rate up to the
   /// switch.
   TORCH_ARG(Decay, free_decay) = Decay::kNone;
-  /// Multiple of the base learning rate that the free phase ends at, in [0, 1]; Decay::kNone leaves
-  /// it unread.
+  /// Multiple of the base learning rate at which the free phase ends, in [0, 1]; not used with
+  /// Decay::kNone.
   TORCH_ARG(double, free_final_factor) = 0;
   /// Shape from the end of the second warm-up to total_steps.
   TORCH_ARG(Decay, decay) = Decay::kLinear;
-  /// Exponent of Decay::kPolynomial in both phases, > 0; the other shapes leave it unread.
+  /// Exponent of Decay::kPolynomial in both phases, > 0; not used with the other shapes.
   TORCH_ARG(double, power) = 1;
-  /// Multiple of the base learning rate that the schedule ends at, in [0, 1]; Decay::kNone leaves
-  /// it unread.
+  /// Multiple of the base learning rate at which the schedule ends, in [0, 1]; not used with
+  /// Decay::kNone.
   TORCH_ARG(double, final_factor) = 0;
 };
 
@@ -57,12 +57,12 @@ struct LAWNScheduleOptions {
 ///   lr(t) = base_lr f                                t >= T
 /// where r(p) is 1 - p (linear), (1 + cos(pi p)) / 2 (cosine), (1 - p)^power (polynomial) or 1
 /// (none; then e or f is 1). Step F, the first of the constrained phase, is the first of the second
-/// warm-up. The schedule does not look at the optimizer's phase: with `constrain()` called by hand
-/// at another step the two do not meet.
+/// warm-up. The schedule does not look at the optimizer's phase: if `constrain()` is called by hand
+/// at another step, the second warm-up does not begin at the switch.
 ///
-/// The free steps are known to `LAWN<Opt>`, and to a decorator around it; the schedule takes them
-/// from there. A LAWN that switches by hand alone (`LAWNOptions::kNever`), and one that comes as a
-/// reference to `torch::optim::Optimizer`, have none to give.
+/// The schedule takes the free steps from `LAWN<Opt>` or a decorator around it. A LAWN that
+/// switches only by hand (`LAWNOptions::kNever`) has none to give, nor has one that is passed as a
+/// reference to `torch::optim::Optimizer`.
 ///
 ///     lawn::LAWNSchedule schedule(optimizer, lawn::LAWNScheduleOptions()
 ///                                                .free_steps(2000).total_steps(10000)
@@ -70,7 +70,7 @@ struct LAWNScheduleOptions {
 ///
 /// @throws c10::Error at construction, the optimizer unchanged, if an option is out of its range,
 ///         if `free_steps` is not LAWN's, if a group's learning rate is negative or not finite, or
-///         if that of every group is 0
+///         if every group's learning rate is 0
 /// @source Gupta et al. 2021, arXiv 2108.05839: warm-up in both phases, decay to zero at the end
 class LAWNSchedule : public detail::schedule::SegmentSchedule {
  public:
@@ -83,7 +83,7 @@ class LAWNSchedule : public detail::schedule::SegmentSchedule {
  private:
   static constexpr const char* kWho = "lawn::LAWNSchedule";
 
-  /// @param options  with free steps
+  /// @param options  options whose free steps are set
   LAWNSchedule(const LAWNScheduleOptions& options, torch::optim::Optimizer& optimizer)
       : SegmentSchedule(optimizer, kWho, written_out(options), segments(options)) {}
 

@@ -16,8 +16,8 @@
 
 namespace lawn::detail::schedule {
 
-/// Shortest decimal that reads back as the same double, whatever the locale: what a checkpoint
-/// compares options by.
+/// Shortest decimal that reads back as the same double, whatever the locale. Checkpoints compare
+/// options in this form.
 inline std::string shortest_decimal(double value) {
   for (int digits = 1;; ++digits) {
     std::ostringstream text;
@@ -34,32 +34,32 @@ inline std::string shortest_decimal(double value) {
   }
 }
 
-/// A number of steps: >= 0.
+/// Checks a number of steps: >= 0.
 inline void check_steps(const char* where, const char* option, int64_t steps) {
   TORCH_CHECK(steps >= 0, where, ": ", option, " must be >= 0, got ", steps);
 }
 
-/// The length of the whole schedule: LRScheduler counts in an unsigned int.
+/// Checks the length of the whole schedule: LRScheduler counts in an unsigned int.
 inline void check_total_steps(const char* where, int64_t total_steps) {
   constexpr int64_t kMost = std::numeric_limits<unsigned>::max() - int64_t{1};
   TORCH_CHECK(total_steps <= kMost, where, ": total_steps must be <= ", kMost, ", got ",
               total_steps);
 }
 
-/// A multiple of the base learning rate that a decay ends at: from 0 to 1.
+/// Checks the multiple of the base learning rate at which a decay ends: from 0 to 1.
 inline void check_factor(const char* where, const char* option, double factor) {
   TORCH_CHECK(factor >= 0 && factor <= 1, where, ": ", option, " must be in [0, 1], got ", factor);
 }
 
-/// The exponent of a polynomial decay: finite and > 0.
+/// Checks the exponent of a polynomial decay: finite and > 0.
 inline void check_power(const char* where, double power) {
   TORCH_CHECK(std::isfinite(power) && power > 0, where, ": power must be finite and > 0, got ",
               power);
 }
 
-/// The base learning rates of a schedule, one for each parameter group: finite, >= 0, and one of
-/// them > 0. A rate of 0 beside others freezes its group on purpose; where every rate is 0, nothing
-/// would ever move.
+/// Checks the base learning rates of a schedule, one for each parameter group: all finite and >= 0,
+/// and one of them > 0. A rate of 0 beside others freezes its group on purpose; if every rate is 0,
+/// nothing would ever move.
 /// @param whose   where the rates come from, for messages: "the optimizer"
 /// @param remedy  what to do about a wrong one, for messages
 inline void check_base_rates(const std::string& where, const std::vector<double>& rates,

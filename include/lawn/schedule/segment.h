@@ -10,7 +10,8 @@
 
 namespace lawn {
 
-/// How a learning rate goes from one value to another; the equations are at `detail::schedule::Segment`.
+/// How a learning rate goes from one value to another; `detail::schedule::Segment` has the
+/// equations.
 enum class Decay {
   kNone,        ///< stays where it is
   kLinear,      ///< a straight line
@@ -35,8 +36,8 @@ inline std::ostream& operator<<(std::ostream& stream, Decay decay) {
 
 namespace detail::schedule {
 
-/// One piece of a schedule: a factor that goes from `from` to `to` over `steps` steps. With i = 0
-/// ... steps-1 the step inside the segment and p = i / steps,
+/// One piece of a schedule: a factor that goes from `from` to `to` over `steps` steps. Let i = 0
+/// ... steps-1 be the step inside the segment and p = i / steps:
 ///   factor(i) = from r + to (1 - r),   r = 1 - p                  linear
 ///                                      r = (1 + cos(pi p)) / 2    cosine
 ///                                      r = (1 - p)^power          polynomial
@@ -57,7 +58,8 @@ struct Segment {
   }
 
  private:
-  /// `left` is 1 - p. Near the end of the segment it is exact where 1 - p would have cancelled.
+  /// r, given `left` = 1 - p. Near the end of the segment `left` is exact, while computing 1 - p
+  /// would cancel.
   double remaining(double left) const {
     constexpr double kPi = 3.141592653589793238462643383279502884;
     switch (shape) {
@@ -81,13 +83,13 @@ inline Segment warmup(int64_t steps) {
   return {steps, Decay::kLinear, 1.0 / static_cast<double>(steps + 1), 1, 1};
 }
 
-/// From 1 to `to` over `steps` steps; with Decay::kNone it stays at 1.
+/// Decay from 1 to `to` over `steps` steps; with Decay::kNone the factor stays at 1.
 inline Segment decay(int64_t steps, Decay shape, double to, double power) {
   return {steps, shape, 1, shape == Decay::kNone ? 1 : to, power};
 }
 
-/// Factor at `step` >= 0 of the segments one after the other; past the last, the value it ends at.
-/// Empty segments are skipped.
+/// Factor at `step` >= 0 of a sequence of segments; past the last segment it is the value at which
+/// that ends. Empty segments are skipped.
 inline double factor_at(const std::vector<Segment>& segments, int64_t step) {
   for (const Segment& segment : segments) {
     if (step < segment.steps) {

@@ -19,24 +19,25 @@
 
 namespace lawn::detail::schedule {
 
-/// What every schedule of this library is: a list of segments that multiplies each group's base
-/// learning rate.
+/// Base of every schedule of this library: a list of segments whose factor multiplies each group's
+/// base learning rate.
 ///   lr(group, t) = base_lr(group) factor(t),   t = number of calls of step()
-/// The base learning rates are those of the optimizer at construction, which already sets the rates
-/// of step 0. So that each optimizer step has its own, call `schedule.step()` once after each
-/// `optimizer.step()`. A rate that is set by hand in between lasts until the next call.
+/// The base learning rates are those of the optimizer at construction; the constructor sets the
+/// rates of step 0. Call `schedule.step()` once after each `optimizer.step()`, so that each
+/// optimizer step has its own rates. A rate that is set by hand in between lasts until the next
+/// call.
 ///
-/// A base rate is finite and >= 0, and one group at least has a base rate > 0. A group of rate 0
-/// beside others is frozen on purpose and stays so. An optimizer whose rates are all 0, perhaps
-/// since an earlier schedule has ended there, is refused: set its rates with `set_lr` first, or
-/// make it anew. To resume a run, make the schedule before the optimizer's checkpoint is loaded.
+/// Every base rate is finite and >= 0, and at least one is > 0. A group of rate 0 beside others is
+/// frozen on purpose and stays so. An optimizer whose rates are all 0, perhaps because an earlier
+/// schedule ended there, is refused: set its rates with `set_lr` first, or make it anew. To resume
+/// a run, make the schedule before the optimizer's checkpoint is loaded.
 ///
 /// A group that joins later by `add_param_group` brings its own base: it keeps its rate until the
-/// next step(), and from then on that rate is multiplied as the others are. If the rate is negative
-/// or not finite, that step() is refused with nothing changed.
+/// next step(), and from then on the schedule multiplies that rate like the others. If the rate is
+/// negative or not finite, that step() is refused with nothing changed.
 ///
-/// The optimizer must outlive the schedule, and one schedule at a time may drive it. Nothing here
-/// touches the device.
+/// The optimizer must outlive the schedule, and only one schedule at a time may drive it. No
+/// function of a schedule touches the device.
 class SegmentSchedule : public torch::optim::LRScheduler {
  public:
   /// Factor that multiplies the base learning rates at a step: the value to plot.
@@ -47,13 +48,13 @@ class SegmentSchedule : public torch::optim::LRScheduler {
     return factor_at(segments_, step);
   }
 
-  /// Factor in force now.
+  /// Factor at the present step.
   double factor() const { return factor(steps()); }
 
   /// Number of calls of step() so far, those before a checkpoint included.
   int64_t steps() const {
     return static_cast<int64_t>(step_count_) - 1;
-  }  // one was the constructor's
+  }  // the constructor made one call
 
   /// Base learning rate of each parameter group, without the groups that joined since the last
   /// step().
@@ -72,11 +73,11 @@ class SegmentSchedule : public torch::optim::LRScheduler {
   }
 
   /// Takes step and base learning rates from the archive and gives the optimizer the learning rates
-  /// of that step; `torch::load(schedule, path)` calls it. Before or after the optimizer's own
-  /// load: the result is the same.
+  /// of that step; `torch::load(schedule, path)` calls it. It may be called before or after the
+  /// optimizer's own load, with the same result.
   /// @throws c10::Error, with nothing changed, if the archive holds no schedule, one with other
-  ///         options, one for another number of parameter groups, or base learning rates that no
-  ///         schedule can be made on
+  ///         options, one for another number of parameter groups, or base learning rates on which
+  ///         no schedule can be made
   void load(torch::serialize::InputArchive& archive) {
     c10::IValue description;
     c10::IValue steps;

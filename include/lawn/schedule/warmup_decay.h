@@ -25,20 +25,19 @@ struct WarmupDecayOptions {
   TORCH_ARG(int64_t, total_steps) = 0;
   /// Shape from the end of the warm-up to total_steps.
   TORCH_ARG(Decay, decay) = Decay::kLinear;
-  /// Exponent of Decay::kPolynomial, > 0; the other shapes leave it unread.
+  /// Exponent of Decay::kPolynomial, > 0; not used with the other shapes.
   TORCH_ARG(double, power) = 1;
-  /// Multiple of the base learning rate that the decay ends at, in [0, 1]; Decay::kNone leaves it
-  /// unread.
+  /// Multiple of the base learning rate at which the decay ends, in [0, 1]; not used with
+  /// Decay::kNone.
   TORCH_ARG(double, final_factor) = 0;
 };
 
-/// Linear warm-up joined with a decay. With W warm-up steps, T steps in all and p = (t - W) / (T -
-/// W),
+/// Linear warm-up, then a decay. With W warm-up steps, T steps in all and p = (t - W) / (T - W),
 ///   lr(t) = base_lr (t + 1) / (W + 1)                    t < W
 ///   lr(t) = base_lr (f + (1 - f) r(p))                   W <= t < T,  f = final_factor
 ///   lr(t) = base_lr f                                    t >= T
 /// where r(p) is 1 - p (linear), (1 + cos(pi p)) / 2 (cosine), (1 - p)^power (polynomial) or 1
-/// (none; then f = 1). Every one of the T steps moves: the first has base_lr / (W + 1), step W the
+/// (none; then f = 1). Every one of the T steps moves: step 0 has base_lr / (W + 1), step W has the
 /// full base_lr, and only step T reaches f.
 ///
 ///     lawn::WarmupDecay schedule(optimizer,
@@ -50,7 +49,8 @@ struct WarmupDecayOptions {
 ///     }
 ///
 /// @throws c10::Error at construction, the optimizer unchanged, if an option is out of its range,
-///         if a group's learning rate is negative or not finite, or if that of every group is 0
+///         if a group's learning rate is negative or not finite, or if every group's learning rate
+///         is 0
 class WarmupDecay : public detail::schedule::SegmentSchedule {
  public:
   /// @param optimizer  must outlive the schedule

@@ -13,13 +13,13 @@
 
 #include <lawn/sphere/layer.h>
 
-/// The functions of the table written with ATen calls: any device, dtype and stride. They are what
-/// faster tables are tested against, so they stay plain.
+/// The functions of the table written with ATen calls, for any device, dtype and stride. They stay
+/// plain, since faster tables are tested against them.
 namespace lawn::sphere::aten {
 
 namespace detail {
 
-/// The dimensions that one sphere extends over: all of them, or all but `unit_dim`.
+/// The dimensions over which one sphere extends: all of them, or all except `unit_dim`.
 inline std::vector<int64_t> sphere_dims(const at::Tensor& weight, int64_t unit_dim) {
   std::vector<int64_t> dims;
   for (int64_t dim = 0; dim < weight.dim(); ++dim) {
@@ -37,7 +37,7 @@ inline at::Tensor inner_product(const at::Tensor& a, const at::Tensor& b, int64_
   return dims.empty() && a.dim() > 0 ? products : products.sum(dims, /*keepdim=*/true);
 }
 
-/// One number for each sphere, stored flat, shaped to broadcast against `weight`.
+/// Reshapes one number for each sphere, stored flat, to broadcast against the weight.
 inline at::Tensor over_units(const at::Tensor& numbers, const Layer& layer) {
   if (layer.unit_dim == kWholeTensor) return numbers.reshape({});
   std::vector<int64_t> shape(static_cast<size_t>(layer.weight.dim()), 1);
@@ -55,14 +55,14 @@ inline at::Tensor norm(const Layer& layer) {
   return layer.unit_dim == kWholeTensor ? norms.reshape({}) : norms.reshape({-1});
 }
 
-/// g <- g - (<g,w> / <w,w> + weight_decay) w, and g as it was on a free sphere. A quotient that is
-/// not finite (a zero weight, a gradient with an infinity in it) counts as 0.
+/// g <- g - (<g,w> / <w,w> + weight_decay) w; on a free sphere g stays as it is. A quotient that is
+/// not finite (a zero weight, or an infinity in the gradient) counts as 0.
 /// @param gw, ww  <g,w> and <w,w> of each sphere, shaped to broadcast against the weight
 inline void project_to_tangent_(const Layer& layer, const at::Tensor& gw, const at::Tensor& ww) {
   if (!layer.gradient.defined()) return;
   const auto dtype = accumulation_dtype(layer.weight);
   const auto weight = layer.weight.to(dtype);
-  auto gradient = layer.gradient.to(dtype);  // the gradient itself where the dtype is the same
+  auto gradient = layer.gradient.to(dtype);  // the gradient itself if the dtype is the same
   auto coefficient = at::nan_to_num((gw / ww).to(dtype), 0.0, 0.0, 0.0);
   if (layer.weight_decay != 0) coefficient += layer.weight_decay;
   if (layer.radius.defined()) coefficient *= detail::over_units(layer.radius, layer) > 0;

@@ -6,16 +6,15 @@
 
 #include <lawn/finite_math.h>
 
-/// Free of torch, so that device code can include it.
+/// Layers and tensors as plain memory. Free of torch, so that device code can include it.
 namespace lawn::sphere {
 
 /// The dtypes that fast tables take.
 enum class Dtype : std::uint8_t { kFloat64, kFloat32, kBFloat16, kFloat16 };
 
-/// A sum of products of floats that is smaller than the first, times the number of products, or
-/// larger than the second, may have lost something to the limits of their range: to products that
-/// have vanished, each at most the least number of full precision, or that have overflowed. Such a
-/// sum is taken again in double.
+/// Bounds of a sum of n products of floats. Below n times `kLeastFloatSum` the sum may be
+/// inaccurate, because products below the smallest normal float have lost precision or vanished;
+/// above `kMostFloatSum` it has overflowed. Such a sum is taken again in double.
 constexpr float kLeastFloatSum = std::numeric_limits<float>::min() * 67108864.0f;  // 2^26
 /// See `kLeastFloatSum`.
 constexpr float kMostFloatSum = std::numeric_limits<float>::max();
@@ -23,33 +22,33 @@ constexpr float kMostFloatSum = std::numeric_limits<float>::max();
 /// A layer as plain memory: `spheres` runs of `sphere_numel` elements, one after the other without
 /// gaps, in the weight and in the gradient alike.
 struct Flat {
-  /// Its elements.
+  /// Elements of the weight.
   void* weight = nullptr;
-  /// Null where a step has none.
+  /// Elements of the gradient; null if a step has none.
   void* gradient = nullptr;
-  /// One number for each sphere, float64 for a float64 weight, else float32. Null: every sphere
+  /// One number for each sphere, float64 for a float64 weight, else float32. If null, every sphere
   /// counts as constrained.
   void* radius = nullptr;
-  /// How many there are.
+  /// Number of spheres.
   std::int64_t spheres = 0;
-  /// Elements of each.
+  /// Number of elements of each sphere.
   std::int64_t sphere_numel = 0;
-  /// As `Layer::weight_decay`.
+  /// The same as `Layer::weight_decay`.
   double weight_decay = 0;
-  /// Of the weight.
+  /// Dtype of the weight.
   Dtype weight_dtype = Dtype::kFloat32;
-  /// The weight's where there is no gradient.
+  /// Dtype of the gradient; the weight's if there is none.
   Dtype gradient_dtype = Dtype::kFloat32;
 };
 
-/// A tensor as plain memory, whose elements have nothing to do with one another; arrays, all in one
-/// order, are a derived struct's. To the loops of the CPU it is one sphere.
+/// A tensor as plain memory, for elementwise operations. A derived struct has the arrays, all in
+/// one order. The CPU's loops treat the tensor as one sphere.
 struct FlatTensor {
-  /// Of the tensor that is changed.
+  /// Dtype of the tensor that is changed.
   Dtype dtype = Dtype::kFloat32;
-  /// All its elements.
+  /// Number of all its elements.
   std::int64_t sphere_numel = 0;
-  /// One.
+  /// Number of spheres, always 1.
   std::int64_t spheres = 1;
 };
 

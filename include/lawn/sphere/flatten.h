@@ -32,8 +32,8 @@ inline std::optional<Dtype> flat_dtype(at::ScalarType type) {
 
 namespace detail {
 
-/// Whether `a` and `b`, of one shape, hold their elements in one order. Strides of dimensions of
-/// size 1 say nothing.
+/// Whether `a` and `b` have one shape and hold their elements in one order. Strides of dimensions
+/// of size 1 do not matter.
 inline bool same_order(const at::Tensor& a, const at::Tensor& b) {
   const auto sizes = a.sizes();
   const auto a_strides = a.strides();
@@ -45,20 +45,20 @@ inline bool same_order(const at::Tensor& a, const at::Tensor& b) {
   return true;
 }
 
-/// Whether raw memory tells all of `tensor`.
+/// Whether the raw memory of `tensor` holds its values as they are.
 inline bool plain(const at::Tensor& tensor) {
   return tensor.layout() == at::kStrided && flat_dtype(tensor.scalar_type()) && !tensor.is_neg();
 }
 
 }  // namespace detail
 
-/// Whether `other` holds its elements as `tensor` does, so that raw memory of both can be walked:
-/// on its device, in its order; and of `dtype`.
+/// Whether `other` has the dtype `dtype` and holds its elements on the device and in the order of
+/// `tensor`, so that one loop can run over the raw memory of both.
 inline bool beside(const at::Tensor& tensor, const at::Tensor& other, at::ScalarType dtype) {
   return other.defined() && detail::plain(other) && other.scalar_type() == dtype &&
          other.device() == tensor.device() && detail::same_order(tensor, other);
 }
-/// The same, of its dtype.
+/// The same with the dtype of `tensor`.
 inline bool beside(const at::Tensor& tensor, const at::Tensor& other) {
   return beside(tensor, other, tensor.scalar_type());
 }
@@ -66,8 +66,8 @@ inline bool beside(const at::Tensor& tensor, const at::Tensor& other) {
 /// Whether `layer` is plain memory, so that `flatten` applies: a dense weight without gaps in any
 /// order of its dimensions (contiguous, channels-last, transposed), a gradient in the same order,
 /// output units that follow one another in memory, dtypes that `Dtype` names.
-/// @param layer     of any device
-/// @param gradient  in place of the layer's own; may be undefined
+/// @param layer     on any device
+/// @param gradient  replaces the layer's own; may be undefined
 inline bool is_flat(const Layer& layer, const at::Tensor& gradient) {
   const at::Tensor& weight = layer.weight;
   if (!detail::plain(weight) || !weight.is_non_overlapping_and_dense()) return false;
@@ -95,7 +95,7 @@ inline bool is_flat(const Layer& layer) { return is_flat(layer, layer.gradient);
 
 /// `layer` as plain memory.
 /// @param layer     `is_flat` with this gradient
-/// @param gradient  in place of the layer's own; may be undefined
+/// @param gradient  replaces the layer's own; may be undefined
 inline Flat flatten(const Layer& layer, const at::Tensor& gradient) {
   const at::Tensor& weight = layer.weight;
   Flat flat;
@@ -123,7 +123,7 @@ inline std::vector<Flat> flatten(c10::ArrayRef<Layer> layers) {
   return flat;
 }
 
-/// `tensor` as elements that have nothing to do with one another.
+/// `tensor` as plain memory for elementwise operations.
 /// @param tensor  plain memory without gaps
 inline FlatTensor flat_tensor(const at::Tensor& tensor) {
   return {*flat_dtype(tensor.scalar_type()), tensor.numel()};

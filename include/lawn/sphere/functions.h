@@ -21,7 +21,7 @@
 
 namespace lawn::sphere {
 
-/// The table of `device`: the registered one, else lawn's own, or null where ATen does the work.
+/// The table of `device`: the registered one, else lawn's own, or null if ATen does the work.
 inline const Table* table_of(c10::DeviceType device) {
   const Table* registered = detail::registered_tables()[static_cast<std::size_t>(device)];
   if (registered != nullptr) return registered;
@@ -32,14 +32,14 @@ inline const Table* table_of(c10::DeviceType device) {
 
 namespace detail {
 
-/// The table that takes `layer`, or null for ATen.
+/// The table that takes `layer`, or null if ATen does.
 inline const Table* taker(const Layer& layer) {
   const Table* table = table_of(layer.weight.device().type());
   return table != nullptr && table->takes(layer) ? table : nullptr;
 }
 
 /// Calls `fast(table, layers)` for each table with the layers that it takes, `slow(layer)` for the
-/// others. In the usual case, one table that takes all, nothing is copied.
+/// others. In the usual case one table takes all layers, and nothing is copied.
 template <class Fast, class Slow>
 void dispatch(c10::ArrayRef<Layer> layers, const Fast& fast, const Slow& slow) {
   if (layers.empty()) return;
@@ -96,10 +96,10 @@ inline std::vector<at::Tensor> norms(c10::ArrayRef<Layer> layers) {
   return result;
 }
 
-/// Removes from each gradient the part that would change a norm, and what the base optimizer's
-/// coupled weight decay is going to add.
+/// Removes from each gradient the part that would change a norm, and subtracts what the base
+/// optimizer's coupled weight decay will add.
 ///   g <- g - (<g,w> / <w,w> + weight_decay) w
-/// @param layers  the gradients are changed in place; a layer without one is passed over. On a free
+/// @param layers  the gradients are changed in place; a layer without one is skipped. On a free
 ///                sphere (radius 0) nothing changes; a quotient that is not finite counts as 0
 /// @note    does not wait for the device
 /// @source  Gupta et al. 2021, arXiv 2108.05839; Absil et al. 2008, eq. 3.36
@@ -112,8 +112,8 @@ inline void project_to_tangent_(c10::ArrayRef<Layer> layers) {
 
 /// Brings each weight back to its sphere.
 ///   w <- R w / ||w||
-/// @param layers  each with a radius; the weights are changed in place. A free sphere stays as it
-///                is, and so does one whose norm is zero or not finite
+/// @param layers  each with a radius; the weights are changed in place. A sphere stays as it is if
+///                it is free, or if its norm is zero or not finite
 /// @note    does not wait for the device
 /// @source  Gupta et al. 2021, arXiv 2108.05839
 inline void rescale_(c10::ArrayRef<Layer> layers) {

@@ -17,26 +17,28 @@
 #include <lawn/sphere/flatten.h>
 #include <lawn/sphere/layer.h>
 
-/// The functions of `sphere.h` in two halves, for spheres of which this process holds a part: sums
-/// over what it holds, and what follows from the sums over all. On the CPU by lawn's own loops,
-/// with the same bits for any number of threads; elsewhere by ATen, a part at a time.
+/// The functions of `functions.h` in two halves, for spheres of which this process holds a part:
+/// sums over this part, and what follows from the sums over all parts. On the CPU lawn's own loops
+/// do the work, with the same bits for any number of threads; elsewhere ATen does it, one part at a
+/// time.
 ///
 /// Sums are a float64 tensor [2, places] on the parts' device: row 0 has <g, w>, row 1 <w, w>.
 namespace lawn::sphere {
 
 /// A run of a layer's elements: `numel` of each of `spheres` spheres that follow one another.
 struct Part {
-  /// Weight and gradient contiguous; one radius for each of the whole layer's spheres, or none.
+  /// The layer: its weight and gradient are contiguous, and it has one radius for each of the whole
+  /// layer's spheres, or none.
   const Layer* layer = nullptr;
-  /// The first element.
+  /// Index of the first element.
   int64_t begin = 0;
-  /// How many.
+  /// Number of spheres.
   int64_t spheres = 1;
-  /// Elements of each of them.
+  /// Number of elements of each of these spheres.
   int64_t numel = 0;
-  /// Which of the layer's spheres, and so of its radii, is the first.
+  /// Index of the first one among the layer's spheres, and so among its radii.
   int64_t first_radius = 0;
-  /// Where its sums stand.
+  /// Index of its first sum in a row of sums.
   int64_t place = 0;
 };
 
@@ -61,7 +63,7 @@ inline Layer layer_of(const Part& part) {
   return layer;
 }
 
-/// A part's places in a row of sums, shaped to broadcast against it.
+/// A part's sums in a row, shaped to broadcast against the part.
 inline at::Tensor sums_of(const Part& part, const at::Tensor& sums, int64_t row) {
   return sums[row].narrow(0, part.place, part.spheres).to(part.layer->weight.device()).unsqueeze(1);
 }
@@ -91,9 +93,9 @@ inline void rescale_(const Part& part, const at::Tensor& sums) {
 
 namespace detail {
 
-/// A part that lawn's own loops take.
+/// A part as lawn's own loops take it.
 struct FlatPart : Flat {
-  double* gw;  ///< of its first sphere
+  double* gw;  ///< <g, w> of its first sphere
   double* ww;
 };
 
@@ -119,14 +121,15 @@ inline FlatPart flatten(const Part& part, const at::Tensor& sums) {
   return flat;
 }
 
-/// Whether lawn's own loops take a layer's parts. Its unit_dim is a dimension of the whole.
+/// Whether lawn's own loops take a layer's parts. Ignores unit_dim, which is a dimension of the
+/// whole.
 inline bool takes(const Layer& layer) {
   Layer run = layer;
   run.unit_dim = kWholeTensor;
   return layer.weight.is_cpu() && is_flat(run);
 }
 
-/// Those of the parts that lawn's own loops take; the others go to `slow(part, sums)`.
+/// The parts that lawn's own loops take; calls `slow(part, sums)` for the others.
 template <class Slow>
 std::vector<FlatPart> on_cpu(c10::ArrayRef<Part> parts, const at::Tensor& sums, const Slow& slow) {
   std::vector<FlatPart> flat;
@@ -142,14 +145,14 @@ std::vector<FlatPart> on_cpu(c10::ArrayRef<Part> parts, const at::Tensor& sums, 
 
 }  // namespace detail
 
-/// Adds the parts' sums to those that are there. Several parts may have places in common.
-/// @param parts  of weights and gradients
+/// Adds the parts' sums to `sums`. Several parts may share a place.
+/// @param parts  parts of weights and gradients
 /// @param sums   changed in place
 /// @note   does not wait for the device
 inline void add_inner_products(c10::ArrayRef<Part> parts, const at::Tensor& sums) {
   const at::NoGradGuard no_grad;
   const auto flat = detail::on_cpu(parts, sums, aten::add_inner_products);
-  // One after the other: a place may be that of several parts.
+  // The totals are added one after the other, since several parts may share a place.
   std::vector<cpu::Sums> totals;
   std::vector<std::size_t> first;
   for (const auto& part : flat) {
@@ -165,7 +168,7 @@ inline void add_inner_products(c10::ArrayRef<Part> parts, const at::Tensor& sums
       },
       [&](const detail::FlatPart& part, int64_t sphere, int64_t begin, int64_t /*end*/,
           const cpu::Sums& total) {
-        if (begin == sphere * part.sphere_numel) {  // of a sphere's chunks the first writes
+        if (begin == sphere * part.sphere_numel) {  // the first of a sphere's chunks writes
           totals[first[static_cast<std::size_t>(&part - flat.data())] +
                  static_cast<std::size_t>(sphere)] = total;
         }
@@ -180,7 +183,7 @@ inline void add_inner_products(c10::ArrayRef<Part> parts, const at::Tensor& sums
   }
 }
 
-/// g <- g - (<g, w> / <w, w> + weight_decay) w, as `project_to_tangent_` of whole layers.
+/// g <- g - (<g, w> / <w, w> + weight_decay) w, like `project_to_tangent_` on whole layers.
 /// @param parts  changed in place
 /// @param sums   over all parts of each sphere
 /// @note   does not wait for the device
@@ -196,7 +199,7 @@ inline void project_to_tangent_(c10::ArrayRef<Part> parts, const at::Tensor& sum
   for (const Part& part : parts) bump_version(part.layer->gradient);
 }
 
-/// w <- R w / sqrt(<w, w>), as `rescale_` of whole layers.
+/// w <- R w / sqrt(<w, w>), like `rescale_` on whole layers.
 /// @param parts  changed in place
 /// @param sums   over all parts of each sphere
 /// @note   does not wait for the device

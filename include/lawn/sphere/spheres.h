@@ -19,17 +19,17 @@ namespace lawn {
 struct LayerSums {
   /// Norm of each sphere: `[]` or `[units]`.
   at::Tensor norms;
-  /// <g, w> and <g, g> over the whole layer; 0 without a dense gradient.
+  /// <g, w> over the whole layer; 0 without a dense gradient.
   double gw = 0;
-  /// <g, g> over the whole layer.
+  /// <g, g> over the whole layer; 0 without a dense gradient.
   double gg = 0;
 };
 
-/// Where LAWN has its sums over spheres taken. This class is for weights that lie in this process
-/// as a whole; `lawn::ShardedSpheres` (lawn/distributed/sharded_spheres.h) is for weights of which
-/// each rank holds a part, and whoever holds weights in another way can derive one.
+/// Takes LAWN's sums over spheres. This class is for weights that lie in this process as a whole;
+/// `lawn::ShardedSpheres` (lawn/distributed/sharded_spheres.h) is for weights of which each rank
+/// holds a part. Derive your own class if you hold weights in another way.
 ///
-/// The functions take lists of layers, as those of `lawn::sphere` do, and promise the same.
+/// The functions take lists of layers, like those of `lawn::sphere`, and give the same guarantees.
 class Spheres {
  public:
   Spheres() = default;
@@ -47,28 +47,28 @@ class Spheres {
   virtual at::IntArrayRef whole_shape(const at::Tensor& weight) const { return weight.sizes(); }
 
   /// Called once, when the optimizer is wrapped.
-  /// @param text  lines that must be the same wherever a part of the weights lies
+  /// @param text  lines that must be the same in every process that holds a part of the weights
   virtual void check_agreement(const std::string& text) { (void)text; }
 
-  /// Called at the beginning of each step, before the others.
-  /// @param step  its number, from 0
+  /// Called at the beginning of each step, before the other functions.
+  /// @param step  number of the step, from 0
   virtual void begin_step(int64_t step) { (void)step; }
 
-  /// Whether something holds wherever a part of the weights lies, or only here.
+  /// Whether `here` is true in any process that holds a part of the weights.
   virtual bool anywhere(bool here) { return here; }
 
-  /// As `sphere::norms`.
+  /// Does what `sphere::norms` does.
   virtual std::vector<at::Tensor> norms(c10::ArrayRef<sphere::Layer> layers) {
     return sphere::norms(layers);
   }
-  /// As `sphere::project_to_tangent_`.
+  /// Does what `sphere::project_to_tangent_` does.
   virtual void project_to_tangent_(c10::ArrayRef<sphere::Layer> layers) {
     sphere::project_to_tangent_(layers);
   }
-  /// As `sphere::rescale_`.
+  /// Does what `sphere::rescale_` does.
   virtual void rescale_(c10::ArrayRef<sphere::Layer> layers) { sphere::rescale_(layers); }
 
-  /// For `LAWN::report()`. Waits for the device.
+  /// Takes the sums for `LAWN::report()`. Waits for the device.
   virtual std::vector<LayerSums> sums(c10::ArrayRef<sphere::Layer> layers) {
     const at::NoGradGuard no_grad;
     std::vector<LayerSums> all;

@@ -12,16 +12,16 @@
 
 namespace lawn::sphere {
 
-/// What a device offers for lists of layers. A fast implementation fills one of these and hands it
-/// to `register_table`; layers that it does not take go through ATen.
+/// The functions that a device offers for lists of layers. A fast implementation fills a table and
+/// passes it to `register_table`; layers that it does not take go through ATen.
 struct Table {
   /// Whether the functions below accept this layer (its layout and dtypes).
   bool (*takes)(const Layer& layer);
-  /// Norm of each sphere into `radius`.
+  /// Writes the norm of each sphere into `radius`.
   void (*norms)(c10::ArrayRef<Layer> layers);
-  /// As `aten::project_to_tangent_`; a layer without a gradient is passed over.
+  /// Does what `aten::project_to_tangent_` does; skips a layer without a gradient.
   void (*project_to_tangent_)(c10::ArrayRef<Layer> layers);
-  /// As `aten::rescale_`; every layer has a radius.
+  /// Does what `aten::rescale_` does; every layer has a radius.
   void (*rescale_)(c10::ArrayRef<Layer> layers);
 };
 
@@ -32,10 +32,10 @@ inline std::array<const Table*, c10::COMPILE_TIME_MAX_DEVICE_TYPES>& registered_
 }
 }  // namespace detail
 
-/// Makes `table` the one that layers on `device` go to, in place of lawn's own; a null pointer
-/// takes it back.
+/// Makes layers on `device` go to `table` instead of lawn's own; a null pointer restores lawn's
+/// own.
 /// @param device  a kind of devices: CPU, CUDA, ...
-/// @param table   must outlive every use; all its functions set
+/// @param table   must outlive every use, and have all functions set
 /// @note  not synchronised with steps that are running: call it at start-up
 inline void register_table(c10::DeviceType device, const Table* table) {
   TORCH_CHECK(table == nullptr ||

@@ -12,22 +12,23 @@
 
 #include <lawn/sphere/layer.h>
 
-/// Radii out of norms, without waiting for the device.
+/// Computes radii from norms, without waiting for the device.
 namespace lawn::sphere {
 
-/// R = scale n, in the dtype of the norms n and rounded once. With a scale of 1 the norms themselves.
+/// R = scale n, in the dtype of the norms n, rounded once. With a scale of 1 the result is the
+/// norms themselves.
 inline at::Tensor scaled_radii(const at::Tensor& norms, double scale) {
   if (scale == 1) return norms;
   return norms.to(product_dtype(norms)).mul(scale).to(norms.scalar_type());
 }
 
-/// R = scale n where that can be a radius, else 0: a free sphere. It can be one if it is finite and,
-/// with a scale other than 1, if R / sqrt(elements), the size of an element, is > 0 and finite in the
-/// dtype of the weight.
+/// R = scale n if that can be a radius, else 0 (a free sphere). It can be a radius if it is finite
+/// and, with a scale other than 1, the size of an element, R / sqrt(elements), is > 0 and finite in
+/// the dtype of the weight.
 /// @param norms         `[]` or `[units]`
 /// @param scale         > 0
-/// @param dtype         of the weight
-/// @param sphere_numel  elements of each sphere
+/// @param dtype         dtype of the weight
+/// @param sphere_numel  number of elements of each sphere
 inline at::Tensor usable_radii(const at::Tensor& norms, double scale, at::ScalarType dtype,
                                double sphere_numel) {
   const auto radii = scaled_radii(norms, scale);

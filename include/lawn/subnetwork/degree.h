@@ -11,12 +11,12 @@
 
 namespace lawn::detail::subnetwork {
 
-/// The degree of one quantity in all constrained weights together.
+/// The degree of homogeneity of one quantity in all constrained weights together.
 struct Degree {
   std::optional<int64_t> value = 0;  ///< nothing if branches of different degree were joined
   bool bias = false;                 ///< made of biases alone
 
-  /// Beyond this a degree is of no use to anybody, and its sums could overflow.
+  /// Largest degree that is kept: larger ones are of no use, and their sums could overflow.
   static constexpr int64_t kMax = int64_t{1} << 40;
 
   void multiply_by(const Degree& factor) {
@@ -33,9 +33,9 @@ struct DegreeAnalysis {
   std::optional<int64_t> degree;
 };
 
-/// Computes degrees from the leaves up. What is not inside, and what has no gradient, does not
+/// Computes degrees from the leaves up. A node that is not inside or has no gradient does not
 /// change with the constrained weights: its degree is zero.
-/// @param leaves  for every leaf that is inside: its own degree, and whether it is a bias
+/// @param leaves  for every leaf that is inside, its own degree, and whether it is a bias
 inline DegreeAnalysis find_degree(const std::vector<GraphNode>& graph,
                                   const std::vector<Paths>& paths,
                                   const std::vector<Degree>& leaves) {

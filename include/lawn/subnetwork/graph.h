@@ -29,7 +29,7 @@ struct GraphNode {
 
   bool is_leaf() const { return leaf.defined(); }
 
-  /// Edges that the node has, or that its operator should have: a scalar overload has fewer.
+  /// Number of edges of the node, or of its operator if that has more: a scalar overload has fewer.
   size_t slots() const { return std::max(targets.size(), is_leaf() ? 0 : op.edges.size()); }
   size_t target(size_t slot) const { return slot < targets.size() ? targets[slot] : kNowhere; }
 };
@@ -59,8 +59,9 @@ inline GraphNode describe(const torch::autograd::Node& node, const OperatorTable
   return result;
 }
 
-/// Reads the graph behind `root`: every node from which it was computed, each after all those that
-/// use it, the root first. Linear in the number of edges, and without recursion, for deep networks.
+/// Reads the graph behind `root`: every node from which it was computed. The root comes first, and
+/// each node after all nodes that use it. The time is linear in the number of edges; there is no
+/// recursion, which deep networks would exhaust.
 inline std::vector<GraphNode> read_graph(const torch::autograd::Node& root,
                                          const OperatorTable& table) {
   using torch::autograd::Node;

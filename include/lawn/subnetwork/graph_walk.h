@@ -24,7 +24,7 @@
 namespace lawn {
 namespace detail::subnetwork {
 
-/// Refuses what has been taken past the logits: probabilities, their logarithms, losses.
+/// Refuses what was computed from the logits: probabilities, their logarithms, losses.
 inline void refuse_past_logits(const std::vector<GraphNode>& graph) {
   size_t root = 0;
   while (graph[root].op.layout && graph[root].target(0) != kNowhere) root = graph[root].targets[0];
@@ -44,8 +44,8 @@ inline void refuse_past_logits(const std::vector<GraphNode>& graph) {
               ": this looks like ", got, ": pass the logits");
 }
 
-/// The dimension of a matrix that counts output units, from the side on which it stands in the
-/// product and the transpositions on the way there.
+/// The dimension of a matrix that counts output units. It follows from the side of the product on
+/// which the matrix stands, and from the transpositions on the way there.
 inline int64_t matrix_unit_dim(const GraphNode& product, const Use& use, const at::Tensor& matrix) {
   if (matrix.dim() < 2) return 0;
   const int64_t rows = matrix.dim() - 2;
@@ -66,7 +66,7 @@ inline int64_t matrix_unit_dim(const GraphNode& product, const Use& use, const a
   return right == (use.swaps % 2 == 0) ? columns : rows;
 }
 
-/// Writes into `parameter` what its use in the graph says of it.
+/// Writes into `parameter` what its use in the graph tells about it.
 inline void describe_use(const std::vector<GraphNode>& graph, const Use& use,
                          SubnetworkParameter& parameter) {
   const GraphNode& node = graph[use.node];
@@ -91,7 +91,7 @@ inline void describe_use(const std::vector<GraphNode>& graph, const Use& use,
   }
 }
 
-/// Why a parameter that every path keeps inside is left out all the same; empty if it is not.
+/// Why a parameter is left out although every path keeps it inside; empty if it is not left out.
 inline std::string unfit(const SubnetworkParameter& parameter) {
   if (!at::isFloatingType(parameter.tensor.scalar_type())) {
     return "not of a real floating-point type";
@@ -102,7 +102,8 @@ inline std::string unfit(const SubnetworkParameter& parameter) {
   return "";
 }
 
-/// A frozen bias of a layer leaves no trace in the graph: looks for it beside the weights.
+/// Whether a layer with a constrained weight has a frozen bias. The graph does not show such a
+/// bias, so the search is by name.
 inline bool has_frozen_bias(const std::vector<SubnetworkParameter>& parameters) {
   const auto owner = [](const std::string& name) { return name.substr(0, name.rfind('.') + 1); };
   std::unordered_set<std::string> owners;
@@ -137,23 +138,24 @@ inline bool has_frozen_bias(const std::vector<SubnetworkParameter>& parameters) 
 ///   f(a w) = a^k f(w)   for a > 0,
 /// up to biases and up to adds of branches of different degree.
 ///
-/// Reads the autograd graph from the logits. A weight belongs to the sub-network when every path
-/// from it to the logits stays within operators that are homogeneous; one that is also used behind
-/// a boundary (a norm, a softmax, a gate) is outside. A parameter that is added is a bias, one that
-/// is read by index an embedding, every other a weight. If a parameter has several uses, a
-/// multiplying one decides its role. A weight of a single element stays outside, and so does the
-/// scale of a normalisation. The walk cannot see what the graph does not record: a detached tensor
-/// counts as a constant, and so does a threshold in a comparison. `check_homogeneity` measures the
-/// rest.
+/// The function reads the autograd graph from the logits. A weight belongs to the sub-network when
+/// every path from it to the logits stays within operators that are homogeneous; one that is also
+/// used behind a boundary (a norm, a softmax, a gate) is outside. A parameter that is added is a
+/// bias, one that is read by index is an embedding, and every other one is a weight. If a parameter
+/// has several uses, a multiplying one decides its role. A weight of a single element stays
+/// outside, and so does the scale of a normalisation. The walk cannot see what the graph does not
+/// record: a detached tensor counts as a constant, and so does a threshold in a comparison.
+/// `check_homogeneity` measures the rest.
 ///
 /// @param logits  output of the network on any batch, before softmax and loss, with its graph
 /// @param module  the network, whose parameters are reported in module order, each once; leaves of
 ///                the graph that are not among them follow as "(not in the module)"
-/// @param table   operators that the library does not know, or that the user knows better
+/// @param table   classification of operators that the library does not know, or that you classify
+///                otherwise
 /// @return names, roles and reasons; the tensors are aliases
 /// @throws c10::Error if the logits have no graph, if they are probabilities, log-probabilities or
 ///         a loss, or if there is no such weight (the message says where the walk ended)
-/// @note   does not wait for the device; call it in the mode that is trained in, before backward()
+/// @note   does not wait for the device; call it in the mode in which you train, before backward()
 /// @source Gupta et al. 2021, arXiv 2108.05839
 inline Subnetwork final_homogeneous_subnetwork(const at::Tensor& logits,
                                                const torch::nn::Module& module,

@@ -20,22 +20,22 @@ namespace lawn {
 
 /// Options of `check_homogeneity`.
 struct HomogeneityCheckOptions {
-  /// What every constrained parameter is multiplied by: a power of two other than 1, so that the
-  /// scaling itself does not round. Take 0.5 if the scaled logits overflow.
+  /// Factor of every constrained parameter: a power of two other than 1, so that the scaling itself
+  /// does not round. Take 0.5 if the scaled logits overflow.
   TORCH_ARG(double, factor) = 2.0;
 };
 
 /// What `check_homogeneity` measured.
 struct HomogeneityCheck {
-  /// The logits scaled by exactly `expected_ratio`, to the bit.
+  /// Whether the logits scaled by exactly `expected_ratio`, to the bit.
   bool exact = false;
-  /// k of f(a w) = a^k f(w): that of the sub-network, or, where it has none, the whole number that
-  /// fits the norms of the logits best; nothing if those are zero or not finite.
+  /// k of f(a w) = a^k f(w): the sub-network's degree, or, if it has none, the integer that fits
+  /// the norms of the logits best; nothing if those norms are zero or not finite.
   std::optional<int64_t> degree;
   /// a^k; 1 if there is no degree.
   double expected_ratio = 1;
-  /// max |f(a w) - a^k f(w)| / max |a^k f(w)|; infinite or not a number if a logit is, or if f(w)
-  /// is zero and f(a w) is not.
+  /// max |f(a w) - a^k f(w)| / max |a^k f(w)|; infinite or NaN if a logit is, or if f(w) is zero
+  /// and f(a w) is not.
   double largest_error = 0;
 };
 
@@ -52,9 +52,9 @@ inline std::ostream& operator<<(std::ostream& stream, const HomogeneityCheck& ch
 
 namespace detail::subnetwork {
 
-/// Scales tensors for the length of its life, and puts back the very bits on the way out, also when
-/// an exception passes. Works on detached data: no version counter moves, so that a graph that is
-/// waiting for backward() stays valid.
+/// Scales tensors while it lives, and then restores them bit for bit, also after an exception. It
+/// works on detached data: no version counter changes, so that a graph that is waiting for
+/// backward() stays valid.
 class ScaledForNow {
  public:
   ScaledForNow(const std::vector<at::Tensor>& tensors, double factor) {
@@ -86,13 +86,13 @@ inline double max_abs(const at::Tensor& tensor) {
 ///
 /// @param forward     computes the logits from the parameters; must give the same bits when called
 ///                    twice (evaluation mode, no dropout). Called three times, without gradients
-/// @param subnetwork  what to scale; its degree is k, and where it has none (selected by hand, or
-///                    branches of different degree) k is estimated from the norms of the logits
+/// @param subnetwork  the parameters to scale; its degree is k. If it has none (selected by hand,
+///                    or branches of different degree), k is estimated from the norms of the logits
 /// @param options     the factor
 /// @return whether the logits scaled exactly, and by how much they missed; biases that are not zero
 ///         and adds of different degree show up here
-/// @throws c10::Error if the factor is not a power of two or is 1, if `forward` returns nothing, or
-///         something else the second time; and whatever `forward` throws
+/// @throws c10::Error if the factor is not a power of two or is 1, if `forward` returns an
+///         undefined tensor, or something else the second time; and whatever `forward` throws
 /// @note   waits for the device. The parameters come back bit for bit, also after an exception;
 ///         buffers that `forward` changes (running statistics in training mode) do not
 inline HomogeneityCheck check_homogeneity(const std::function<at::Tensor()>& forward,

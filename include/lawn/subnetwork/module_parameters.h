@@ -33,7 +33,7 @@ inline bool is_named_bias(const std::string& name) {
 }
 
 /// Lists the parameters of a module in module order, with the role and the unit dimension that
-/// their owner and their name suggest; reading the graph may know better. LibTorch lists a tensor
+/// their owner and their name suggest; reading the graph may correct them. LibTorch lists a tensor
 /// that is registered twice under both names; here it comes once, under the first.
 inline std::vector<SubnetworkParameter> module_parameters(const torch::nn::Module& module) {
   std::vector<SubnetworkParameter> parameters;

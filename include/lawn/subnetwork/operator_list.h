@@ -5,8 +5,8 @@
 
 namespace lawn::detail::subnetwork {
 
-/// Operators that are alike. Names are those of LibTorch's autograd nodes without "Backward<n>";
-/// where the overloads of an operator differ, the full node name is listed beside it and wins.
+/// Operators of one kind. Names are those of LibTorch's autograd nodes without "Backward<n>"; where
+/// the overloads of an operator differ, the full node name is listed beside it and wins.
 struct OperatorGroup {
   std::string_view names;  ///< separated by single spaces
   std::string_view edges;  ///< a letter per edge, see `parse_edges`; the last one repeats

@@ -17,10 +17,10 @@ namespace lawn {
 
 /// How the output of an operator depends on one of its inputs: one entry per edge of its autograd
 /// node. The classification is per edge and not per node, because an operator may be homogeneous in
-/// one input and not in another (attention in the values, not in the queries).
+/// one input and not in another (attention is homogeneous in the values, not in the queries).
 ///
-/// With d_i the degree of input i, the degree of the output is the sum over the factors, which the
-/// degree of every term, if there are any, must equal.
+/// With d_i the degree of input i, the degree of the output is the sum of d_i over the factors; the
+/// degree of every term, if there are any, must equal that sum.
 enum class Edge {
   kFactor,  ///< homogeneous: an activation, or a weight whose output units are dimension 0
   kLeft,    ///< factor, left operand of a matrix product: a weight's output units are its rows
@@ -33,28 +33,29 @@ enum class Edge {
   kStop,    ///< not homogeneous: the walk ends here
 };
 
-/// What the walk has to know about one kind of autograd node.
+/// What the walk needs to know about one kind of autograd node.
 struct Operator {
   /// One entry per edge of the node; the last one stands for all further edges.
   std::vector<Edge> edges;
   /// Why the walk ends at edges of kind `kStop`; printed in the table.
   std::string reason;
-  /// Moves elements without computing (view, transpose, copy): looked through when the role of a
-  /// parameter is decided.
+  /// Whether the operator moves elements without computing (view, transpose, copy): the walk looks
+  /// through it to find the role of a parameter.
   bool layout = false;
 
-  /// f(a x) = a f(x) in every input taken alone; the degrees of several inputs add up.
+  /// An operator with f(a x) = a f(x) in every input taken alone; the degrees of several inputs add
+  /// up.
   static Operator homogeneous() { return with_edges({Edge::kFactor}); }
 
-  /// Not homogeneous in any input.
-  /// @param reason  why; printed in the table
+  /// An operator that is not homogeneous in any input.
+  /// @param reason  why it is not homogeneous; printed in the table
   static Operator boundary(std::string reason) {
     return with_edges({Edge::kStop}, std::move(reason));
   }
 
-  /// Different for each input.
+  /// An operator that differs from input to input.
   /// @param edges   one per edge of the node, in the order of the operator's tensor arguments
-  /// @param reason  why those of kind `kStop` stop the walk
+  /// @param reason  why the walk stops at edges of kind `kStop`
   /// @throws c10::Error if `edges` is empty
   static Operator with_edges(std::vector<Edge> edges, std::string reason = "") {
     TORCH_CHECK(!edges.empty(),
@@ -142,18 +143,17 @@ inline const std::unordered_map<std::string_view, Operator>& builtin_operators()
 
 }  // namespace detail::subnetwork
 
-/// The operator table of the walk: what the library knows, and the user's own additions, which come
-/// first.
+/// The operator table of the walk: the operators that the library knows, and your own, which take
+/// precedence.
 ///
 ///     auto table = lawn::OperatorTable().classify("CppNode<Scale>",
-///     lawn::Operator::homogeneous());
-///
+///                                                 lawn::Operator::homogeneous());
 class OperatorTable {
  public:
-  /// Adds an operator, or replaces what the library says of it.
-  /// @param name  as the sub-network table or an error prints it: a node ("CppNode<Scale>",
+  /// Adds an operator, or replaces the library's classification of it.
+  /// @param name  name as the sub-network table or an error prints it: a node ("CppNode<Scale>",
   ///              "ClampMinBackward0"), or an operator for all its overloads ("ClampMin")
-  /// @param op    what it is
+  /// @param op    its classification
   /// @return this table, so that calls chain
   /// @throws c10::Error if the name is empty or the operator has no edges
   OperatorTable& classify(const std::string& name, Operator op) {
@@ -166,9 +166,9 @@ class OperatorTable {
     return *this;
   }
 
-  /// What is known of an autograd node; null if nothing.
-  /// @param node  its name, with or without "torch::autograd::"
-  /// @note  the pointer is valid as long as this table lives and is not added to
+  /// Finds the classification of an autograd node; null if there is none.
+  /// @param node  name of the node, with or without "torch::autograd::"
+  /// @note  the pointer is valid until the table is destroyed or `classify` is called
   const Operator* find(std::string_view node) const {
     node = detail::subnetwork::without_namespace(node);
     for (const std::string_view name : {node, detail::subnetwork::operator_name(node)}) {

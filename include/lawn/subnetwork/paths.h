@@ -21,18 +21,18 @@ struct Use {
   bool permuted = false;  ///< one of them permutes in a way that the graph does not show
 
   bool additive() const { return edge == Edge::kTerm || edge == Edge::kBias; }
-  /// A multiplicative use says more of a parameter than an additive one, and that more than one at
-  /// a boundary.
+  /// Rank of the use: a multiplicative one says more about a parameter than an additive one, and an
+  /// additive one more than one at a boundary.
   int weight() const { return node == kNowhere ? 0 : edge == Edge::kStop ? 1 : additive() ? 2 : 3; }
 };
 
-/// What the paths from a node to the logits are like.
+/// Properties of the paths from a node to the logits.
 struct Paths {
-  bool inside = true;       ///< all of them stay inside
-  bool touched = false;     ///< at least one does
-  size_t cause = kNowhere;  ///< why not all: an index into `PathAnalysis::causes`
+  bool inside = true;       ///< all paths stay inside
+  bool touched = false;     ///< at least one path stays inside
+  size_t cause = kNowhere;  ///< why a path leaves: an index into `PathAnalysis::causes`
   bool pure = false;        ///< computed from parameters alone, no data and no constants
-  bool normalised = false;  ///< a rearrangement of something divided by what depends on weights
+  bool normalised = false;  ///< rearranges a quotient whose divisor depends on weights
   Use use;
 };
 
@@ -42,8 +42,9 @@ struct PathAnalysis {
   std::vector<Boundary> boundaries;
 };
 
-/// An operator that only rearranges or rescales what it gets, as far as roles are concerned:
-/// layout; and, within an expression of parameters alone (w + b a), scaling and adding.
+/// Whether an operator, as far as roles are concerned, only rearranges or rescales its input:
+/// layout operators do, and so do scaling and adding within an expression of parameters alone (w +
+/// b a).
 inline bool is_transparent(const GraphNode& node, const Paths& paths) {
   if (node.is_leaf()) return false;
   const bool scales = node.targets.size() == 1 && node.op.edge(0) == Edge::kFactor;
@@ -56,7 +57,8 @@ inline bool is_divisor(const GraphNode& node) {
   return name == "Rsqrt" || name == "Reciprocal";
 }
 
-/// From the leaves up: which nodes hold parameters alone, and which a normalised quantity.
+/// Marks, from the leaves up, the nodes that are computed from parameters alone, and those that
+/// hold a normalised quantity.
 inline void mark_contents(const std::vector<GraphNode>& graph, std::vector<Paths>& paths,
                           const std::vector<bool>& in_module) {
   for (size_t i = graph.size(); i-- > 0;) {
@@ -84,8 +86,9 @@ inline void mark_contents(const std::vector<GraphNode>& graph, std::vector<Paths
   }
 }
 
-/// The scale of a normalisation that is written out, x / norm(x) * g. A fused one is a boundary
-/// together with its scale; whether it is fused depends on the device and must not matter.
+/// Whether a factor is the scale g of a normalisation that is written out, x / norm(x) * g. A fused
+/// normalisation is a boundary together with its scale. Whether it is fused depends on the device
+/// and must not matter.
 inline bool is_scale_of_normalisation(const GraphNode& node, size_t slot,
                                       const std::vector<Paths>& paths) {
   if (operator_name(node.name) != "Mul" || node.targets.size() != 2) return false;

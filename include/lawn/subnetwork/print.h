@@ -67,10 +67,11 @@ inline std::string status_text(const SubnetworkParameter& parameter) {
   return parameter.inside ? "bias: left free" : "outside: " + parameter.reason;
 }
 
-/// So many parameters in a row that are outside for one reason are printed as one line.
+/// From this number on, consecutive parameters that are outside for one reason are printed as one
+/// line.
 constexpr size_t kFewestToShareALine = 4;
 
-/// The end of the run from `begin` of parameters that are outside for the same reason.
+/// End of the run of parameters, from `begin` on, that are outside for the same reason.
 inline size_t end_of_like(const std::vector<SubnetworkParameter>& all, size_t begin) {
   size_t end = begin + 1;
   while (end < all.size() && !all[begin].inside && !all[end].inside &&

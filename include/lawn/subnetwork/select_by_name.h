@@ -13,15 +13,15 @@
 #include <lawn/subnetwork/selection.h>
 #include <lawn/subnetwork/subnetwork.h>
 
-// Apart from selection.h, since <regex> takes its time to compile.
+// Not part of selection.h, since <regex> is slow to compile.
 
 namespace lawn {
 
 /// Selects the parameters whose dotted name matches a regular expression as a whole.
 /// @param module   the network
 /// @param pattern  ECMAScript; "layer2\\..*weight" takes "layer2.0.conv1.weight"
-/// @throws c10::Error if the pattern is malformed, if no name matches, or if what matches is not of
-///         a real floating-point type
+/// @throws c10::Error if the pattern is malformed, if no name matches, or if a parameter that
+///         matches is not of a real floating-point type
 /// @note   does not wait for the device
 inline Subnetwork select_by_name(const torch::nn::Module& module, const std::string& pattern) {
   std::regex expression;

@@ -15,16 +15,17 @@
 #include <lawn/subnetwork/print.h>
 #include <lawn/subnetwork/subnetwork.h>
 
-// Selection by hand. It takes what it is told: it reads no graph, so the homogeneity is unknown,
-// and a parameter that is frozen now but named here is selected as well.
+// Selection by hand. It reads no graph, so the homogeneity is unknown, and it also selects a
+// parameter that is frozen now.
 
 namespace lawn {
 
 /// Selects the parameters for which a predicate holds.
-/// @param module     its parameters are offered in module order, each once, by its first name
-/// @param predicate  (dotted name, parameter) -> take it?
-/// @return every parameter of the module, those taken being inside with the role of a weight
-/// @throws c10::Error if nothing is taken, or something that is not of a real floating-point type
+/// @param module     the predicate gets its parameters in module order, each once, under its first
+///                   name
+/// @param predicate  (dotted name, parameter) -> whether to select it
+/// @return every parameter of the module; those selected are inside, with the role of a weight
+/// @throws c10::Error if no parameter is selected, or one that is not of a real floating-point type
 /// @note   does not wait for the device
 inline Subnetwork select_if(
     const torch::nn::Module& module,
@@ -36,14 +37,14 @@ inline Subnetwork select_if(
   for (SubnetworkParameter& parameter : parameters) {
     parameter.inside = predicate(parameter.name, parameter.tensor);
     parameter.reason = parameter.inside ? "" : "not selected";
-    // Asked for by name: a bias that is selected is to be constrained like a weight.
+    // A bias that is selected by hand is constrained like a weight.
     if (parameter.inside && parameter.role == Role::kBias) parameter.role = Role::kWeight;
   }
   return Subnetwork(std::move(parameters));
 }
 
-/// Selects every parameter of two or more dimensions: the matrices, kernels and embeddings, not the
-/// biases nor the scales of normalisations.
+/// Selects every parameter of two or more dimensions: the matrices, kernels and embeddings, but
+/// neither the biases nor the scales of normalisations.
 /// @param module  the network; parameters that are not of a real floating-point type stay outside
 /// @throws c10::Error if there is none
 /// @note   does not wait for the device

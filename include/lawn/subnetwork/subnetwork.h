@@ -27,12 +27,12 @@ struct SubnetworkParameter {
   std::string name;
   /// The parameter itself (an alias, not a copy).
   at::Tensor tensor;
-  /// What it does in the network.
+  /// Its role in the network.
   Role role = Role::kWeight;
   /// Autograd node that uses it, for example "AddmmBackward0"; empty if the graph was not read or
   /// does not use it.
   std::string node;
-  /// Belongs to the sub-network.
+  /// Whether it belongs to the sub-network.
   bool inside = false;
   /// Dimension that counts output units: 0 for linear layers, convolutions and embeddings; 1 for
   /// transposed convolutions and `x.mm(w)`. A tensor of fewer than two dimensions is one unit.
@@ -40,7 +40,8 @@ struct SubnetworkParameter {
   /// Why it is outside; empty if inside.
   std::string reason;
 
-  /// A weight or an embedding of the sub-network: LAWN holds its norm. Biases stay free by default.
+  /// Whether it is a weight or an embedding of the sub-network, whose norm LAWN holds. Biases stay
+  /// free by default.
   bool constrained() const { return inside && role != Role::kBias; }
 };
 
@@ -65,7 +66,7 @@ class Subnetwork {
  public:
   /// Takes the parameters in module order.
   /// @param parameters   every parameter considered, inside or not; aliases, not copies
-  /// @param boundaries   where the walk ended, in order of distance from the logits
+  /// @param boundaries   nodes at which the walk ended, in order of distance from the logits
   /// @param homogeneity  what is known of the function
   /// @param degree       k of f(a w) = a^k f(w), if there is one
   /// @throws c10::Error if a tensor is undefined or comes twice, if one that is inside is not of
@@ -84,7 +85,7 @@ class Subnetwork {
 
   /// Every parameter of the module, in module order.
   const std::vector<SubnetworkParameter>& all() const& noexcept { return all_; }
-  /// Of a temporary, by value: `for (auto& p : select(...).all())` must not dangle.
+  /// The same for a temporary, by value: `for (auto& p : select(...).all())` must not dangle.
   std::vector<SubnetworkParameter> all() && { return std::move(all_); }
 
   /// Names of the constrained parameters, in module order.
@@ -107,13 +108,14 @@ class Subnetwork {
 
   /// Where the walk from the logits ended; empty if nothing stopped it, or if selected by hand.
   const std::vector<Boundary>& boundaries() const& noexcept { return boundaries_; }
-  /// The same of a temporary.
+  /// The same for a temporary.
   std::vector<Boundary> boundaries() && { return std::move(boundaries_); }
 
   /// Whether, and how, the logits scale with the weights inside.
   Homogeneity homogeneity() const noexcept { return homogeneity_; }
 
-  /// k of f(a w) = a^k f(w), biases aside; nothing when branches differ or if selected by hand.
+  /// k of f(a w) = a^k f(w), biases aside; nothing if branches differ in degree or if selected by
+  /// hand.
   std::optional<int64_t> degree() const noexcept { return degree_; }
 
  private:

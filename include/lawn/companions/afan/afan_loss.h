@@ -23,15 +23,15 @@ namespace lawn {
 
 /// Options of `afan_loss`. Checked in each call.
 struct AFANOptions {
-  /// How the features are disturbed.
+  /// How the features are perturbed.
   TORCH_ARG(PerturbationOptions, perturbation) = {};
   /// Points on the line from clean to perturbed features, each in [0, 1]; their losses are
   /// averaged.
   TORCH_ARG(std::vector<double>, strengths) = {1.0};
-  /// Statistics of the perturbed features for the clean ones, by `mix_features`; none: the
-  /// perturbed features themselves.
+  /// Which statistics `mix_features` transfers from the perturbed to the clean features; with none,
+  /// the perturbed features themselves are used.
   TORCH_ARG(std::optional<FeatureStatistics>, normalisation) = FeatureStatistics::kOverChannels;
-  /// Whether the passes of perturbed features, after the inner steps, move running statistics.
+  /// Whether the passes with perturbed features, after the inner steps, update running statistics.
   TORCH_ARG(bool, adversarial_statistics) = false;
 
  public:
@@ -49,7 +49,7 @@ struct AFANOptions {
 
 namespace detail::afan {
 
-/// `criterion(tail(features), y)`, with a message that tells what does not fit.
+/// `criterion(tail(features), y)`, with a message that says what does not fit.
 template <class Tail, class Criterion>
 at::Tensor loss_of_features(Tail& tail, const at::Tensor& features, const at::Tensor& y,
                             const Criterion& criterion) {
@@ -71,24 +71,24 @@ at::Tensor loss_of_features(Tail& tail, const at::Tensor& features, const at::Te
 
 }  // namespace detail::afan
 
-/// The loss of training on clean and on adversarial features: A-FAN.
+/// A-FAN's loss for training on clean and on adversarial features.
 ///
 ///   f = head(x),  f' = feature_pgd of f without its graph,
 ///   L = (loss(tail(f), y) + mean over strengths a of loss(tail(n(f + a (f' - f))), y)) / 2
 ///
 /// n is `normalisation`, by default `mix_features(f, .)`. The tail learns from both terms, the head
-/// from the clean one alone. A perturbation of nothing (`steps` or `step_size` 0) gives the clean
+/// from the clean one alone. A perturbation of zero (`steps` or `step_size` 0) gives the clean
 /// loss, to the bit.
 /// @param head       x -> features `[batch, channels, ...]`, floating point
-/// @param tail       features -> output; a function, or a module's handle as `head`; called 1 +
-/// steps + strengths times
+/// @param tail       features -> output; a function, or a module's handle as `head`; called
+///                   1 + steps + strengths times
 /// @param x          the input of the network
 /// @param y          the target, as `criterion` takes it
 /// @param criterion  (output, y) -> a tensor of one element
 /// @param options    checked before anything is called
-/// @param module     whose running statistics only the clean pass may move: the whole network, or
-///                   the tail. Null: every pass moves them
-/// @return the loss, with its graph; `backward()` is the caller's
+/// @param module     module whose running statistics only the clean pass may update: the whole
+///                   network, or the tail. If null, every pass updates them
+/// @return the loss, with its graph; the caller calls `backward()`
 /// @throws c10::Error for options out of range, before anything is called; for features that are
 ///         not of floating point, a tail that does not take them, and a criterion of more than one
 ///         element, before gradients or parameters are changed
@@ -126,9 +126,9 @@ at::Tensor afan_loss(Head&& head, Tail&& tail, const at::Tensor& x, const at::Te
   return (clean_loss + adversarial_loss / points) / 2;
 }
 
-/// The same for a `Sequential`, split in front of the module of index `split`. Only the clean pass
-/// moves running statistics.
-/// @param network    its modules take a tensor and give one
+/// The same for a `Sequential`, split before the module with index `split`. Only the clean pass
+/// updates running statistics.
+/// @param network    its modules take one tensor and return one
 /// @param split      from 0, where the input itself is perturbed, to the last module's index
 /// @param x          the input of the network
 /// @param y          the target, as `criterion` takes it

@@ -21,23 +21,24 @@
 
 namespace lawn {
 
-/// Where the steps of `feature_pgd` go.
+/// Direction of the steps of `feature_pgd`.
 enum class PerturbationDirection {
-  kAscent,       ///< up the loss
-  kRandomSigns,  ///< a sign for each element, drawn once: the control that belongs in every table
+  kAscent,       ///< along the sign of the loss's gradient
+  kRandomSigns,  ///< a random sign for each element, drawn once: a control
 };
 
 /// Options of `feature_pgd`. Checked in each call.
 struct PerturbationOptions {
-  /// K, >= 0.
+  /// K, the number of steps, >= 0.
   TORCH_ARG(int64_t, steps) = 5;
   /// gamma, the size of a step in each element, >= 0.
   TORCH_ARG(double, step_size) = 1.0 / 255;
-  /// The largest perturbation of an element, >= 0; none: K gamma, and no start at random.
+  /// The largest perturbation of an element, >= 0; if left out, there is no bound except K gamma,
+  /// and no random start.
   TORCH_ARG(std::optional<double>, epsilon) = std::nullopt;
   /// Whether to start from a uniformly drawn perturbation of at most `epsilon`.
   TORCH_ARG(bool, random_start) = false;
-  /// Where the features are moved.
+  /// Direction of the steps.
   TORCH_ARG(PerturbationDirection, direction) = PerturbationDirection::kAscent;
 
  public:
@@ -52,7 +53,7 @@ struct PerturbationOptions {
                 "lawn::feature_pgd: random_start needs an epsilon to draw from, got none; set it");
   }
 
-  /// Whether features come out as they went in.
+  /// Whether features come out unchanged.
   bool is_nothing() const {
     return !random_start() && (steps() == 0 || step_size() == 0 || epsilon() == 0.0);
   }
@@ -60,7 +61,7 @@ struct PerturbationOptions {
 
 namespace detail::afan {
 
-/// d loss / d features, without a trace in the gradients of parameters.
+/// d loss / d features; gradients of parameters do not change.
 template <class Loss>
 at::Tensor gradient_of_features(const at::Tensor& features, const Loss& loss) {
   const at::AutoGradMode with_gradients(true);
@@ -86,12 +87,12 @@ at::Tensor gradient_of_features(const at::Tensor& features, const Loss& loss) {
 
 /// Perturbs features so that the loss rises: projected gradient ascent in the infinity norm.
 ///   delta <- clip(delta + gamma sign(grad_f loss(f + delta)), -eps, eps)          K times
-/// The tail of the network takes `steps` passes forward and back. Gradients of parameters stay
-/// untouched; random numbers of a dropout are drawn; running statistics move, unless a
-/// `FreezeBatchNormStatistics` is held.
+/// `loss`, the tail of the network, runs `steps` times forward and backward. Gradients of
+/// parameters stay untouched, dropout draws random numbers, and running statistics are updated
+/// unless a `FreezeBatchNormStatistics` is held.
 /// @param options   eps, gamma, K and the direction; checked before anything is called
 /// @param features  f: any shape, floating point. delta is kept in float32 for half and bfloat16
-/// @param loss      features -> a tensor of one element, to be differentiated
+/// @param loss      features -> a differentiable tensor of one element
 /// @return f + delta: shape, dtype and device of `features`, without a graph, in memory of its own
 /// @throws c10::Error for options out of range, features that are not of floating point, and a loss
 ///         that does not depend on them

@@ -12,8 +12,8 @@
 
 namespace lawn {
 
-/// While it lives, forward passes in training mode leave the running statistics of batch and
-/// instance norms alone, counts of batches included, to the bit. They go on normalising by the
+/// While it lives, forward passes in training mode do not change the running statistics of batch
+/// and instance norms, including the counts of batches. The norms go on normalising by the
 /// statistics of the batch.
 ///
 ///   {
@@ -21,10 +21,10 @@ namespace lawn {
 ///     model->forward(perturbed);
 ///   }
 ///
-/// It takes LibTorch's own layers; it hides their running statistics from them, so that in between
-/// they must not be put into evaluation mode, nor the module be cloned or moved. Those in
-/// evaluation mode move nothing anyway, and are left as they are. Guards nest.
-/// @note  not to be used on one module from several threads; does not wait for the device
+/// It works on LibTorch's own layers, by hiding their running statistics from them. While it lives,
+/// do not put the layers into evaluation mode, and do not clone or move the module. Layers that are
+/// in evaluation mode are left alone, since they update nothing. Guards nest.
+/// @note  must not be used on one module from several threads; does not wait for the device
 class FreezeBatchNormStatistics {
  public:
   /// @param module  must outlive the guard
@@ -57,7 +57,7 @@ class FreezeBatchNormStatistics {
     (hide_one(dynamic_cast<Layers*>(&module)), ...);
   }
 
-  /// The layer's members alone: its list of buffers keeps them, so that checkpoints do too.
+  /// Hides only the layer's members: its list of buffers keeps the tensors, and so do checkpoints.
   template <class Layer>
   void hide_one(Layer* layer) {
     if (layer == nullptr) return;

@@ -23,7 +23,7 @@ enum class FeatureStatistics {
 
 namespace detail::afan {
 
-/// The dimensions that `statistics` runs over.
+/// The dimensions over which `statistics` are taken.
 inline std::vector<int64_t> statistics_dims(const at::Tensor& features,
                                             FeatureStatistics statistics) {
   if (statistics == FeatureStatistics::kOverChannels) return {1};
@@ -34,16 +34,17 @@ inline std::vector<int64_t> statistics_dims(const at::Tensor& features,
 
 }  // namespace detail::afan
 
-/// Clean features with the mean and the deviation of perturbed ones.
+/// Gives clean features the mean and the deviation of perturbed ones.
 ///   (f - mu(f)) / sigma(f) sigma(f') + mu(f')
-/// Deviations are those of the whole (a divisor of n). Features that are constant where the
-/// statistics are taken become mu(f'). So mix(f, f) = f.
+/// Deviations are population deviations (divisor n). Features that are constant over the elements
+/// of a statistic become mu(f'). Hence mix(f, f) = f.
 /// @param clean      f: `[batch, channels, ...]`, floating point; computed in float32 for half and
 ///                   bfloat16
 /// @param perturbed  f', of the same shape, dtype and device
 /// @param statistics  over which dimensions mean and deviation are taken
 /// @return the same shape and dtype; differentiable in both
-/// @throws c10::Error for other shapes, and for statistics over space of features without positions
+/// @throws c10::Error if the shapes do not fit, and for statistics over space of features without
+///         positions
 /// @note   does not wait for the device
 /// @source Chen et al. 2021, arXiv 2103.12171
 inline at::Tensor mix_features(const at::Tensor& clean, const at::Tensor& perturbed,

@@ -7,13 +7,14 @@
 #include <lawn/sphere/cuda/entries.h>
 #include <lawn/sphere/flat.h>
 
-/// What the companions' kernels offer: as `sphere/cuda/entries.h`.
+/// The functions that the companions' kernels offer, in the manner of `sphere/cuda/entries.h`.
 namespace lawn::detail::companions::cuda {
 
 struct Entries {
-  /// As `lawn::center_rows_`, where each sphere is a row; workspace as for the spheres' norms.
+  /// Does what `lawn::center_rows_` does, with each sphere a row; needs the same workspace as the
+  /// spheres' norms.
   sphere::cuda::LayersEntry center_rows = nullptr;
-  /// As `zero_pruned_`, `add_penalty_` and `unify_frozen_`; they need no workspace.
+  /// Do what `zero_pruned_`, `add_penalty_` and `unify_frozen_` do; they need no workspace.
   const char* (*zero_pruned)(const FlatPruned* list, std::int64_t count, void* stream) = nullptr;
   const char* (*add_penalty)(const FlatPenalty* list, std::int64_t count, double rho,
                              void* stream) = nullptr;

@@ -10,11 +10,11 @@
 #include <lawn/sphere/cuda/kernels.cuh>
 #include <lawn/sphere/cuda/packs.cuh>
 
-/// The kernel for what happens to each element by itself. (Centring's are the two of
+/// The kernel of elementwise operations. (Centring runs in the two kernels of
 /// `sphere/cuda/kernels.cuh`.)
 namespace lawn::detail::companions::cuda {
 
-/// A block for each chunk.
+/// Runs with one block for each chunk.
 template <template <class, class> class Operation, class List>
 static __global__ void __launch_bounds__(sphere::cuda::kThreads, sphere::cuda::kMinBlocks)
     each_element(const List __grid_constant__ list) {

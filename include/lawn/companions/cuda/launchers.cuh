@@ -17,7 +17,7 @@
 #include <lawn/sphere/cuda/launch_kernel.cuh>
 #include <lawn/sphere/cuda/launch_lists.cuh>
 
-/// The host's side of the companions' kernels. What loads them is static as
+/// The host's side of the companions' kernels. The functions that load them are static, as
 /// `sphere::cuda::load_kernels` is.
 namespace lawn::detail::companions::cuda {
 namespace {
@@ -52,7 +52,7 @@ static const char* load_elementwise() {
                                           load_each_element<Operation, List<kMany>>});
 }
 
-/// One launch of `each_element` for a list.
+/// Launches `each_element`, once for each list.
 /// @param prepare  called with each list before its launch
 template <template <class, class> class Operation, template <int> class List, int kMany, class Item,
           class Prepare>
@@ -89,7 +89,7 @@ static const char* load_unifying() {
   return sphere::cuda::load_once(loaded, {load_unify<kFewLayers>, load_unify<kManyWideEntries>});
 }
 
-/// One launch for a list.
+/// Launches `unify_blocks`, once for each list.
 inline const char* unify_frozen(const FlatUnified* items, std::int64_t count, void* stream,
                                 const Limits& limits = {}) {
   if (const char* error = load_unifying()) return error;

@@ -8,10 +8,10 @@
 #include <lawn/sphere/cuda/plan.h>
 #include <lawn/sphere/cuda/tuning.h>
 
-/// What the companions' own kernels get: the tensors of a launch.
+/// Parameters of the companions' own kernels: the tensors of a launch.
 namespace lawn::detail::companions {
 
-/// How a weight is dealt with: a warp takes a large block, a thread a small one.
+/// How a weight is partitioned: a warp takes a large block, a thread a small one.
 inline sphere::cuda::Partition partition_of(const FlatUnified& flat,
                                             const sphere::cuda::Needs& /*needs*/,
                                             const sphere::cuda::Limits& limits) {

@@ -12,9 +12,9 @@
 #include <lawn/sphere/cuda/packs.cuh>
 #include <lawn/sphere/cuda/reduce.cuh>
 
-/// What the companions do to elements. `Centring` is an operation of `sphere/cuda/operations.cuh`.
-/// The others deal with each element by itself; such an operation is made for a run of elements of
-/// a list's entry, and has
+/// The companions' operations on elements. `Centring` is an operation in the sense of
+/// `sphere/cuda/operations.cuh`. The others are elementwise. Such an operation is made for a run of
+/// elements of a list's entry, and has
 ///   kWidth, kInFlight              elements of a pack; packs that a thread has in flight
 ///   kMixesDtypes                false: the dtype of the tensor that is changed says all
 ///   extent(numel), load(w, i)   its arrays, together

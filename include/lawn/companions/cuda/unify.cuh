@@ -12,8 +12,8 @@
 #include <lawn/sphere/cuda/packs.cuh>
 #include <lawn/sphere/cuda/reduce.cuh>
 
-/// The kernel that makes the absolute values of frozen blocks equal. A block is in a thread's or a
-/// warp's hands from its sum to its last element.
+/// The kernel that makes the absolute values of frozen blocks equal. One thread or one warp does
+/// all the work of a block.
 namespace lawn::detail::companions::cuda {
 namespace {
 
@@ -29,11 +29,11 @@ struct Unifying {
   /// One block of the matrix.
   W* weight;
   const std::int8_t* signs;
-  std::uint32_t columns;  ///< of the matrix
-  std::uint32_t width;    ///< of the block
+  std::uint32_t columns;  ///< columns of the matrix
+  std::uint32_t width;    ///< columns of the block
   std::uint32_t numel;
 
-  /// @param block  counted row by row
+  /// @param block  index of the block, counted row by row
   template <int kCapacity>
   __device__ Unifying(const UnifiedList<kCapacity>& list, int at, std::uint32_t block)
       : columns(static_cast<std::uint32_t>(list.columns[at])) {
@@ -51,10 +51,10 @@ struct Unifying {
     signs = list.signs[at] + first;
   }
 
-  /// Where the block's element i is, counted from its first.
+  /// Offset of the block's element i from its first element.
   __device__ std::uint32_t place(std::uint32_t i) const { return i / width * columns + i % width; }
 
-  /// The share of lane `lane` out of `lanes`.
+  /// The part of the sum that lane `lane` of `lanes` computes.
   __device__ Sum sum(std::uint32_t lane, std::uint32_t lanes) const {
     Sum sum;
     for (std::uint32_t i = lane; i < numel; i += lanes) {
@@ -67,7 +67,7 @@ struct Unifying {
 
   __device__ void apply(std::uint32_t lane, std::uint32_t lanes, const Sum& sum) const {
     const double mean = sum.value[0] / numel;
-    const auto value = static_cast<A>(mean < 0 ? 0 : mean);  // NaN stays, to be seen
+    const auto value = static_cast<A>(mean < 0 ? 0 : mean);  // NaN stays visible
     for (std::uint32_t i = lane; i < numel; i += lanes) {
       const std::uint32_t at = place(i);
       const auto sign = static_cast<A>(signs[at]);

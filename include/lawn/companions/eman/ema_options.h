@@ -14,25 +14,25 @@
 namespace lawn {
 
 /// What an `EmaTeacher` does with buffers of floating point, such as batch norm's statistics.
-/// Integer ones (counts of batches) are copied, except with `kLeave`.
+/// Integer buffers (counts of batches) are copied, except with `kLeave`.
 enum class EmaBuffers {
-  kAverage,  ///< like the parameters: EMAN
-  kCopy,     ///< the student's of now
-  kLeave,    ///< as at the start
+  kAverage,  ///< averaged like the parameters: EMAN
+  kCopy,     ///< copied from the student
+  kLeave,    ///< left as at the start
 };
 
 /// Options of `EmaTeacher`. Checked when it is constructed.
 struct EmaOptions {
   /// m of `t <- m t + (1 - m) s`, in [0, 1]. 0.999 is MoCo's and FixMatch's.
   TORCH_ARG(double, decay) = 0.999;
-  /// m of each update, from the count of those before it, in the place of `decay`. Each value is
-  /// checked when it is used. `cosine_decay` is one.
+  /// Gives m of each update from the number of updates before it, and replaces `decay`; for example
+  /// `cosine_decay`. Each value is checked when it is used.
   TORCH_ARG(std::function<double(int64_t)>, schedule) = nullptr;
-  /// What the teacher makes of the buffers of the student.
+  /// What the teacher does with the student's buffers.
   TORCH_ARG(EmaBuffers, buffers) = EmaBuffers::kAverage;
 
  public:
-  /// The decay of the update after `steps` others.
+  /// The decay m of an update that follows `steps` others.
   /// @throws c10::Error if it is outside [0, 1]
   double decay_at(int64_t steps) const {
     const double value = schedule() ? schedule()(steps) : decay();
@@ -45,10 +45,10 @@ struct EmaOptions {
   void validate() const { decay_at(0); }
 };
 
-/// A decay that rises to 1 on a cosine: BYOL's.
+/// BYOL's decay, which rises to 1 along a cosine.
 ///   m_k = 1 - (1 - m_0) (cos(pi k / steps) + 1) / 2          and 1 from k = steps on
 /// @param decay  m_0, in [0, 1]: 0.98 to 0.996
-/// @param steps  updates until it is 1, >= 1
+/// @param steps  number of updates until the decay is 1, >= 1
 /// @throws c10::Error for values out of range
 /// @source Grill et al. 2020, arXiv 2006.07733, section 3.3
 inline std::function<double(int64_t)> cosine_decay(double decay, int64_t steps) {

@@ -28,8 +28,8 @@ namespace lawn {
 
 namespace detail::eman {
 
-/// Whether averages of a tensor are kept in float32 beside it: a step of 1 - m = 0.001 is less than
-/// the tensor's own dtype resolves, and would be rounded away.
+/// Whether averages of a tensor are kept in float32 beside it: the tensor's own dtype does not
+/// resolve a step of 1 - m = 0.001, which would be rounded away.
 inline bool is_narrow(const at::Tensor& tensor) {
   return tensor.scalar_type() == at::kBFloat16 || tensor.scalar_type() == at::kHalf;
 }
@@ -40,10 +40,10 @@ inline bool is_narrow(const at::Tensor& tensor) {
 ///
 ///   t <- m t + (1 - m) s          every parameter and every buffer of floating point
 ///
-/// The teacher is always in evaluation mode, whatever `train()` says to it or to a module that
-/// holds it, so that its output for an image does not depend on the others in the batch. It needs
-/// no gradients. Averages of bfloat16 and half are kept in float32 and rounded once. The student is
-/// neither held nor changed.
+/// The teacher is always in evaluation mode, even if `train()` is called on it or on a module that
+/// holds it, so that its output for an image does not depend on the others in the batch. Its
+/// parameters require no gradients. Averages of bfloat16 and half are kept in float32 and rounded
+/// once. The student is neither held nor changed.
 ///
 ///   lawn::EmaTeacher teacher(*model, lawn::EmaOptions().decay(0.999));
 ///   ...
@@ -59,15 +59,16 @@ class EmaTeacher : public torch::nn::Module {
                 "lawn::EmaTeacher takes a torch::nn::Module: pass *model, not model");
 
  public:
-  /// A copy of `student`, by its `clone()`. That calls `reset()`, which draws random numbers and
-  /// may tie or freeze parameters otherwise: the default generator of the CPU is put back, values
-  /// are copied, and ties of the student that the copy has lost do no harm.
+  /// Makes a copy of `student` by its `clone()`, which calls `reset()`. Since `reset()` draws
+  /// random numbers, the state of the CPU's default generator is restored. Since it may tie or
+  /// freeze parameters differently, values are copied; ties of the student that the copy has lost
+  /// do no harm.
   /// @throws c10::Error for a decay outside [0, 1], and for a student that has no `clone()`
   explicit EmaTeacher(const Net& student, EmaOptions options = {})
       : EmaTeacher(student, cloned(student), std::move(options)) {}
 
-  /// With a teacher that the caller has built: one of the student's architecture, device and dtype.
-  /// It becomes a copy of `student`, frozen, in evaluation mode.
+  /// Takes a teacher that the caller has built, with the student's architecture, device and dtype.
+  /// It becomes a frozen copy of `student` in evaluation mode.
   /// @throws c10::Error that names what differs, before the teacher is changed
   EmaTeacher(const Net& student, std::shared_ptr<Net> teacher, EmaOptions options = {})
       : options_(std::move(options)) {
@@ -85,12 +86,12 @@ class EmaTeacher : public torch::nn::Module {
     train();
   }
 
-  // Two of one teacher would both move it.
+  // Two objects with one teacher would both move it.
   EmaTeacher(const EmaTeacher&) = delete;
   EmaTeacher& operator=(const EmaTeacher&) = delete;
 
-  /// Moves the averages towards the student's values of now: call it after the optimizer's step.
-  /// @param student  of the teacher's architecture, dtype and device
+  /// Moves the averages towards the student's present values: call it after the optimizer's step.
+  /// @param student  has the teacher's architecture, dtype and device
   /// @throws c10::Error that names what differs, and for a scheduled decay outside [0, 1]; nothing
   ///         is changed then
   /// @note   does not wait for the device
@@ -122,7 +123,7 @@ class EmaTeacher : public torch::nn::Module {
     ++steps_;
   }
 
-  /// What the teacher says: in evaluation mode, without gradients.
+  /// The teacher's output, in evaluation mode and without gradients.
   template <class... Arguments>
   auto forward(Arguments&&... arguments) {
     const at::NoGradGuard no_grad;
@@ -133,16 +134,16 @@ class EmaTeacher : public torch::nn::Module {
   /// Leaves the teacher in evaluation mode.
   void train(bool /*on*/ = true) override { torch::nn::Module::train(false); }
 
-  /// The teacher itself: an alias. Change its values only through this object.
+  /// The teacher itself (an alias). Change its values only through this object.
   const std::shared_ptr<Net>& module() const { return teacher_; }
 
-  /// Updates so far.
+  /// Number of updates so far.
   int64_t steps() const { return steps_; }
 
-  /// The options that it was made with.
+  /// The options that the constructor got.
   const EmaOptions& options() const { return options_; }
 
-  /// Writes averages and count; also through `torch::save`.
+  /// Writes averages and count; `torch::save` calls it.
   void save(torch::serialize::OutputArchive& archive) const override {
     auto mine = detail::companions::module_tensors(*teacher_);
     archive.write("steps", c10::IValue(steps_));
@@ -154,7 +155,7 @@ class EmaTeacher : public torch::nn::Module {
     }
   }
 
-  /// Reads what `save` wrote; also through `torch::load`. Options are not part of it.
+  /// Reads what `save` wrote; `torch::load` calls it. Checkpoints do not hold options.
   /// @throws c10::Error for a teacher of another architecture or dtype; nothing is changed then
   void load(torch::serialize::InputArchive& archive) override {
     auto mine = detail::companions::module_tensors(*teacher_);
@@ -213,7 +214,7 @@ class EmaTeacher : public torch::nn::Module {
     return teacher;
   }
 
-  /// The teacher's tensors, each once, with the student's.
+  /// The teacher's tensors, each once, paired with the student's.
   std::vector<Pair> pairs_with(const Net& student) const {
     const auto mine = detail::companions::module_tensors(*teacher_);
     const auto other = detail::companions::module_tensors(student);
@@ -234,7 +235,8 @@ class EmaTeacher : public torch::nn::Module {
     return pairs;
   }
 
-  /// `value` in float32 where its average is kept so, on the teacher's device; else undefined.
+  /// A copy of `value` in float32 on the teacher's device, if its average is kept in float32; else
+  /// undefined.
   static at::Tensor wide(const detail::companions::ModuleTensor& mine, const at::Tensor& value) {
     if (!detail::eman::is_narrow(mine.tensor)) return {};
     return value.detach().to(mine.tensor.device(), at::kFloat, /*non_blocking=*/false,
@@ -243,7 +245,7 @@ class EmaTeacher : public torch::nn::Module {
 
   static void approach(const std::vector<at::Tensor>& averages,
                        const std::vector<at::Tensor>& values, double decay) {
-    if (averages.empty() || decay == 1) return;  // not 0 times an infinity
+    if (averages.empty() || decay == 1) return;  // 0 times an infinity would be NaN
     if (decay == 0) {
       at::_foreach_copy_(averages, values);
     } else {
@@ -253,7 +255,8 @@ class EmaTeacher : public torch::nn::Module {
 
   EmaOptions options_;
   std::shared_ptr<Net> teacher_;
-  /// Of each tensor of the teacher once, in float32; undefined where the tensor itself is wide.
+  /// Averages in float32, one for each tensor of the teacher; undefined if the tensor itself is
+  /// wide.
   std::vector<at::Tensor> averages_;
   int64_t steps_ = 0;
 };

@@ -24,14 +24,14 @@
 
 namespace lawn {
 
-/// A weight, cut into rows: all elements with one index along `unit_dim` are a row.
+/// A weight cut into rows: all elements with the same index along `unit_dim` form a row.
 struct WeightRows {
   /// One or more dimensions, any stride and device; float64, float32, bfloat16 or half.
   at::Tensor weight;
   /// The dimension of the output units: 0 for convolutions and linear layers.
   int64_t unit_dim = 0;
-  /// Elements that take no part: bool, in the shape and on the device of `weight`; undefined where
-  /// there are none.
+  /// Marks the elements that take no part: bool, in the shape and on the device of `weight`;
+  /// undefined if there are none.
   at::Tensor pruned = {};
 };
 
@@ -64,7 +64,7 @@ inline void center_rows_(const WeightRows& rows) {
 
 }  // namespace aten
 
-/// Whether raw memory tells all, and there are loops or kernels for it.
+/// Whether loops or kernels on raw memory can do the work.
 inline bool takes(const WeightRows& rows) {
   const at::Tensor& weight = rows.weight;
   return !rows.pruned.defined() && sphere::is_flat({weight, {}, {}, rows.unit_dim, 0}) &&
@@ -73,17 +73,17 @@ inline bool takes(const WeightRows& rows) {
 
 }  // namespace detail::mimicnorm
 
-/// Removes from every row its mean.
+/// Subtracts from every row its mean.
 ///   w_r <- w_r - mean(w_r)
-/// Where elements are pruned, the mean runs over the others and is taken from them alone, so that
-/// nothing that is pruned comes back. A mean that is not finite counts as 0: such a row stays as it
+/// If elements are pruned, the mean is taken over the others and subtracted from them alone, so
+/// that pruned elements stay zero. A mean that is not finite counts as 0: such a row stays as it
 /// is. Sums are taken in float32 for bfloat16 and half. On the CPU the bits do not depend on the
-/// number of threads. Loops on the CPU and CUDA kernels go over a whole list at once; ATen does the
-/// work weight by weight where elements are pruned, where rows are not runs of memory, and on other
+/// number of threads. Loops on the CPU and CUDA kernels process a whole list at once; ATen does the
+/// work weight by weight if elements are pruned, if rows are not contiguous in memory, and on other
 /// devices.
 /// @param weights  each once; changed in place
-/// @throws c10::Error for a weight without the dimension of its rows or not of floating point, and
-///         for pruned elements of another shape or type; nothing is changed then
+/// @throws c10::Error for a weight without the dimension `unit_dim` or not of floating point, and
+///         for `pruned` of another shape or type; nothing is changed then
 /// @note   does not wait for the device
 /// @source Fei et al. 2020, arXiv 2010.09278
 inline void center_rows_(c10::ArrayRef<WeightRows> weights) {
@@ -103,7 +103,7 @@ inline void center_rows_(c10::ArrayRef<WeightRows> weights) {
   }
   const at::NoGradGuard no_grad;
   sphere::cuda::ByDevice<sphere::Flat> flat;
-  // From the last on: the optimizer has touched it last, so that it may still be in a cache.
+  // Backwards: the optimizer has touched the last weight last, so that it may still be in a cache.
   for (std::size_t i = weights.size(); i-- > 0;) {
     const WeightRows& rows = weights[i];
     if (!detail::mimicnorm::takes(rows)) {

@@ -13,12 +13,13 @@
 #include <lawn/sphere/cpu/stages.h>
 #include <lawn/sphere/flat.h>
 
-/// Centring of rows that are plain memory, on the CPU: a row is read from memory once and found in
-/// the cache the second time; the same bits for any number of threads. `companions/center_rows.h`
-/// has the mathematics.
+/// Centring of rows that are plain memory, on the CPU. A row is read from memory once and found in
+/// the cache the second time. The bits are the same for any number of threads.
+/// `companions/mimicnorm/center_rows.h` has the mathematics.
 namespace lawn::detail::mimicnorm::cpu {
 
-/// Elements that are summed in their own type; the blocks' sums are added in double.
+/// Number of elements that are summed in their own type; the sums of these blocks are added in
+/// double.
 constexpr std::int64_t kSumBlock = 512;
 
 struct SumOfElements {
@@ -47,7 +48,7 @@ struct SubtractMean {
   }
 };
 
-/// The sum goes from stage to stage in the place of <w, w>.
+/// The sum is passed from stage to stage in the field of <w, w>.
 inline sphere::cpu::Sums sum_of_row(const sphere::Flat& rows, std::int64_t /*row*/,
                                     std::int64_t begin, std::int64_t end,
                                     const sphere::cpu::Sums& /*before*/) {

@@ -78,16 +78,16 @@ class CenteredRule {
 ///   O.step()
 ///   w_o <- w_o - mean(w_o)          for every output unit o of every selected weight
 ///
-/// `Centered<Opt>` is-a `Opt`. A ReLU's outputs have a mean; a centred weight does not carry it on,
-/// which is half of what batch norm does. For SGD (momentum, decay and Nesterov included) it equals
-/// centring the gradients, from a centred start; not so for Adam, where only the projection keeps
-/// the means at zero.
+/// `Centered<Opt>` is-a `Opt`. The outputs of a ReLU have a mean; a centred weight does not pass it
+/// on, which is half of what batch norm does. For SGD (including momentum, decay and Nesterov)
+/// centring the weights equals centring the gradients, if the start is centred. For Adam it does
+/// not: there only the projection keeps the means at zero.
 ///
-/// Construction does not touch the weights, so that a run that is resumed goes on to the bit: call
-/// `center()` before training, or `mimic_norm_init_`. Beside `Masked`, in either order, means run
-/// over the elements that stay. In `LAWN<Centered<Opt>>` scaling keeps the zero means; in
-/// `Centered<LAWN<Opt>>` norms shrink by what the centring takes. `step()` does not wait for the
-/// device.
+/// The constructor does not touch the weights, so that a run that is resumed goes on to the bit:
+/// call `center()` or `mimic_norm_init_` before training. Together with `Masked`, in either order,
+/// means are taken over the elements that stay. In `LAWN<Centered<Opt>>` scaling keeps the means at
+/// zero; in `Centered<LAWN<Opt>>` norms shrink by what the centring removes. `step()` does not wait
+/// for the device.
 ///
 /// @source  Fei et al. 2020, arXiv 2010.09278
 template <class Opt>
@@ -96,8 +96,9 @@ class Centered : public Decorator<Opt, detail::mimicnorm::CenteredRule> {
 
  public:
   /// @param optimizer  moved in, with its groups, options and state
-  /// @param selection  of `select_for_centering`, or by hand; every weight dense, floating point,
-  ///                   with more than one element to an output unit, and held by `optimizer` once
+  /// @param selection  from `select_for_centering`, or by hand; every weight must be dense and
+  ///                   floating point, have more than one element in each output unit, and be held
+  ///                   by `optimizer` once
   /// @throws c10::Error  that names the weight
   Centered(Opt&& optimizer, const Subnetwork& selection)
       : Base(std::move(optimizer), detail::mimicnorm::CenteredRule(optimizer, selection)) {}

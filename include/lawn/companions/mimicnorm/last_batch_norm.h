@@ -18,13 +18,13 @@ namespace lawn {
 
 /// Options of `LastBatchNorm`. Checked when it is constructed.
 struct LastBatchNormOptions {
-  /// @param classes  logits of one image, >= 1
+  /// @param classes  number of classes, >= 1
   LastBatchNormOptions(int64_t classes) : classes_(classes) {}  // NOLINT: as LibTorch's own
-  /// Classes: logits of a sample.
+  /// Number of classes, that is, of logits of a sample.
   TORCH_ARG(int64_t, classes);
-  /// What normalised logits are multiplied by, finite and > 0.
+  /// Factor of the normalised logits, finite and > 0.
   TORCH_ARG(double, scale) = 1;
-  /// Of the running statistics, in [0, 1].
+  /// Momentum of the running statistics, in [0, 1].
   TORCH_ARG(double, momentum) = 0.1;
   /// Added to variances, > 0.
   TORCH_ARG(double, eps) = 1e-5;
@@ -46,10 +46,10 @@ struct LastBatchNormOptions {
 ///
 ///   y_c = scale (x_c - mean(x_c)) / sqrt(var(x_c) + eps)          c a class
 ///
-/// Means and variances are over the batch (and over positions, if there are any); in evaluation
-/// mode, the running ones. Logits of unit variance put a floor under the cross-entropy: with n
-/// classes, each as frequent as the others, log(1 + (n - 1) exp(-scale n / sqrt(n - 1))), 0.28 for
-/// 10 classes and 0.13 for 2 at a scale of 1. A larger scale lowers it.
+/// Means and variances are taken over the batch (and over positions, if there are any); in
+/// evaluation mode the running ones are used. Logits of unit variance put a floor under the
+/// cross-entropy: with n classes, each as frequent as the others, log(1 + (n - 1) exp(-scale n /
+/// sqrt(n - 1))), 0.28 for 10 classes and 0.13 for 2 at a scale of 1. A larger scale lowers it.
 ///
 /// @source  Fei et al. 2020, arXiv 2010.09278
 class LastBatchNormImpl : public torch::nn::Cloneable<LastBatchNormImpl> {
@@ -60,7 +60,7 @@ class LastBatchNormImpl : public torch::nn::Cloneable<LastBatchNormImpl> {
     reset();
   }
 
-  /// Weights and statistics as a new layer has them.
+  /// Resets the statistics to those of a new layer.
   void reset() override {
     norm_ = register_module("norm",
                             torch::nn::BatchNorm1d(torch::nn::BatchNormOptions(options_.classes())
@@ -71,8 +71,8 @@ class LastBatchNormImpl : public torch::nn::Cloneable<LastBatchNormImpl> {
 
   /// @param logits  `[batch, classes]`, or `[batch, classes, ...]` with positions; floating point
   /// @return the same shape and dtype
-  /// @throws c10::Error for another number of classes, and for one value to a class while training:
-  ///         its variance says nothing. Nothing is changed then
+  /// @throws c10::Error for another number of classes, and in training mode for a single value of
+  ///         each class, which has no variance. Nothing is changed then
   /// @note   does not wait for the device
   at::Tensor forward(const at::Tensor& logits) {
     TORCH_CHECK(logits.dim() >= 2 && logits.size(1) == options_.classes(),
@@ -93,7 +93,7 @@ class LastBatchNormImpl : public torch::nn::Cloneable<LastBatchNormImpl> {
     stream << "lawn::LastBatchNorm(" << options_.classes() << ", scale=" << options_.scale() << ")";
   }
 
-  /// The options that it was made with.
+  /// The options that the constructor got.
   const LastBatchNormOptions& options() const { return options_; }
 
  private:

@@ -23,24 +23,24 @@
 #include <lawn/subnetwork/module_parameters.h>
 #include <lawn/subnetwork/subnetwork.h>
 
-// MimicNorm trains without normalisation between the layers: weights centred after every step
-// (`Centered`), one `LastBatchNorm` in front of the loss, residual branches under a
-// `ResidualScale`. Here: which weights, and their start.
+// MimicNorm trains without normalisation between the layers: `Centered` centres weights after every
+// step, one `LastBatchNorm` stands before the loss, and `ResidualScale` scales residual branches.
+// This header selects the weights and initialises them.
 
 namespace lawn {
 
 /// Options of `select_for_centering` and `mimic_norm_init_`. Checked by both.
 struct MimicNormOptions {
-  /// Convolutions with a larger fan-in, channels in times the kernel's elements, are centred; >= 1.
+  /// Convolutions with a larger fan-in (input channels times kernel elements) are centred; >= 1.
   TORCH_ARG(int64_t, fan_in_above) = 50;
-  /// Whether the fan-in of a grouped convolution counts the channels of one group, or of all.
+  /// Whether the fan-in of a grouped convolution counts the channels of one group, not of all.
   TORCH_ARG(bool, per_group) = true;
   /// Whether linear layers are centred too, under the same threshold.
   TORCH_ARG(bool, linear) = false;
-  /// Whether `mimic_norm_init_` draws weights, or centres those that are there.
+  /// Whether `mimic_norm_init_` draws new weights; otherwise it only centres the present ones.
   TORCH_ARG(bool, draw) = true;
-  /// Factor of the weights that are drawn and centred, > 0: `kCenteringGain` keeps the scale of
-  /// signals in a plain chain of layers, where there is no `ResidualScale`.
+  /// Factor of the weights that are drawn and centred, > 0. `kCenteringGain` keeps the scale of
+  /// signals in a plain chain of layers, which has no `ResidualScale`.
   TORCH_ARG(double, gain) = 1;
 
  public:
@@ -55,7 +55,7 @@ struct MimicNormOptions {
 
 namespace detail::mimicnorm {
 
-/// A weight that multiplies, as its module tells.
+/// Fan-in of a multiplying weight, as its module describes it.
 struct FanIn {
   int64_t unit_dim = 0;
   int64_t fan_in = 0;  ///< elements that add up to one output
@@ -118,9 +118,8 @@ inline std::string reason_against_centering(const FanIn& fan, const MimicNormOpt
 /// Selects the weights that MimicNorm centres: those of convolutions with a large fan-in.
 /// @param module   the network
 /// @param options  which fan-in counts as large
-/// @return every parameter of the module, those to be centred inside, the others with the reason
-///         why not
-/// @throws c10::Error with the reasons if there is none, and for options out of range
+/// @return every parameter of the module; those to be centred are inside, the others have a reason
+/// @throws c10::Error with the reasons if no weight is selected, and for options out of range
 /// @note   does not wait for the device; the result aliases the parameters
 /// @source Fei et al. 2020, arXiv 2010.09278
 inline Subnetwork select_for_centering(const torch::nn::Module& module,
@@ -147,15 +146,15 @@ inline Subnetwork select_for_centering(const torch::nn::Module& module,
   return Subnetwork(std::move(parameters));
 }
 
-/// The start of a MimicNorm network.
+/// Initialises a MimicNorm network.
 ///   w ~ N(0, 2 / fan_in)     every convolution and linear layer; biases 0
 ///   w_o <- w_o - mean(w_o)   those of `select_for_centering`, drawn `gain` times as large
-/// LibTorch's own start, a sixth of that variance, shrinks signals in every layer until the last
-/// batch norm sees nothing.
+/// LibTorch's default initialisation has a sixth of that variance. It shrinks signals in every
+/// layer, until nothing is left at the last batch norm.
 /// @param options  which weights are centred, and the gain
-/// @param module  the network; changed in place. Weights come from the default generator
-/// @return what was centred, for `Centered`
-/// @throws c10::Error as `select_for_centering`, before anything is changed
+/// @param module  the network; changed in place. Weights are drawn from the default generator
+/// @return the selection of the centred weights, for `Centered`
+/// @throws c10::Error as `select_for_centering` does, before anything is changed
 /// @note   does not wait for the device
 /// @source Fei et al. 2020, arXiv 2010.09278; He et al. 2015, arXiv 1502.01852, eq. 10
 inline Subnetwork mimic_norm_init_(torch::nn::Module& module,

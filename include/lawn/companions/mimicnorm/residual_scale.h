@@ -17,18 +17,18 @@
 
 namespace lawn {
 
-/// What centring takes away from the scale of a layer's outputs behind a ReLU: of the mean square
-/// of a rectified Gaussian, 1/pi is in its mean, which a centred weight does not see.
-/// sqrt(1 / (1 - 1/pi)) = 1.21, rounded as the paper does.
+/// Gain that makes up for what centring removes from a layer's outputs after a ReLU. The mean holds
+/// 1/pi of the mean square of a rectified Gaussian, and a centred weight does not see the mean.
+/// sqrt(1 / (1 - 1/pi)) = 1.21, rounded as in the paper.
 constexpr double kCenteringGain = 1.2;
 
 /// Options of `ResidualScale`. Checked when it is constructed.
 struct ResidualScaleOptions {
-  /// @param block  counted from 1 through the network, >= 1
+  /// @param block  index of the residual block in the network, counted from 1
   ResidualScaleOptions(int64_t block) : block_(block) {}  // NOLINT: as LibTorch's own
-  /// The place of the block among the residual blocks, from 1.
+  /// Index of the block among the residual blocks, counted from 1.
   TORCH_ARG(int64_t, block);
-  /// In the branch: 2 in a basic block, 3 in a bottleneck; >= 0.
+  /// Number of convolutions in the branch: 2 in a basic block, 3 in a bottleneck; >= 0.
   TORCH_ARG(int64_t, convolutions) = 2;
 
  public:
@@ -40,7 +40,7 @@ struct ResidualScaleOptions {
                 convolutions());
   }
 
-  /// Where the scale starts: 1.2^convolutions / block.
+  /// Initial value of the scale: 1.2^convolutions / block.
   double initial() const {
     return std::pow(kCenteringGain, static_cast<double>(convolutions())) /
            static_cast<double>(block());
@@ -60,7 +60,7 @@ class ResidualScaleImpl : public torch::nn::Cloneable<ResidualScaleImpl> {
     reset();
   }
 
-  /// The weight as a new layer has it.
+  /// Resets the scale to its initial value.
   void reset() override {
     scale = register_parameter("scale", at::full({}, options_.initial(), at::kFloat));
   }
@@ -84,10 +84,10 @@ class ResidualScaleImpl : public torch::nn::Cloneable<ResidualScaleImpl> {
            << ", convolutions=" << options_.convolutions() << ")";
   }
 
-  /// The options that it was made with.
+  /// The options that the constructor got.
   const ResidualScaleOptions& options() const { return options_; }
 
-  /// s, 0-dim.
+  /// The learned scale s, 0-dim.
   at::Tensor scale;
 
  private:

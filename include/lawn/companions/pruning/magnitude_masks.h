@@ -23,32 +23,33 @@
 
 namespace lawn {
 
-/// Over what magnitudes are compared.
+/// Where magnitudes are compared.
 enum class PruneScope {
   kPerLayer,  ///< each weight loses the same fraction (l1_unstructured, ln_structured of Python)
   kGlobal     ///< the smallest of all weights go (global_unstructured)
 };
 
-/// What is pruned as one.
+/// The unit that is pruned as a whole.
 enum class PruneUnit {
-  kElement,  ///< by |w|
+  kElement,  ///< one element, compared by |w|
   kRow,      ///< a slice of `dim`: an output channel, a neuron
   kBlock     ///< a block of the matrix [size of dimension 0, all the rest]
 };
 
 /// Options of `magnitude_masks`.
 struct MagnitudeOptions {
-  /// The fraction of the units that is pruned, in [0, 1]. The number is rounded as Python's
-  /// torch.nn.utils.prune does, and kept exactly where magnitudes are equal.
+  /// The fraction of the units that is pruned, in [0, 1]. The number of units is rounded as
+  /// Python's torch.nn.utils.prune does, and is exact even if magnitudes are equal.
   TORCH_ARG(double, amount) = 0.5;
-  /// Whether the smallest are sought among all weights, or in each layer.
+  /// Whether the smallest units are sought in each layer or among all weights.
   TORCH_ARG(PruneScope, scope) = PruneScope::kPerLayer;
-  /// What is pruned as one.
+  /// The unit that is pruned as a whole.
   TORCH_ARG(PruneUnit, unit) = PruneUnit::kElement;
-  /// The dimension that rows are slices of.
+  /// The dimension along which rows are sliced.
   TORCH_ARG(int64_t, dim) = 0;
-  /// The order of the norm that rows and blocks are compared by, > 0 and finite. It is a mean, so
-  /// that rows of different lengths, and the smaller blocks at the edges, have equal chances.
+  /// Order of the norm by which rows and blocks are compared, > 0 and finite. The norm is a mean
+  /// over the elements, so that rows of different lengths, and the smaller blocks at the edges,
+  /// have equal chances.
   TORCH_ARG(double, n) = 2;
   /// With `PruneUnit::kBlock`: the size of a block.
   TORCH_ARG(BlockShape, block);
@@ -64,9 +65,9 @@ struct MagnitudeOptions {
 
 namespace detail::pruning {
 
-/// How units of a weight are scored, and their choice spread over its elements.
+/// Scores the units of a weight, and spreads a choice of units over its elements.
 struct UnitScores {
-  /// One for each unit.
+  /// One score for each unit.
   static at::Tensor of(const NamedTensor& weight, const at::Tensor& values,
                        const MagnitudeOptions& options) {
     if (options.unit() == PruneUnit::kElement) return values.reshape({-1});
@@ -105,16 +106,16 @@ inline at::Tensor keep_of(const Masks& masks, const at::Tensor& weight) {
 
 }  // namespace detail::pruning
 
-/// Masks that prune what is smallest.
-/// @param selection  its weights are masked, and none is changed
-/// @param options    `amount` counts units of the whole weights: with `previous`, those that are
-///                   pruned already are the first of them
-/// @param previous   masks of earlier, of some of the selected weights: what they prune stays
-///                   pruned. Masks of growing amounts, each after the last, are nested
+/// Makes masks that prune the smallest units.
+/// @param selection  the weights for which masks are made; no weight is changed
+/// @param options    `amount` refers to all units of the weights; with `previous`, units that are
+///                   pruned already count first
+/// @param previous   earlier masks of some of the selected weights: what they prune stays pruned.
+///                   Masks of growing amounts, each made with the last, are nested
 /// @return one mask for each weight of the selection, in its order
-/// @throws c10::Error  for an option out of range; that names the weight whose every element would
-///                   be pruned (leave it out of a global scope, or prune less), which is smaller
-///                   than a block, has no dimension `dim`, or is not finite
+/// @throws c10::Error  for an option out of range; also for a weight all of whose elements would be
+///                   pruned (leave it out of a global scope, or prune less), that is smaller than a
+///                   block, has no dimension `dim`, or is not finite: the message names it
 /// @note   waits for the device
 /// @source Han et al. 2015, arXiv 1506.02626, for elements; Li et al. 2017, arXiv 1608.08710, rows
 inline Masks magnitude_masks(const Subnetwork& selection, const MagnitudeOptions& options = {},
@@ -143,7 +144,8 @@ inline Masks magnitude_masks(const Subnetwork& selection, const MagnitudeOptions
     auto values = weight.tensor.detach().abs();
     if (values.scalar_type() != at::kDouble) values = values.to(at::kFloat);
     const auto keep = detail::pruning::keep_of(previous, weight.tensor);
-    // Below every magnitude, so that they go before an element that is zero and not pruned.
+    // Pruned units get a score below every magnitude, so that they precede a zero that is not
+    // pruned.
     if (keep.defined()) values = values.masked_fill(keep.logical_not(), 0);
     auto of_units = detail::pruning::UnitScores::of(weight, values, options);
     if (keep.defined()) {

@@ -14,22 +14,22 @@
 
 namespace lawn {
 
-/// Which elements of a weight stay.
+/// Says which elements of a weight stay.
 struct Mask {
-  /// What messages and checkpoints call the weight.
+  /// Name of the weight in messages and checkpoints.
   std::string name;
   /// The weight itself (an alias, not a copy): any shape, stride and device, floating point.
   at::Tensor weight;
-  /// Shape and device of `weight`, bool; false: the element is pruned. As in Python's
-  /// torch.nn.utils.prune, where a mask is 1 for what stays.
+  /// Bool, in the shape and on the device of `weight`; false means that the element is pruned.
+  /// Python's torch.nn.utils.prune has the same convention.
   at::Tensor keep;
 };
 
-/// Masks of several weights, in the order in which an optimizer is given them.
+/// Masks of several weights, in the order in which an optimizer gets them.
 using Masks = std::vector<Mask>;
 
-/// What an optimizer says of the masks that it holds, whatever is wrapped around it: what acts on
-/// the weights beside it asks, so that it leaves pruned elements alone. To be had by
+/// Interface by which an optimizer tells about the masks that it holds, whatever is wrapped around
+/// it. Other decorators that act on the weights ask it, and leave pruned elements alone. Get it by
 /// `dynamic_cast<const MaskSource*>(&optimizer)`.
 class MaskSource {
  public:
@@ -40,7 +40,7 @@ class MaskSource {
 
  protected:
   MaskSource() = default;
-  /// Copied and moved by what derives from it.
+  /// Only derived classes copy and move it.
   MaskSource(const MaskSource&) = default;
   MaskSource(MaskSource&&) = default;
   MaskSource& operator=(const MaskSource&) = default;
@@ -49,7 +49,7 @@ class MaskSource {
 
 namespace detail::pruning {
 
-/// @throws c10::Error that names the first mask that is not one. Waits for the device.
+/// @throws c10::Error that names the first invalid mask. Waits for the device.
 inline void check_masks(const char* who, const Masks& masks) {
   TORCH_CHECK(!masks.empty(), who, ": expected at least one mask, got none");
   for (const Mask& mask : masks) {
@@ -69,19 +69,20 @@ inline void check_masks(const char* who, const Masks& masks) {
   }
 }
 
-/// What the mask prunes, in the weight's order of memory, so that both can be walked together.
+/// The elements that the mask prunes, in the weight's memory order, so that one loop can run over
+/// both.
 inline at::Tensor pruned_beside(const Mask& mask) {
   return at::empty_like(mask.weight, mask.keep.options()).copy_(mask.keep.logical_not());
 }
 
 }  // namespace detail::pruning
 
-/// Prunes: every element that its mask does not keep becomes exactly zero.
+/// Prunes weights: every element that its mask does not keep becomes exactly zero.
 ///   w <- keep ? w : 0
 /// @param masks  the weights are changed in place
-/// @throws c10::Error that names the mask of another shape, type or device, and one that keeps
-///         nothing; nothing is changed then
-/// @note   waits for the device, to see that something is kept
+/// @throws c10::Error for a mask of another shape, type or device, and for one that keeps nothing:
+///         the message names it, and nothing is changed
+/// @note   waits for the device, to check that something is kept
 inline void apply_masks_(const Masks& masks) {
   detail::pruning::check_masks("lawn::apply_masks_", masks);
   std::vector<at::Tensor> weights;
@@ -93,7 +94,7 @@ inline void apply_masks_(const Masks& masks) {
   detail::pruning::zero_pruned_(weights, pruned);
 }
 
-/// The part of all masked elements that is pruned, from 0 to 1. Waits for the device.
+/// The pruned fraction of all elements that have a mask, from 0 to 1. Waits for the device.
 inline double sparsity(const Masks& masks) {
   double kept = 0;
   double all = 0;

@@ -104,7 +104,7 @@ class MaskRule {
   }
 
  private:
-  /// Which weights have a gradient whose pruned elements the optimizer must not see.
+  /// Indices of the weights whose gradient has pruned elements that the optimizer must not see.
   std::vector<std::size_t> with_masked_gradient(const torch::optim::Optimizer& optimizer) const {
     std::vector<std::size_t> chosen;
     for (std::size_t i = 0; i < weights_.size(); ++i) {
@@ -134,17 +134,17 @@ class MaskRule {
 ///   O.step()
 ///   w <- keep ? w : 0          exactly zero after every step, and once at the construction
 ///
-/// Masking gradients alone is not enough: momentum, and the moments of steps before the pruning,
-/// move the weights on. Where the update of one element depends on the gradients of others (LARS,
-/// LAMB, L-BFGS, and optimizers that lawn does not know), the gradients of pruned elements are put
-/// to zero before the step as well. So the elements that stay move as they do in a network that
-/// multiplies its weights by the masks, from a start at which the pruned ones are zero: to the bit.
+/// Masking gradients alone is not enough: momentum, and moments from before the pruning, go on
+/// moving the weights. If the update of one element depends on the gradients of others (LARS, LAMB,
+/// L-BFGS, and optimizers that lawn does not know), the gradients of pruned elements are also set
+/// to zero before the step. The elements that stay then move, to the bit, as in a network that
+/// multiplies its weights by the masks and starts with zero pruned elements.
 ///
-/// `Masked<Opt>` is-a `Opt`. Pruned elements that are NaN or infinite become zero too. The
-/// masks live outside the module, whose `clone()` and checkpoints do not change; checkpoints of the
+/// `Masked<Opt>` is-a `Opt`. Pruned elements that are NaN or infinite become zero too. The masks
+/// live outside the module, whose `clone()` and checkpoints do not change; checkpoints of the
 /// optimizer hold them. Loading one does not touch the weights: load the module's beside it. In
-/// `LAWN<Masked<Opt>>` norms are those of the pruned weights; in `Masked<LAWN<Opt>>` they shrink by
-/// what pruned elements had moved in the step. `step()` does not wait for the device.
+/// `LAWN<Masked<Opt>>` norms are those of the pruned weights; in `Masked<LAWN<Opt>>` norms shrink
+/// by what the pruned elements moved in the step. `step()` does not wait for the device.
 ///
 /// @source  Han et al. 2015, arXiv 1506.02626; Liu et al. 2021, arXiv 2102.11068
 template <class Opt>
@@ -156,21 +156,21 @@ class Masked : public Decorator<Opt, detail::pruning::MaskRule>, public MaskSour
  public:
   /// Prunes the weights at once.
   /// @param optimizer  moved in, with its groups, options and state
-  /// @param masks      of `magnitude_masks`, or by hand; each of a weight that `optimizer` holds
-  ///                   once, bool, of its shape and device, keeping at least one element. A mask
-  ///                   that keeps all is one that `set_masks` may replace later
+  /// @param masks      from `magnitude_masks`, or by hand; each for a weight that `optimizer` holds
+  ///                   once, bool, of the weight's shape and device, keeping at least one element.
+  ///                   A mask that keeps everything is allowed: `set_masks` may replace it later
   /// @throws c10::Error  that names the weight, before anything is changed
   /// @note   waits for the device
   Masked(Opt&& optimizer, const Masks& masks)
       : Base(std::move(optimizer), detail::pruning::MaskRule(optimizer, masks)) {}
 
-  /// Replaces all masks and prunes the weights at once, for pruning in steps.
-  /// @param masks   as of the constructor
+  /// Replaces all masks and prunes the weights at once, for gradual pruning.
+  /// @param masks   as for the constructor
   /// @throws c10::Error  as the constructor
   /// @note   waits for the device
   void set_masks(const Masks& masks) { this->rule_.set(*this, masks); }
 
-  /// The masks of now, as copies; the weights in them are aliases.
+  /// Copies of the present masks; the weights in them are aliases.
   Masks masks() const { return this->rule_.masks(); }
 
   at::Tensor pruned_of(const at::Tensor& weight) const override {

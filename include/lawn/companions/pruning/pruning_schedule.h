@@ -18,7 +18,7 @@ struct CubicSparsityOptions {
   TORCH_ARG(double, target) = 0.9;
   /// The first step of the schedule, >= 0.
   TORCH_ARG(int64_t, begin) = 0;
-  /// Its last step, > `begin`.
+  /// The last step of the schedule, > `begin`.
   TORCH_ARG(int64_t, end) = 1000;
   /// Steps from one pruning to the next, >= 1.
   TORCH_ARG(int64_t, every) = 100;
@@ -37,7 +37,8 @@ struct CubicSparsityOptions {
   }
 };
 
-/// How much is to be pruned at a step: much at first, while a network recovers, little at the end.
+/// Fraction to prune at a step: it grows fast at first, when a network still recovers, and slowly
+/// at the end.
 ///   s(t) = s_f + (s_i - s_f) (1 - (t - t_0) / (t_1 - t_0))^3
 ///
 ///   if (schedule.due(step)) {
@@ -61,13 +62,13 @@ class CubicSparsity {
     return options_.target() + (options_.initial() - options_.target()) * left * left * left;
   }
 
-  /// Whether to prune at this step: every so many steps from `begin` on, and at `end`.
+  /// Whether to prune at this step: at every `every`-th step from `begin` on, and at `end`.
   bool due(int64_t step) const {
     if (step < options_.begin() || step > options_.end()) return false;
     return step == options_.end() || (step - options_.begin()) % options_.every() == 0;
   }
 
-  /// The options that it was made with.
+  /// The options that the constructor got.
   const CubicSparsityOptions& options() const { return options_; }
 
  private:

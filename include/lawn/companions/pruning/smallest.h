@@ -17,13 +17,13 @@
 
 namespace lawn::detail::pruning {
 
-/// How many of `all` a fraction is: to the nearest, halves to the even number, as Python's `round`,
-/// which torch.nn.utils.prune counts with.
+/// Number of elements in a fraction of `all`, rounded to the nearest, halves to even, like Python's
+/// `round`, with which torch.nn.utils.prune counts.
 inline int64_t count_of(double fraction, int64_t all) {
   return static_cast<int64_t>(std::nearbyint(fraction * static_cast<double>(all)));
 }
 
-/// The `count` smallest of `scores`. Of equal ones the first count as smaller, so that the number
+/// The `count` smallest of `scores`. Of equal scores the first count as smaller, so that the number
 /// is exact, and a smaller count takes a subset of what a larger one takes.
 /// @param scores  any shape, finite
 /// @param count   from 0 to the number of scores

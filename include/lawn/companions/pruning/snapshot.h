@@ -20,8 +20,8 @@
 
 namespace lawn {
 
-/// The parameters and buffers of a module at one time, to go back to: the tickets of the lottery
-/// are initial weights under the masks of final ones.
+/// A copy of the parameters and buffers of a module, to which it can go back: lottery tickets are
+/// initial weights under masks made from the final ones.
 /// @source Frankle, Carbin 2019, arXiv 1803.03635; Liu et al. 2021, arXiv 2102.11068
 class Snapshot {
  public:
@@ -33,10 +33,10 @@ class Snapshot {
     }
   }
 
-  /// Writes the tensors back in place, to the bit. Optimizers keep their state: make a new one, or
-  /// reset it, where training is to start again.
-  /// @param module  the one that was copied, or one of the same names, shapes and dtypes; any
-  /// device
+  /// Writes the tensors back in place, to the bit. Optimizers keep their state: to start training
+  /// again, make a new optimizer, or reset its state.
+  /// @param module  the one that was copied, or one with the same names, shapes and dtypes, on
+  ///                any device
   /// @throws c10::Error that names what differs; nothing is changed then
   /// @note   does not wait for the device
   void rewind(torch::nn::Module& module) const {
@@ -62,8 +62,8 @@ class Snapshot {
     }
   }
 
-  /// The copy of one parameter or buffer (an alias of it, not another copy).
-  /// @throws c10::Error if there is none of this dotted name
+  /// The copy of one parameter or buffer (an alias of that copy, not another one).
+  /// @throws c10::Error if no parameter or buffer has this dotted name
   at::Tensor at(const std::string& name) const {
     for (const auto& entry : entries_) {
       if (entry.name == name) return entry.tensor;
@@ -73,14 +73,14 @@ class Snapshot {
   }
 
   /// The copies of the weights of a selection, in its order.
-  /// @throws c10::Error if one is not of the module
+  /// @throws c10::Error if one is not in the module
   std::vector<at::Tensor> of(const Subnetwork& selection) const {
     std::vector<at::Tensor> tensors;
     for (const auto& name : selection.names()) tensors.push_back(at(name));
     return tensors;
   }
 
-  /// `torch::save` and `torch::load` take a Snapshot; the one to load into is of the same module.
+  /// `torch::save` and `torch::load` take a Snapshot; load into one of the same module.
   friend torch::serialize::OutputArchive& operator<<(torch::serialize::OutputArchive& archive,
                                                      const Snapshot& snapshot) {
     archive.write("names", c10::IValue(detail::decorator::names_of(snapshot.entries_)));
@@ -113,7 +113,7 @@ class Snapshot {
  private:
   static constexpr const char* kWho = "lawn::Snapshot";
 
-  /// Parameters, then buffers, under their dotted names; those that are undefined left out.
+  /// Parameters, then buffers, under their dotted names, without undefined ones.
   static std::vector<std::pair<std::string, at::Tensor>> tensors_of(
       const torch::nn::Module& module) {
     std::vector<std::pair<std::string, at::Tensor>> tensors;

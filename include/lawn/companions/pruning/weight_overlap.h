@@ -17,15 +17,16 @@
 
 namespace lawn {
 
-/// How much of the largest weights before training is among the largest after it.
+/// The fraction of the largest weights before training that are among the largest after it.
 ///   R_p = |top_p(|initial|) and top_p(|trained|)| / |top_p|,    top_p: the largest fraction p
-/// A diagnostic: independent weights give about p, weights that training scaled alone give 1. That
-/// a high overlap makes tickets fail is the paper's reading, which a replication doubts.
-/// @param initial  one tensor for each weight, floating point; taken together as one list
+/// This is a diagnostic: independent weights give about p, and weights that training only scaled
+/// give 1. The paper concludes that a high overlap makes tickets fail; a replication doubts it.
+/// @param initial  one tensor for each weight, floating point; their elements are compared all
+///                 together
 /// @param trained  the same shapes
-/// @param p        in [0, 1], the fraction; must take at least one element
-/// @return R_p, from 0 to 1; of equal magnitudes the last count as larger
-/// @throws c10::Error if the lists differ, something is not finite, or p is out of range
+/// @param p        the fraction, in [0, 1]; must include at least one element
+/// @return R_p, from 0 to 1; of equal magnitudes the last ones count as larger
+/// @throws c10::Error if the lists differ in shape, an element is not finite, or p is out of range
 /// @note   waits for the device
 /// @source Liu et al. 2021, arXiv 2102.11068, section 3
 inline double weight_overlap(const std::vector<at::Tensor>& initial,

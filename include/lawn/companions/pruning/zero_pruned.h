@@ -19,11 +19,11 @@
 #include <lawn/sphere/flat.h>
 #include <lawn/sphere/flatten.h>
 
-/// Zeros where a mask says so, over lists of tensors.
+/// Sets the pruned elements of a list of tensors to zero.
 namespace lawn::detail::pruning {
 
 namespace aten {
-/// Not a product: 0 times NaN is NaN.
+/// Fills instead of multiplying, since 0 times NaN is NaN.
 inline void zero_pruned_(const at::Tensor& tensor, const at::Tensor& pruned) {
   tensor.masked_fill_(pruned, 0);
 }
@@ -36,7 +36,7 @@ struct ZeroPruned {
   LAWN_LOOP static void run(T* elements, const std::uint8_t* pruned, std::int64_t numel) {
     LAWN_SIMD()
     for (std::int64_t i = 0; i < numel; ++i) {
-      const T element = elements[i];  // read in any case: a load under a condition is no vector's
+      const T element = elements[i];  // unconditional: a conditional load is not vectorized
       const std::int32_t is_pruned = pruned[i];
       elements[i] = is_pruned != 0 ? T(0) : element;
     }
@@ -80,25 +80,25 @@ inline void zero_pruned_(at::Device device, const std::vector<companions::FlatPr
 }
 }  // namespace cuda
 
-/// Whether raw memory tells both, in one order, and there are loops or kernels for it.
+/// Whether both lie in raw memory in one order, and loops or kernels can do the work.
 inline bool takes(const at::Tensor& tensor, const at::Tensor& pruned) {
   return pruned.device() == tensor.device() && sphere::detail::plain(tensor) &&
          tensor.is_non_overlapping_and_dense() && sphere::detail::same_order(tensor, pruned) &&
          (tensor.is_cpu() || sphere::cuda::has_kernels(tensor.device()));
 }
 
-/// Makes the elements of each tensor that are pruned exactly +0, whatever they were. Loops on the
-/// CPU and CUDA kernels go over a whole list at once; ATen does the work tensor by tensor where
-/// mask and tensor are not plain memory in one order.
+/// Sets the pruned elements of each tensor to exactly +0, whatever they were. Loops on the CPU and
+/// CUDA kernels process a whole list at once; ATen does the work tensor by tensor if mask and
+/// tensor are not plain memory in one order.
 /// @param tensors  any dtype, device and stride; changed in place
-/// @param pruned   one for each, bool, of its shape and device
+/// @param pruned   one for each tensor, bool, of its shape and device
 /// @note  does not wait for the device
 inline void zero_pruned_(const std::vector<at::Tensor>& tensors,
                          const std::vector<at::Tensor>& pruned) {
   TORCH_INTERNAL_ASSERT(tensors.size() == pruned.size(), "a mask for each tensor");
   const at::NoGradGuard no_grad;
   sphere::cuda::ByDevice<companions::FlatPruned> list;
-  // From the last on: the optimizer has touched it last, so that it may still be in a cache.
+  // Backwards: the optimizer has touched the last tensor last, so that it may still be in a cache.
   for (std::size_t i = tensors.size(); i-- > 0;) {
     if (!takes(tensors[i], pruned[i])) {
       aten::zero_pruned_(tensors[i], pruned[i]);

@@ -15,8 +15,8 @@
 
 namespace lawn {
 
-/// Training towards weights of a given structure by the alternating direction method of
-/// multipliers, around any optimizer.
+/// Trains towards weights of a given structure by the alternating direction method of multipliers,
+/// around any optimizer.
 ///
 ///   at the construction:   Z = P(W), U = 0
 ///   step():                g <- g + rho (W - Z + U), O.step()      loss + rho/2 ||W - Z + U||^2
@@ -24,13 +24,13 @@ namespace lawn {
 ///   finalize(), once:      W = P(W); which blocks and which signs is frozen
 ///   step() from then on:   O.step(), W <- the nearest weight of the frozen structure
 ///
-/// `Admm<Opt>` is-a `Opt`. The loss that a closure returns is without the penalty, so that a line
-/// search (L-BFGS with strong Wolfe conditions) looks at another function than its gradients are
-/// of. A weight without a gradient is not pulled. Z and U are kept in float32 for half and bfloat16
-/// weights. In `Admm<LAWN<Opt>>` LAWN sees the penalty's gradients and makes them tangent; in
-/// `LAWN<Admm<Opt>>` the norms are held after the structure is, which scaling keeps. `step()` does
-/// not wait for the device. LibTorch's kernels do not run faster for the structure: it makes
-/// smaller files (`encoded_size`).
+/// `Admm<Opt>` is-a `Opt`. The loss that a closure returns does not include the penalty, but the
+/// gradients do: a line search (L-BFGS with strong Wolfe conditions) therefore gets values and
+/// gradients of different functions. The penalty does not act on a weight without a gradient. Z and
+/// U are kept in float32 for half and bfloat16 weights. In `Admm<LAWN<Opt>>` LAWN sees the
+/// penalty's gradients and makes them tangent; in `LAWN<Admm<Opt>>` the norms are restored after
+/// the structure, which scaling keeps. `step()` does not wait for the device. The structure does
+/// not make LibTorch's kernels faster, only files smaller (`encoded_size`).
 ///
 /// @source  reconstructed from the abstract of arXiv 2106.08301 (2021); Boyd et al. 2011, sections
 ///          3.1.1 and 9.1, for ADMM in scaled form over a set that is not convex
@@ -40,7 +40,8 @@ class Admm : public Decorator<Opt, detail::unification::AdmmRule> {
 
  public:
   /// @param optimizer    moved in, with its groups, options and state
-  /// @param selection    whose weights are to get the structure; each held by `optimizer`, once
+  /// @param selection    the weights that get the structure; `optimizer` must hold each of them
+  ///                     once
   /// @param projections  one for each weight of the selection, in its order, or one for all
   /// @param options      checked here
   /// @throws c10::Error  that names the option or the weight, before anything is changed: blocks
@@ -57,29 +58,29 @@ class Admm : public Decorator<Opt, detail::unification::AdmmRule> {
        const AdmmOptions& options = {})
       : Admm(std::move(optimizer), selection, std::vector<Projection>{projection}, options) {}
 
-  /// The other two steps of ADMM, to be called once an epoch. Waits for the device.
+  /// Does the other two steps of ADMM; call it once in each epoch. Waits for the device.
   /// @throws c10::Error  after `finalize`, and for weights that are not finite; nothing is changed
   void update() { this->rule_.update(); }
 
-  /// Projects the weights and freezes their structure, which every step from now on keeps. The
-  /// optimizer's state stays. No effect when called again. Waits for the device.
+  /// Projects the weights and freezes their structure, which every later step keeps. The
+  /// optimizer's state stays. A second call has no effect. Waits for the device.
   /// @throws c10::Error  for weights that are not finite; nothing is changed then
   void finalize() { this->rule_.finalize(); }
 
-  /// Whether `finalize()` was called: the structure is frozen.
+  /// Whether `finalize()` was called, that is, the structure is frozen.
   bool finalized() const { return this->rule_.finalized(); }
 
-  /// ||W - Z|| / ||W|| over all weights: how far they are from the structure; 0 once finalized.
-  /// Waits for the device.
+  /// ||W - Z|| / ||W|| over all weights, the relative distance from the structure; 0 once
+  /// finalized. Waits for the device.
   double residual() const { return this->rule_.residual(); }
 
-  /// The penalty's weight by now.
+  /// The present weight of the penalty.
   double rho() const { return this->rule_.rho(); }
 
-  /// What was frozen, one for each weight; empty until finalized.
+  /// The frozen structures, one for each weight; empty until finalized.
   const std::vector<FrozenStructure>& structures() const { return this->rule_.structures(); }
 
-  /// The options that it was made with.
+  /// The options that the constructor got.
   const AdmmOptions& admm_options() const { return this->rule_.options(); }
 };
 

@@ -12,12 +12,12 @@ namespace lawn {
 
 /// Options of `Admm`.
 struct AdmmOptions {
-  /// The weight of the penalty, finite and > 0. Gradient descent with learning rate lr needs
-  /// lr rho < 2.
+  /// The initial weight of the penalty, finite and > 0. Gradient descent with learning rate lr
+  /// needs lr rho < 2.
   TORCH_ARG(double, rho) = 1e-3;
-  /// What each `update` multiplies rho by, >= 1.
+  /// Factor by which each `update` multiplies rho, >= 1.
   TORCH_ARG(double, rho_growth) = 2;
-  /// What rho grows to, >= `rho`.
+  /// Upper bound of rho, >= `rho`.
   TORCH_ARG(double, max_rho) = 1;
 
  public:

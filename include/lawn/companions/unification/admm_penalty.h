@@ -28,13 +28,13 @@ struct PenaltyTerm {
   at::Tensor weight;    ///< W, any floating-point dtype
   at::Tensor gradient;  ///< changed in place
   at::Tensor target;    ///< Z, in the dtype in which sums over the weight are taken
-  at::Tensor dual;      ///< U, as Z
+  at::Tensor dual;      ///< U, in Z's dtype
 };
 
 namespace aten {
 /// g <- g + rho (w - z + u): any dtype, device and stride.
 inline void add_penalty_(const PenaltyTerm& term, double rho) {
-  // Rounded once, where the weight is of half precision: the sum is taken in Z's dtype.
+  // The sum is taken in Z's dtype, so that a half-precision gradient is rounded once.
   const auto penalty = term.weight.to(term.target.scalar_type()) - term.target + term.dual;
   const auto sum = term.gradient.to(penalty.scalar_type()) + rho * penalty;
   term.gradient.copy_(sum);
@@ -87,7 +87,7 @@ inline void add_penalty_(at::Device device, const std::vector<companions::FlatPe
 }
 }  // namespace cuda
 
-/// Whether raw memory tells all of a term, and there are loops or kernels for it.
+/// Whether the term's tensors lie in raw memory in one order, and loops or kernels can do the work.
 inline bool takes(const PenaltyTerm& term) {
   const at::Tensor& weight = term.weight;
   const auto wide = sphere::accumulation_dtype(weight);
@@ -99,10 +99,10 @@ inline bool takes(const PenaltyTerm& term) {
 }
 
 /// g <- g + rho (w - z + u) for each term. Loops on the CPU (float64 and float32) and CUDA kernels
-/// go over a whole list at once; ATen does the work term by term where its tensors are not plain
+/// process a whole list at once; ATen does the work term by term if the tensors are not plain
 /// memory in one order.
-/// @note  does not wait for the device, and a captured step keeps its rho; on the CPU the same bits
-///        whatever the number of threads
+/// @note  does not wait for the device; a captured step keeps its rho; on the CPU the bits are the
+///        same for any number of threads
 inline void add_penalty_(const std::vector<PenaltyTerm>& terms, double rho) {
   const at::NoGradGuard no_grad;
   sphere::cuda::ByDevice<companions::FlatPenalty> list;

@@ -12,7 +12,7 @@
 
 namespace lawn {
 
-/// One of the projections with its parameters, to be handed to `Admm`.
+/// One of the projections with its parameters, for `Admm`.
 class Projection {
  public:
   /// `lawn::unify_blocks` with these parameters.
@@ -29,7 +29,7 @@ class Projection {
   }
 
   /// The projection of `weight`, which does not change.
-  /// @throws c10::Error as the function does
+  /// @throws c10::Error as the projection's function does
   /// @note   waits for the device
   Projected operator()(const at::Tensor& weight, const std::string& name = "the weight") const {
     switch (kind_) {
@@ -42,7 +42,7 @@ class Projection {
     }
   }
 
-  /// What retraining is to keep of a weight that was projected.
+  /// The structure that retraining must keep of a projected weight.
   FrozenStructure freeze(const std::string& name, const at::Tensor& weight,
                          const Projected& projected) const {
     if (kind_ == Kind::kUnifyBlocks) {
@@ -56,13 +56,13 @@ class Projection {
     return detail::unification::freeze_pruned(name, weight, of_matrix, block_);
   }
 
-  /// Whether it makes absolute values equal; else it prunes.
+  /// Whether the projection makes absolute values equal; otherwise it prunes.
   bool unifies() const { return kind_ == Kind::kUnifyBlocks; }
 
   /// The size of its blocks.
   BlockShape block() const { return block_; }
 
-  /// For messages and checkpoints: "unify_blocks 4x4 0.5".
+  /// Text for messages and checkpoints: "unify_blocks 4x4 0.5".
   std::string describe() const {
     const char* const name = kind_ == Kind::kUnifyBlocks   ? "unify_blocks "
                              : kind_ == Kind::kPruneBlocks ? "prune_blocks "

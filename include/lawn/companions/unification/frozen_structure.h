@@ -18,25 +18,26 @@
 
 namespace lawn {
 
-/// What retraining keeps of a projected weight: which blocks, and with which signs.
+/// The structure that retraining keeps of a projected weight: which blocks have it, and with which
+/// signs.
 struct FrozenStructure {
-  /// What messages and checkpoints call the weight.
+  /// Name of the weight in messages and checkpoints.
   std::string name;
   /// The weight itself (an alias, not a copy).
   at::Tensor weight;
-  /// Of elements: 1x1.
+  /// Size of a block; 1x1 if elements are pruned.
   BlockShape block;
-  /// Which blocks have the structure: bool, one for each.
+  /// Which blocks have the structure: bool, one value for each block.
   at::Tensor chosen;
-  /// Of unification, int8 in the weight's shape: -1 or 1 in a chosen block, else 0.
+  /// For unification: int8 in the weight's shape, -1 or 1 in a chosen block, else 0.
   at::Tensor signs;
-  /// Of pruning, bool in the weight's shape: whether the element is zero.
+  /// For pruning: bool in the weight's shape, whether the element is zero.
   at::Tensor pruned;
 };
 
 namespace detail::unification {
 
-/// In the weight's order of memory.
+/// `value` in `dtype` and in the weight's memory order.
 inline at::Tensor beside_weight(const at::Tensor& weight, const at::Tensor& value,
                                 at::ScalarType dtype) {
   return at::empty_like(weight, weight.options().dtype(dtype).requires_grad(false)).copy_(value);
@@ -80,18 +81,18 @@ inline void project_(const std::vector<FrozenStructure>& structures) {
   detail::pruning::zero_pruned_(weights, pruned);
 }
 
-/// Bytes of weights, as they are and encoded.
+/// Bytes of weights, dense and encoded.
 struct EncodedSize {
-  /// Bytes of the weight as it is.
+  /// Bytes of the dense weights.
   int64_t dense = 0;
-  /// Bytes of signs, and one number for each block.
+  /// Bytes when the structure is used, as `encoded_size` says.
   int64_t encoded = 0;
 };
 
-/// What the weights take when the structure is used to write them down: for each block one bit that
-/// says whether it has it; of a unified block one value and a sign bit for each element; of a
-/// pruned one nothing; of any other its values. Whole bytes for each weight. LibTorch's kernels do
-/// not run faster for it: this is the size of a file.
+/// Size of the weights in a file that uses the structure. Each block takes one bit that says
+/// whether it has the structure; a unified block takes one value, and a sign bit for each element;
+/// a pruned block takes nothing more; any other block takes its values. Each weight is rounded up
+/// to whole bytes. LibTorch's kernels do not run faster for it.
 /// @param structures  of `Admm::structures`
 /// @note  waits for the device
 inline EncodedSize encoded_size(const std::vector<FrozenStructure>& structures) {

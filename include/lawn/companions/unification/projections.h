@@ -19,28 +19,30 @@
 #include <lawn/decorator/held_weights.h>
 
 /// The Euclidean projections of weight unification and of pruning: the nearest weight of which a
-/// fraction has a structure. Of equally near ones, the one whose first blocks have it.
+/// given fraction has a structure. Of equally near weights they give the one in which the first
+/// blocks have it.
 namespace lawn {
 
 /// What a projection returns.
 struct Projected {
-  /// Shape, dtype and order of memory of what was projected; a copy.
+  /// The projection: a copy, with shape, dtype and memory order of the given weight.
   at::Tensor weight;
-  /// Which blocks were chosen: bool, [blocks down, blocks across]; of elements, in their shape.
+  /// Which blocks were chosen: bool, [blocks down, blocks across]; for elements, in the weight's
+  /// shape.
   at::Tensor chosen;
 };
 
 namespace detail::unification {
 
-/// -1 where `value` is negative, else 1: zero is as near to both.
+/// -1 where `value` is negative, else 1; zero is equally near to both.
 inline at::Tensor signs_of(const at::Tensor& value) { return at::where(value < 0, -1.0, 1.0); }
 
-/// `value` in dtype and order of memory of `weight`.
+/// `value` in the dtype and memory order of `weight`.
 inline at::Tensor like(const at::Tensor& weight, const at::Tensor& value) {
   return at::empty_like(weight, weight.options().requires_grad(false)).copy_(value);
 }
 
-/// The mean over each block, in float64: exactly their value where all elements are equal.
+/// The mean over each block, in float64; if all elements are equal, it is exactly their value.
 inline at::Tensor block_means(const companions::BlockGrid& grid, const at::Tensor& values) {
   constexpr double kInfinity = std::numeric_limits<double>::infinity();
   const auto least = grid.tiles(values, kInfinity).amin({1, 3});
@@ -67,11 +69,12 @@ inline void refuse_to_prune_all(const char* who, const std::string& name, double
 
 /// Makes the absolute values in a fraction of the blocks equal.
 ///   a = mean |v|, v <- sign(v) a, sign(0) = 1        in the blocks of least sum (|v| - a)^2
-/// @param weight    floating point, any shape and stride: cut as the matrix [size of dimension 0,
-///                  all the rest], with smaller blocks at its edges where it does not divide
+/// @param weight    floating point, any shape and stride; cut as the matrix [size of dimension 0,
+///                  all the rest], with smaller blocks at the edges if its size is no multiple of
+///                  the block's
 /// @param block     at most as large as the matrix
-/// @param fraction  of the blocks, in [0, 1]; rounded to the nearest number of them
-/// @param name      what messages call the weight
+/// @param fraction  fraction of the blocks, in [0, 1]; rounded to the nearest number of blocks
+/// @param name      name of the weight in messages
 /// @throws c10::Error for a fraction out of range, blocks that are larger than the matrix or have
 ///         no size, a weight that is not of floating point or not finite
 /// @note   waits for the device; computes in float64
@@ -94,11 +97,11 @@ inline Projected unify_blocks(const at::Tensor& weight, BlockShape block, double
 }
 
 /// Makes a fraction of the blocks zero: those of least sum v^2.
-/// @param weight    as of `unify_blocks`
-/// @param block     as of `unify_blocks`
-/// @param fraction  of the blocks, in [0, 1], except all of them
-/// @param name      in messages
-/// @throws c10::Error as `unify_blocks`, and where everything would be pruned
+/// @param weight    as for `unify_blocks`
+/// @param block     as for `unify_blocks`
+/// @param fraction  fraction of the blocks, in [0, 1], but not all of them
+/// @param name      name of the weight in messages
+/// @throws c10::Error as `unify_blocks` does, and if everything would be pruned
 /// @note   waits for the device; computes in float64
 inline Projected prune_blocks(const at::Tensor& weight, BlockShape block, double fraction,
                               const std::string& name = "the weight") {
@@ -116,9 +119,9 @@ inline Projected prune_blocks(const at::Tensor& weight, BlockShape block, double
 
 /// Makes a fraction of the elements zero: those of least |v|.
 /// @param weight  floating point, any shape and stride
-/// @param amount  the fraction, in [0, 1], except all of them
-/// @param name    in messages
-/// @throws c10::Error for an amount out of range, where everything would be pruned, for a weight
+/// @param amount  fraction of the elements, in [0, 1], but not all of them
+/// @param name    name of the weight in messages
+/// @throws c10::Error for an amount out of range, if everything would be pruned, and for a weight
 ///         that is not of floating point or not finite
 /// @note   waits for the device
 inline Projected prune_magnitude(const at::Tensor& weight, double amount,

@@ -22,13 +22,13 @@
 #include <lawn/sphere/cuda/call.h>
 #include <lawn/sphere/flatten.h>
 
-/// The projection of unification while the blocks and the signs are frozen.
+/// The projection of unification with frozen blocks and signs.
 namespace lawn::detail::unification {
 
-/// A weight and what of it is frozen.
+/// A weight with its frozen signs and blocks.
 struct FrozenSigns {
   at::Tensor weight;  ///< floating point, any stride; changed in place
-  at::Tensor signs;   ///< int8, in its shape: -1 or 1 in a frozen block, 0 in any other
+  at::Tensor signs;   ///< int8, in the weight's shape: -1 or 1 in a frozen block, 0 in any other
   BlockShape block;
 };
 
@@ -47,7 +47,7 @@ inline void unify_frozen_(const at::Tensor& weight, const at::Tensor& signs, Blo
 
 namespace cpu {
 
-/// Rows of a contiguous float32 matrix that make one row of blocks.
+/// Unifies one row of blocks of a contiguous float32 matrix.
 struct UnifyBand {
   /// @param sums, values  scratch, as long as a row
   LAWN_LOOP static void run(float* weight, const std::int8_t* signs, std::int64_t rows,
@@ -70,7 +70,7 @@ struct UnifyBand {
       for (std::int64_t k = first; k < last; ++k) sum += sums[k];
       // In float64 the sum of equal float32 numbers is exact, and so is its mean.
       const double mean = sum / static_cast<double>(rows * (last - first));
-      const float value = static_cast<float>(mean < 0 ? 0 : mean);  // NaN stays, to be seen
+      const float value = static_cast<float>(mean < 0 ? 0 : mean);  // NaN stays visible
       for (std::int64_t k = first; k < last; ++k) values[k] = value;
     }
     for (std::int64_t row = 0; row < rows; ++row) {
@@ -78,7 +78,7 @@ struct UnifyBand {
       const std::int8_t* s = signs + row * columns;
       LAWN_SIMD()
       for (std::int64_t k = 0; k < columns; ++k) {
-        const float old = w[k];  // read in any case: a load under a condition is no vector's
+        const float old = w[k];  // unconditional: a conditional load is not vectorized
         const auto sign = static_cast<float>(s[k]);
         const float unified = sign * values[k];
         w[k] = sign == 0 ? old : unified;
@@ -87,9 +87,9 @@ struct UnifyBand {
   }
 };
 
-/// As `aten::unify_frozen_`: the same bits whatever the number of threads.
+/// Does what `aten::unify_frozen_` does; the bits are the same for any number of threads.
 inline void unify_frozen_(const at::Tensor& weight, const at::Tensor& signs, BlockShape block) {
-  constexpr std::int64_t kGrain = std::int64_t{16} * 1024;  // elements that a thread is worth
+  constexpr std::int64_t kGrain = std::int64_t{16} * 1024;  // elements that justify a thread
   const std::int64_t rows = weight.dim() > 0 ? weight.size(0) : 1;
   const std::int64_t columns = weight.numel() / rows;
   const std::int64_t bands = (rows + block.rows - 1) / block.rows;
@@ -139,7 +139,7 @@ inline void unify_frozen_(at::Device device, const std::vector<companions::FlatU
 
 }  // namespace cuda
 
-/// Whether raw memory tells both, as one matrix, and there are loops or kernels for it.
+/// Whether both lie in raw memory as one matrix, and loops or kernels can do the work.
 inline bool takes(const FrozenSigns& frozen) {
   const auto& [weight, signs, block] = frozen;
   return (weight.is_cpu() ? weight.scalar_type() == at::kFloat
@@ -151,12 +151,12 @@ inline bool takes(const FrozenSigns& frozen) {
 
 /// Makes the absolute values of each frozen block equal again, and gives its elements their signs.
 ///   w <- s a, a = max(0, mean of s w over the block)
-/// the Euclidean projection onto {s a : a >= 0}. A block whose a is 0 keeps its signs, and may come
-/// back. On the CPU loops do the work for contiguous float32 weights, on CUDA a kernel goes over
-/// all contiguous weights of a list at once; ATen does the rest, weight by weight.
+/// This is the Euclidean projection onto {s a : a >= 0}. A block whose a is 0 keeps its signs, and
+/// may become nonzero again. Loops on the CPU process contiguous float32 weights, and a CUDA kernel
+/// processes all contiguous weights of a list at once; ATen does the rest, weight by weight.
 /// @param all  each weight once, with blocks that fit it
-/// @note  does not wait for the device; where elements are equal already, changes no bit of float32
-///        or half precision
+/// @note  does not wait for the device; if the absolute values of a block are equal already, no bit
+///        of float32 or half precision changes
 inline void unify_frozen_(const std::vector<FrozenSigns>& all) {
   sphere::cuda::ByDevice<companions::FlatUnified> list;
   for (const FrozenSigns& frozen : all) {

@@ -31,7 +31,7 @@
 
 namespace lawn::detail::mpi {
 
-/// What c10d waits for: done when the engine says so.
+/// The work on which c10d waits; the engine completes it.
 class MpiWork : public c10d::Work {
  public:
   MpiWork(int rank, c10d::OpType type, std::vector<at::Tensor> results)
@@ -59,8 +59,8 @@ class MpiWork : public c10d::Work {
   c10::intrusive_ptr<c10::ivalue::Future> future_;
 };
 
-/// MPI as a backend of c10d, so that c10d's own `Reducer` runs on it. What is not here (gather,
-/// send, all-to-all ...) c10d refuses by name.
+/// MPI as a backend of c10d, so that c10d's own `Reducer` runs on it. c10d refuses by name every
+/// other collective (gather, send, all-to-all ...).
 class MpiBackend : public c10d::Backend {
  public:
   MpiBackend(std::unique_ptr<MpiEngine> engine, bool cuda_aware)
@@ -152,7 +152,7 @@ class MpiBackend : public c10d::Backend {
   }
 
  private:
-  /// MPI counts by int.
+  /// MPI counts elements in an int.
   static constexpr int64_t kMostToGather = int64_t{1} << 30;
 
   static at::Tensor only(const std::vector<at::Tensor>& tensors, const char* what) {
@@ -169,7 +169,8 @@ class MpiBackend : public c10d::Backend {
            c10::toString(tensor.scalar_type());
   }
 
-  /// The first of `outputs`, if they lie one after the other in host memory, each like `mine`.
+  /// The first of `outputs`, if they lie one after the other in host memory and each has the dtype
+  /// and size of `mine`; else undefined.
   static at::Tensor rows_of(const std::vector<at::Tensor>& outputs, const at::Tensor& mine) {
     const auto* next = static_cast<const char*>(outputs.front().const_data_ptr());
     for (const auto& output : outputs) {
@@ -191,8 +192,8 @@ class MpiBackend : public c10d::Backend {
     return static_cast<char*>(buffer.data_ptr()) + elements * buffer.element_size();
   }
 
-  /// The values of `tensor` where MPI can read and write them: itself, if it can. Waits for the
-  /// device of a tensor that is on one.
+  /// The values of `tensor` in memory that MPI can read and write: the tensor itself, if possible.
+  /// Waits for the device of a tensor that is not on the host.
   at::Tensor stage(const at::Tensor& tensor, at::ScalarType dtype) const {
     auto values = tensor;
     if (!tensor.is_cpu()) {

@@ -10,7 +10,7 @@
 
 namespace lawn::detail::mpi {
 
-/// What MPI says of an error code.
+/// MPI's text for an error code.
 inline std::string mpi_error(int code) {
   std::string text(MPI_MAX_ERROR_STRING, '\0');
   int length = 0;
@@ -19,21 +19,20 @@ inline std::string mpi_error(int code) {
   return text;
 }
 
-/// Throws what MPI says of an error code, other than success.
+/// Throws MPI's text for an error code other than success.
 inline void check_mpi(int code, const char* what) {
   TORCH_CHECK(code == MPI_SUCCESS, "lawn::MpiGroup: ", what, " failed: ", mpi_error(code));
 }
 
-/// Whether MPI is over: any call except a few then ends the whole job, with a word that names no
-/// one.
+/// Whether MPI is finalized. Almost any call of MPI then ends the whole job, without naming the
+/// culprit.
 inline bool mpi_finalized() {
   int finalized = 0;
   MPI_Finalized(&finalized);
   return finalized != 0;
 }
 
-/// The dtype in which tensors of `dtype` are added: MPI knows no half precision, and no sum of
-/// bools.
+/// The dtype in which tensors of `dtype` are added: MPI has no half precision, and no sum of bools.
 inline at::ScalarType mpi_sum_dtype(at::ScalarType dtype) {
   switch (dtype) {
     case at::kHalf:

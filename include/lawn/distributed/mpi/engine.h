@@ -25,35 +25,36 @@
 
 namespace lawn::detail::mpi {
 
-/// Collectives of each kind have a communicator of their own: where ranks do different things,
-/// their messages do not meet, and the time limit finds out.
+/// Kind of a collective. Each kind has its own communicator: if ranks do different things, their
+/// messages do not meet, and the time limit shows it.
 enum class MpiKind { kReduce, kBroadcast, kGather, kBarrier };
 constexpr int kMpiKinds = 4;
 
 /// One collective, as the engine runs it.
 struct MpiTask {
   MpiKind kind = MpiKind::kBarrier;
-  /// In messages, the same on every rank: "all-reduce of 10 Float".
+  /// Text for messages, the same on every rank: "all-reduce of 10 Float".
   std::string what;
-  /// In elements; more than `kPiece` go in several calls of `start`.
+  /// Number of elements; more than `kPiece` take several calls of `start`.
   int64_t length = 0;
-  /// That each rank sends.
+  /// Number of bytes that each rank sends.
   int64_t bytes = 0;
   /// Starts the non-blocking collective on elements [offset, offset + count).
   std::function<int(MPI_Comm, int64_t offset, int count, MPI_Request*)> start;
-  /// Called once, on the engine's thread, with null or what went wrong.
+  /// Called once, on the engine's thread, with null or the error.
   std::function<void(std::exception_ptr)> done;
 
-  /// With pieces that a cache holds, sums of tens of megabytes took less than half the time.
+  /// Elements of a piece. With pieces that fit a cache, sums of tens of megabytes took less than
+  /// half the time.
   static constexpr int64_t kPiece = int64_t{1} << 20;
-  /// Bytes from which the ranks meet before they begin.
+  /// Number of bytes from which on the ranks meet at a barrier before they begin.
   static constexpr int64_t kLarge = int64_t{1} << 16;
 };
 
 /// Runs MPI's non-blocking collectives one after the other on a thread of its own, and polls them
 /// against a time limit: the backward pass goes on meanwhile, and no rank waits for ever. After an
-/// error nothing more is run: what MPI may still write into is kept to the end of the program, and
-/// MPI must not be finalized (`failed`).
+/// error the engine runs nothing more. It keeps the memory into which MPI may still write until the
+/// program ends, and MPI must not be finalized (`failed`).
 class MpiEngine {
  public:
   MpiEngine(MPI_Comm parent, const MpiOptions& options) : options_(options) {
@@ -77,8 +78,8 @@ class MpiEngine {
   MpiEngine(const MpiEngine&) = delete;
   MpiEngine& operator=(const MpiEngine&) = delete;
 
-  /// Waits until every rank has come to its end; a rank that comes there by an exception tells the
-  /// others, and waits for no one.
+  /// Waits until every rank destroys its engine. If an exception is the cause, this rank tells the
+  /// others and does not wait.
   ~MpiEngine() {
     if (mpi_finalized()) {
       warn(finalized_error());
@@ -109,7 +110,7 @@ class MpiEngine {
   int rank() const { return rank_; }
   int size() const { return size_; }
 
-  /// Appends a collective; `done` is called when it is over, at once if the engine has failed.
+  /// Appends a collective; `done` is called when it ends, or at once if the engine has failed.
   void run(MpiTask task) {
     std::unique_lock<std::mutex> lock(mutex_);
     if (error_ || mpi_finalized()) {
@@ -122,7 +123,8 @@ class MpiEngine {
     wake_.notify_all();
   }
 
-  /// Has this rank's later collectives end with an error, and the other ranks' with its reason.
+  /// Lets this rank's later collectives end with an error, and those of the other ranks with an
+  /// error that gives the reason.
   void fail(const std::string& reason) noexcept {
     try {
       const std::lock_guard<std::mutex> lock(mutex_);
@@ -163,7 +165,7 @@ class MpiEngine {
   }
 
   MPI_Comm duplicate(MPI_Comm parent) {
-    // The parent's handler, which ends the program, runs for errors in its duplication alone.
+    // Only errors in the duplication run the parent's handler, which ends the program.
     MPI_Comm copy = MPI_COMM_NULL;
     MPI_Request request = MPI_REQUEST_NULL;
     check_mpi(MPI_Comm_idup(parent, &copy, &request), "MPI_Comm_idup");
@@ -216,7 +218,7 @@ class MpiEngine {
     return reason_;
   }
 
-  /// Null if the collective has come to its end.
+  /// Runs a collective to its end; null if it succeeds, otherwise the error.
   std::exception_ptr complete(const MpiTask& task) {
     ++number_;
     const MPI_Comm comm = state_->comms[static_cast<std::size_t>(task.kind)];
@@ -240,9 +242,9 @@ class MpiEngine {
       }
       return code == MPI_SUCCESS ? nullptr : give_up(" (" + mpi_error(code) + ")");
     };
-    // MPI moves data while it is polled, some at a time. Where there is much, pauses would cost
-    // more than it does, and so would polling without pauses while other ranks are yet to come:
-    // first they meet.
+    // MPI moves data while it is polled, some at a time. For large data, pauses between polls would
+    // cost more than the transfer itself, and polling without pauses would waste the core while
+    // other ranks have not come yet. Therefore the ranks first meet.
     const bool large = task.bytes >= MpiTask::kLarge;
     if (large) {
       if (auto error = wait(MPI_Ibarrier(comm, &state_->request), PollingPause())) return error;
@@ -255,7 +257,7 @@ class MpiEngine {
     return nullptr;
   }
 
-  /// @param number  of the first collective that this rank does not complete
+  /// @param number  number of the first collective that this rank does not complete
   std::exception_ptr give_up_by_itself(int64_t number) {
     state_->faults->send({true, reason(), 0, number});
     state_->faults->settle(std::min(options_.answer_time(), kTelling));
@@ -290,12 +292,12 @@ class MpiEngine {
     {
       const std::lock_guard<std::mutex> lock(mutex_);
       error_ = error;
-      open = state_->tasks;  // copies: MPI may still write into what the first one holds
+      open = state_->tasks;  // copied: MPI may still write into the first one's memory
     }
     for (auto& task : open) task.done(error);
   }
 
-  /// How long a rank that fails takes to tell the others.
+  /// Time that a failing rank allows for sending its reports.
   static constexpr std::chrono::milliseconds kTelling{500};
 
   MpiOptions options_;

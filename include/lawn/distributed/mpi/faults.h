@@ -20,34 +20,35 @@
 
 namespace lawn::detail::mpi {
 
-/// Where a rank is when it gives up, in its own words.
+/// The report of a rank that gives up.
 struct MpiReport {
   /// Whether the rank itself is the cause; otherwise it waits for others.
   bool failed = false;
-  /// Its collective: number and kind, the same on all ranks that wait for each other. Of a rank
-  /// that failed: why.
+  /// The rank's collective (number and kind, the same on all ranks that wait for each other). If
+  /// the rank failed: the reason.
   std::string place;
   /// How long it has waited there.
   int64_t milliseconds = 0;
-  /// Of its collectives the first that it does not complete.
+  /// Number of the rank's first collective that it does not complete.
   int64_t number = 0;
 };
 
-/// Tells ranks that give up about each other. A rank that has waited for too long, or fails, sends
-/// each other rank its report; a rank that waits and finds such a report gives up as well, unless the
-/// other failed after what this one waits for, and answers with its own. Who does not answer is dead, hangs or works elsewhere. Nothing is sent
-/// while all goes well.
+/// Tells ranks that give up about each other. A rank that fails, or has waited too long, sends its
+/// report to every other rank. A waiting rank that finds such a report gives up as well and answers
+/// with its own, unless the sender failed only after the collective for which this rank waits. A
+/// rank that does not answer is dead, hangs or is busy with something else. Nothing is sent while
+/// all goes well.
 class MpiFaults {
  public:
-  /// @param comm  for reports alone, errors returned
+  /// @param comm  communicator for reports alone, which returns errors
   explicit MpiFaults(MPI_Comm comm) : comm_(comm) {
     MPI_Comm_rank(comm, &rank_);
     MPI_Comm_size(comm, &size_);
   }
 
-  /// Whether another rank has given up, so that this one must in its collective `number`. What a rank
-  /// had completed before it failed comes to its end everywhere: the error is in the same place on
-  /// each rank, however late it is.
+  /// Whether another rank has given up, so that this one must give up in its collective `number`.
+  /// Collectives that the other rank had completed before it failed still complete everywhere: the
+  /// error comes in the same collective on each rank, however late that rank is.
   bool ends(int64_t number) {
     while (receive()) {
     }
@@ -68,15 +69,15 @@ class MpiFaults {
     for (const auto other : c10::irange(size_)) {
       if (other == rank_) continue;
       MPI_Request request = MPI_REQUEST_NULL;
-      // A rank that is gone may be an error here: the others are to hear of it all the same.
+      // Sending to a rank that is gone may fail: the other ranks must get the report all the same.
       MPI_Isend(message.data(), static_cast<int>(message.size()), MPI_BYTE, other, kTag, comm_,
                 &request);
       requests.push_back(request);
     }
   }
 
-  /// Collects the others' reports for as long as `limit`, or until the cause is clear, and says
-  /// what happened. Sends are given the same time.
+  /// Collects the other ranks' reports until the cause is clear, at most for `limit`, and describes
+  /// what happened. Waits just as long for this rank's own sends.
   std::string settle(std::chrono::milliseconds limit) {
     const auto end = std::chrono::steady_clock::now() + limit;
     PollingPause pause;
@@ -93,7 +94,7 @@ class MpiFaults {
 
  private:
   static constexpr int kTag = 1;
-  /// Bytes of a report before its place.
+  /// Number of bytes of a report before its place.
   static constexpr std::size_t kHead = 1 + 2 * sizeof(int64_t);
 
   bool receive() {

@@ -10,14 +10,14 @@ namespace lawn {
 
 /// Options of `MpiGroup`. Checked when the group is constructed.
 struct MpiOptions {
-  /// How long a rank waits for the others in one collective, > 0. Longer than any rank ever works
-  /// alone between two collectives: writing a checkpoint, say, or evaluating.
+  /// How long a rank waits for the others in one collective, > 0. Choose it longer than any rank
+  /// works alone between two collectives, for example while it writes a checkpoint or evaluates.
   TORCH_ARG(std::chrono::milliseconds, timeout) = std::chrono::minutes(5);
-  /// How long a rank that gives up waits to hear from the others where they are, > 0. It comes on
-  /// top of `timeout`.
+  /// How long a rank that gives up waits for the other ranks' reports, > 0, in addition to
+  /// `timeout`.
   TORCH_ARG(std::chrono::milliseconds, answer_time) = std::chrono::seconds(2);
-  /// Whether the MPI can be given pointers into device memory. Without, tensors on a device go
-  /// through host memory.
+  /// Whether MPI takes pointers into device memory. Otherwise tensors on a device go through host
+  /// memory.
   TORCH_ARG(bool, cuda_aware) = false;
 
  public:

@@ -11,9 +11,9 @@
 
 namespace lawn::detail::mpi {
 
-/// Waiting by polling, which a time limit needs. First without pauses, then in pauses of an eighth
-/// of the time waited so far, which leave the core to the backward pass, and to other ranks on the
-/// same cores.
+/// The pause between two polls; waiting with a time limit needs polling. At first there are no
+/// pauses, then each lasts an eighth of the time waited so far, which leaves the core to the
+/// backward pass and to other ranks.
 class PollingPause {
  public:
   void operator()() {
@@ -31,12 +31,12 @@ class PollingPause {
   std::chrono::steady_clock::time_point begin_ = std::chrono::steady_clock::now();
 };
 
-/// Waiting by polling for what is sure to come soon.
+/// The pause between two polls for something that is sure to come soon.
 struct EagerPause {
   void operator()() const { std::this_thread::yield(); }
 };
 
-/// Has this thread's pauses end when they should, and not up to 50 us later, as is Linux' default.
+/// Makes this thread's pauses end on time, not up to 50 us late, which is Linux's default.
 inline void sleep_precisely() {
 #if defined(__linux__)
   prctl(PR_SET_TIMERSLACK, 1000UL, 0UL, 0UL, 0UL);

@@ -15,11 +15,12 @@
 #include <lawn/sphere/cuda/packs.cuh>
 #include <lawn/sphere/cuda/reduce.cuh>
 
-/// The kernels of a folded step, whose numbers come with the launch (`ByValue`) or, by way of shared
-/// memory, out of memory that a kernel of one thread has written (`Prepared`). The first deals with whole spheres where a
-/// warp or a block can hold one, in three passes that follow one another, and leaves the inner
-/// products of each chunk of the others in a slot. The second adds these, updates, and leaves the
-/// new squares in another slot. The third is the second pass of `sphere::cuda::Rescaling`.
+/// The three kernels of a folded step. Its numbers come with the launch (`ByValue`), or through
+/// shared memory from device memory that a kernel of one thread has written (`Prepared`). The first
+/// kernel finishes each sphere that one warp or one block can hold, in three passes, and writes the
+/// inner products of each chunk of the other spheres into a slot. The second kernel adds these
+/// products, updates, and writes the new squares into another slot. The third kernel is the second
+/// pass of `sphere::cuda::Rescaling`.
 namespace lawn::detail::folded::cuda {
 namespace {
 
@@ -32,9 +33,9 @@ using sphere::cuda::TileSettings;
 using sphere::cuda::View;
 using sphere::cuda::Worker;
 
-/// Updates a span; returns this thread's share of the sum of its new squares.
+/// Updates a span; returns this thread's part of the sum of the new squares.
 /// @tparam kRereads  see `ReadAs`
-/// @tparam kInFlight    packs that a thread has in flight
+/// @tparam kInFlight    number of packs that a thread has in flight
 template <bool kRereads, int kInFlight, class Step>
 __device__ inline Sums<typename Step::A, 1> update(const Step& step, int numel, Team team,
                                                    typename Step::A c) {
@@ -45,21 +46,22 @@ __device__ inline Sums<typename Step::A, 1> update(const Step& step, int numel, 
   return sum;
 }
 
-/// Hides x from the compiler, so that values derived from it are recomputed, not kept in registers: a
-/// pass has none to spare for the next one.
+/// Hides x from the compiler, so that values derived from it are recomputed, not kept in registers:
+/// a pass has no registers to spare for the next one.
 template <class T>
 __device__ inline T forget(T x) {
   asm volatile("" : "+r"(x));
   return x;
 }
 
-/// The numbers of a step, where a thread reads them. All threads of the block must call it.
+/// The numbers of a step, in the memory from which a thread reads them. All threads of the block
+/// must call it.
 template <class Numbers>
 __device__ inline const Numbers& numbers_of(const ByValue<Numbers>& source) {
   return source.numbers;
 }
-/// Prepared ones are copied into shared memory first, out of which they can be read as often as it
-/// takes: reads of the device's memory that are not kept in registers pass by its nearest cache.
+/// Copies prepared numbers into shared memory, from which a thread can read them again and again.
+/// Reads of device memory that are not kept in registers would bypass the nearest cache.
 template <class Numbers>
 __device__ inline const Numbers& numbers_of(const Prepared<Numbers>* source) {
   static_assert(sizeof(Numbers) % sizeof(std::uint32_t) == 0, "numbers are copied as words");
@@ -77,8 +79,8 @@ __device__ inline const Numbers& numbers_of(const Prepared<Numbers>* source) {
 template <class Source>
 constexpr bool kRereads = std::is_pointer_v<Source>;
 
-/// Packs in flight in the first kernel, which has the fewest registers to spare. Small spheres are
-/// all that it updates.
+/// Number of packs in flight in the first kernel, which has the fewest registers to spare. It
+/// updates only small spheres.
 template <class Step, class Source>
 constexpr int kFirstPassInFlight = kRereads<Source> ? 1 : Step::kInFlight;
 
@@ -92,7 +94,7 @@ __device__ inline bool takes_radii(const Prepared<Numbers>* source) {
   return source->takes_radii;
 }
 
-/// What the radii are times the norms.
+/// Factor from norms to radii.
 template <class Numbers>
 __device__ inline double radius_scale(const ByValue<Numbers>&) {
   return 1;
@@ -102,7 +104,7 @@ __device__ inline double radius_scale(const Prepared<Numbers>* source) {
   return source->radius_scale;
 }
 
-/// `sphere::usable_radii` of one sphere: 0, a free one, where the scaled norm cannot be a radius.
+/// `sphere::usable_radii` for one sphere: 0 (a free sphere) if the scaled norm cannot be a radius.
 template <class W>
 __device__ inline auto taken_radius(const sphere::cuda::Totals<TangentProjection<W, W>>& sums,
                                     double scale, std::int64_t sphere_numel) {
@@ -111,7 +113,7 @@ __device__ inline auto taken_radius(const sphere::cuda::Totals<TangentProjection
   const auto norm = static_cast<A>(sqrt(sums.value[0]));
   if (scale == 1) return sphere::cuda::is_finite(norm) ? norm : A(0);
   const auto radius = static_cast<A>(scale * static_cast<double>(norm));
-  Pack<W, 1> pack;  // an element as the weight's type rounds it
+  Pack<W, 1> pack;  // rounds an element to the weight's type
   pack.set(0,
            static_cast<A>(static_cast<double>(radius) / sqrt(static_cast<double>(sphere_numel))));
   const A element = pack.get(0);
@@ -119,7 +121,7 @@ __device__ inline auto taken_radius(const sphere::cuda::Totals<TangentProjection
   return usable && element > 0 ? radius : A(0);
 }
 
-/// What a thread does for a layer, and as part of which team.
+/// A thread's work on a layer, and its team.
 struct Task {
   View view;
   sphere::cuda::Span span;
@@ -131,7 +133,8 @@ __device__ inline Task task_of(const LayerList<kCapacity>& list, int layer, std:
   return {view, sphere::cuda::span_of(view, block - view.first_block)};
 }
 
-/// What of the weight is taken off the gradient of a free sphere: the base optimizer's decay.
+/// The multiple of the weight that is subtracted from the gradient of a free sphere: minus the base
+/// optimizer's decay.
 template <class A>
 __device__ inline A free_coefficient(const View& view) {
   return -static_cast<A>(view.setting.weight_decay);
@@ -144,8 +147,8 @@ static __global__ void __launch_bounds__(kThreads, kMinBlocks)
     first_pass(const LayerList<kCapacity> __grid_constant__ list,
                const Source __grid_constant__ source, void* workspace) {
   const std::uint32_t first_chunk = list.first_block[list.first_chunked];
-  // The chunks backwards, the second kernel goes forwards and the third backwards: each first reads
-  // what the one before had last.
+  // This kernel takes the chunks backwards, the second forwards and the third backwards: each
+  // begins with the data that the one before has read last.
   const std::uint32_t block = blockIdx.x < first_chunk
                                   ? blockIdx.x
                                   : list.first_block[list.layers] - 1 - (blockIdx.x - first_chunk);
@@ -162,7 +165,7 @@ static __global__ void __launch_bounds__(kThreads, kMinBlocks)
     using S = typename decltype(type)::type;
     using W = typename S::Weight;
     using A = typename S::A;
-    auto c = -static_cast<A>(setting.weight_decay);  // of a free sphere
+    auto c = -static_cast<A>(setting.weight_decay);  // for a free sphere
     if (const auto [view, span] = task_of(list, layer, block);
         takes_radii(source) ||
         TangentProjection<W, W>::concerns(sphere::cuda::radius_of<A>(view, span.sphere))) {
@@ -205,7 +208,7 @@ static __global__ void __launch_bounds__(kThreads, kMinBlocks)
   });
 }
 
-/// A block for each chunk.
+/// Runs with one block for each chunk.
 /// @param workspace  a slot for each chunk's inner products, then one for each chunk's new squares
 template <template <class, class> class Step, int kCapacity, class Source>
 static __global__ void __launch_bounds__(kThreads, kMinBlocks)
@@ -224,13 +227,13 @@ static __global__ void __launch_bounds__(kThreads, kMinBlocks)
     using A = typename S::A;
     auto* radius = sphere::cuda::radius_of<A>(view, 0);
     auto c = free_coefficient<A>(view);
-    // Another block may be writing a radius that is taken in this step.
+    // Another block may be writing a radius that this step takes, so it must not be read here.
     bool rescales = !takes_radii(source) && Rescaling<W, W>::concerns(radius);
     if (takes_radii(source) || TangentProjection<W, W>::concerns(radius)) {
       const auto sums = sphere::cuda::slots_sum<TangentProjection<W, W>>(
           workspace, view.first_block - first_chunk, view.blocks);
       c = TangentProjection<W, W>::coefficient(sums);
-      if (takes_radii(source)) {  // each block for itself; one of them for the kernels to come
+      if (takes_radii(source)) {  // each block computes it; one writes it for later kernels
         const A captured = taken_radius<W>(sums, radius_scale(source), view.sphere_numel());
         rescales = captured > 0;
         if (!rescales) c = free_coefficient<A>(view);

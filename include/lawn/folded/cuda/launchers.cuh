@@ -46,7 +46,7 @@ const char* load_rescaling_for() {
   return sphere::cuda::load_kernel(sphere::cuda::second_pass<Rescaling, kCapacity>);
 }
 
-/// Loads every kernel of one step. Static as `sphere::cuda::load_kernels` is.
+/// Loads every kernel of one step. Static, as `sphere::cuda::load_kernels` is.
 template <template <class, class> class Step, class Source>
 static const char* load_kernels() {
   static sphere::cuda::LoadedDevices loaded{};
@@ -56,7 +56,7 @@ static const char* load_kernels() {
                load_rescaling_for<kManySteppedLayers>});
 }
 
-/// Three launches for a list, one where no sphere is cut into chunks.
+/// Makes three launches for each list, or one if no sphere is cut into chunks.
 template <template <class, class> class Step, class Source>
 const char* launch_with(Source source, const FlatLayer* layers, std::int64_t count, void* workspace,
                         void* stream, const Limits& limits) {
@@ -91,9 +91,9 @@ const char* launch_step(const FlatLayer* layers, std::int64_t count, const Base&
                            workspace, stream, limits);
 }
 
-/// The same with numbers on the device: one launch more.
-/// @param base       without what `at` brings, all numbers of which may be 1
-/// @param workspace  `kPreparedBytes` more than `workspace_bytes`
+/// The same with numbers on the device, by one launch more.
+/// @param base       the step's fixed numbers; those that `at` brings may be 1
+/// @param workspace  of `kPreparedBytes` more than `workspace_bytes`
 template <template <class, class> class Step, class Base>
 const char* launch_step_on_device(const FlatLayer* layers, std::int64_t count, const Base& base,
                                   double decoupled_decay, OnDevice at, void* workspace,
@@ -114,7 +114,7 @@ const char* launch_step_on_device(const FlatLayer* layers, std::int64_t count, c
                                    static_cast<char*>(workspace) + kPreparedBytes, stream, limits);
 }
 
-/// Two slots for each chunk.
+/// Number of bytes of two slots for each chunk.
 inline std::int64_t workspace_bytes(const FlatLayer* layers, std::int64_t count,
                                     const Limits& limits = {}) {
   return 2 * sphere::cuda::slot_bytes(layers, count, kNeedsOfSteps, limits);

@@ -8,10 +8,10 @@
 #include <lawn/sphere/cuda/plan.h>
 #include <lawn/sphere/cuda/tuning.h>
 
-/// What a folded step's kernels get: layers with an optimizer's state, and the step's numbers.
+/// Parameters of a folded step's kernels: layers with an optimizer's state, and the step's numbers.
 namespace lawn::detail::folded::cuda {
 
-/// A launch's layers. Those kernels that need no state take the base alone.
+/// A launch's layers. Kernels that need no state take only the base.
 template <int kCapacity>
 struct LayerList : sphere::cuda::LayerList<kCapacity> {
   using Item = FlatLayer;
@@ -20,7 +20,7 @@ struct LayerList : sphere::cuda::LayerList<kCapacity> {
   void* second_moment[kCapacity];
 };
 
-/// Puts the arrays of `layer` from `sphere` on into entry `at`.
+/// Puts the arrays of `layer`, from `sphere` on, into entry `at`.
 template <int kCapacity>
 void put_arrays(LayerList<kCapacity>& list, int at, const FlatLayer& layer, std::int64_t sphere) {
   sphere::cuda::put_arrays<kCapacity>(list, at, layer, sphere);
@@ -69,8 +69,7 @@ struct SGDNumbers {
         first(step.first) {}
 };
 
-/// A step's numbers in both types of arithmetic: to round them is the host's work, not each
-/// thread's.
+/// A step's numbers in both types of arithmetic: the host rounds them once, instead of each thread.
 template <template <class> class Numbers>
 struct InBothTypes {
   Numbers<double> in_float64;
@@ -86,12 +85,12 @@ struct ByValue {
   Numbers numbers;
 };
 
-/// A step's numbers where they are worked out on the device: in front of the workspace.
+/// A step's numbers that are computed on the device; they lie before the workspace.
 template <class Numbers>
 struct Prepared {
   Numbers numbers;
-  double radius_scale;  ///< what the radii are times the norms
-  bool takes_radii;     ///< this step takes the radii
+  double radius_scale;  ///< factor from norms to radii
+  bool takes_radii;     ///< whether this step takes the radii
 };
 
 static_assert(sizeof(Prepared<InBothTypes<AdamNumbers>>) <= kPreparedBytes,

@@ -9,8 +9,8 @@
 #include <lawn/folded/step.h>
 #include <lawn/sphere/cuda/tuning.h>
 
-/// The kernel in front of a step whose numbers are on the device: learning rate and bias correction
-/// are worked out once, in float64 as the host does it, for all threads of the kernels to come.
+/// The kernel before a step whose numbers are on the device. It computes learning rate and bias
+/// correction once, in float64 as the host does, for all threads of the following kernels.
 namespace lawn::detail::folded::cuda {
 namespace {
 
@@ -38,8 +38,8 @@ __device__ inline void complete(InBothTypes<SGDNumbers>& numbers, double /*decou
 
 }  // namespace
 
-/// One thread's work.
-/// @param fixed  what stays the same from step to step
+/// Computes the numbers; only one thread works.
+/// @param fixed  numbers that are the same in every step
 template <class Numbers>
 static __global__ void __launch_bounds__(sphere::cuda::kThreads)
     prepare(const ByValue<Numbers> __grid_constant__ fixed, double decoupled_decay,

@@ -12,7 +12,7 @@
 #include <lawn/sphere/cuda/packs.cuh>
 #include <lawn/sphere/cuda/reduce.cuh>
 
-/// What an optimizer does to an element. A step is made for one run of elements; it has
+/// The optimizers' updates of an element. A step is made for one run of elements; it has
 ///   Weight, A                   type of an element, of the arithmetic
 ///   kWidth, kInFlight              elements of a pack; packs that a thread has in flight
 ///   Numbers                     what to do: a kernel's parameter, or in memory
@@ -55,7 +55,7 @@ struct Arrays {
   }
 };
 
-/// The numbers in the type A.
+/// The step's numbers in the type A.
 template <class A, template <class> class Numbers>
 __device__ inline const Numbers<A>& in_type(const InBothTypes<Numbers>& numbers) {
   if constexpr (std::is_same_v<A, double>) {
@@ -65,12 +65,13 @@ __device__ inline const Numbers<A>& in_type(const InBothTypes<Numbers>& numbers)
   }
 }
 
-/// Numbers in shared memory are read each time that they are needed: to keep them takes more
-/// registers than there are. A kernel's parameters are operands of its instructions.
+/// Numbers in shared memory are read each time that they are needed, since keeping them would take
+/// more registers than there are. Numbers in a kernel's parameters need no registers: they are
+/// operands of instructions.
 template <bool kRereads, class Numbers>
 using ReadAs = std::conditional_t<kRereads, volatile Numbers, Numbers>;
 
-/// Puts a new weight into place k. What is summed is the weight as it will be read again.
+/// Puts a new weight into place k, and adds its square, rounded as it will be read again, to `sum`.
 template <class W, int kN, class A>
 __device__ inline void put_weight(Pack<W, kN>& pack, int k, A weight, Sums<A, 1>& sum) {
   pack.set(k, weight);
@@ -126,7 +127,7 @@ struct AdamStep {
       const A v = by.beta2 * packs.second_moment.get(k) + by.one_minus_beta2 * g * g;
       packs.first_moment.set(k, m);
       packs.second_moment.set(k, v);
-      // By m and v before they are rounded, as LibTorch's fused step does.
+      // Uses m and v before they are rounded, as LibTorch's fused step does.
       const A change = by.step_size * m / (sqrt(v) * by.of_root + by.eps);
       put_weight(packs.weight, k, by.decay * w - change, sum);
     }
@@ -160,7 +161,7 @@ struct SGDStep {
       : arrays(all), numbers(in_type<A>(in_both)) {}
 
   __device__ bool has_momentum() const { return arrays.first_moment != nullptr; }
-  /// In the first step the momentum may hold anything.
+  /// Whether the momentum is read: not in the first step, in which it may hold anything.
   __device__ bool reads_momentum() const { return has_momentum() && !numbers.first; }
 
   __device__ Extent extent(int numel) const {

@@ -21,8 +21,9 @@
 
 namespace lawn::detail::optim {
 
-/// What a fused optimizer needs for its step to be captured in a CUDA graph: the numbers of a step
-/// that change, learning rates and step counts, which are of the host until `make_capturable`.
+/// What a fused optimizer needs for its step to be captured in a CUDA graph: the numbers that
+/// change from step to step, which are learning rates and step counts. They live on the host until
+/// `make_capturable`.
 /// @tparam Policy  as of `FusedParameters`
 template <class Base, class Policy>
 class Capturable : public FusedParameters<Base, Policy>, public capture::StateInPlace {
@@ -35,9 +36,9 @@ class Capturable : public FusedParameters<Base, Policy>, public capture::StateIn
   /// training step can be captured in an `at::cuda::CUDAGraph` and replayed with learning rates
   /// that change and a bias correction that goes on. Steps outside of a capture work as before.
   ///
-  /// The capture: warm up by some steps on a stream of your own, not the default one (they make the
-  /// state, and LibTorch's lazy parts), then capture forward, backward and `step()` there. Each
-  /// replay does to the memory that was there what the captured step did, so
+  /// To capture, first do some steps on a stream of your own, not the default one (they create the
+  /// state, and what LibTorch creates lazily); then capture forward, backward and `step()` there.
+  /// Each replay repeats the captured step on the same memory, so
   ///   - inputs are static tensors, filled by `copy_` before a replay;
   ///   - gradients keep their addresses: capture after `zero_grad(/*set_to_none=*/true)`, so that
   ///     `backward()` makes them in the graph's own memory and each replay overwrites them, or
@@ -45,17 +46,21 @@ class Capturable : public FusedParameters<Base, Policy>, public capture::StateIn
   ///   - the same parameters have gradients as in the step before the capture;
   ///   - options other than the learning rate are those of the capture; so are the parameters.
   ///     `load()` and moving the model replace tensors: capture anew after them.
-  /// Before a replay call `upload_learning_rates()`, after schedulers have changed them.
+  /// When schedulers have changed the learning rates, call `upload_learning_rates()` before the
+  /// next replay.
   ///
-  /// This call writes the learning rates on the current stream of each device. Let the stream of the
-  /// capture wait for it, by `torch::cuda::synchronize()`, say, or call it on that stream: the steps
-  /// there could read too early otherwise.
+  /// This call writes the learning rates on the current stream of each device. Let the stream of
+  /// the capture wait for it, by `torch::cuda::synchronize()`, say, or call it on that stream;
+  /// otherwise the steps there could read too early.
   ///
-  /// A step then refuses parameters and gradients that the fused function does not take, and in a
-  /// capture also a closure, state that is not made yet, and parameters on several devices.
-  /// @throws c10::Error  within a capture; on a GPU without lawn's kernels, which notice captures
-  /// @note   a step count is a float32, as LibTorch's fused functions want it: exact up to 2^24;
-  ///         on a GPU they read the learning rate as a float32, too, lawn's own kernels do not
+  /// From then on a step refuses parameters and gradients that the fused function does not take. In
+  /// a capture it also refuses a closure, state that does not exist yet, and parameters on several
+  /// devices.
+  /// @throws c10::Error  within a capture, and on a GPU without lawn's kernels, which are needed to
+  ///                     notice captures
+  /// @note   a step count is a float32, as LibTorch's fused functions require, hence exact up to
+  ///         2^24. On a GPU these functions also read the learning rate as a float32; lawn's own
+  ///         kernels do not
   void make_capturable() {
     if (capturable()) return;
     TORCH_CHECK(!captures(), Policy::kWho,
@@ -73,11 +78,11 @@ class Capturable : public FusedParameters<Base, Policy>, public capture::StateIn
 
   bool capturable() const { return numbers_.has_value(); }
 
-  /// Copies the learning rates of all groups to the devices, for the next replay. No effect before
-  /// `make_capturable`. `step()` does it itself outside of a capture. Writes on the current stream,
-  /// which is to be that of the replay: a replay on another one could read the old rates, or half of
-  /// the new ones. Does not wait for the device.
-  /// @throws c10::Error  within a capture, of which it would become part
+  /// Copies the learning rates of all groups to the devices, for the next replay. Outside a capture
+  /// `step()` does it by itself; before `make_capturable` the call has no effect. It writes on the
+  /// current stream, which must be that of the replay: a replay on another one could read the old
+  /// rates, or only some of the new ones. It does not wait for the device.
+  /// @throws c10::Error  within a capture, which would record the copy
   void upload_learning_rates() {
     if (!capturable()) return;
     TORCH_CHECK(!captures(), Policy::kWho, ": call upload_learning_rates() before a replay, not ",
@@ -85,8 +90,8 @@ class Capturable : public FusedParameters<Base, Policy>, public capture::StateIn
     upload_rates();
   }
 
-  /// Brings the step counts in `state()` up to date, which are the devices' after
-  /// `make_capturable`. `save()` does it itself. Waits for the device.
+  /// Copies the step counts, which live on the devices after `make_capturable`, into `state()`.
+  /// `save()` does it by itself. Waits for the device.
   void download_step_counts() const {
     if constexpr (Policy::kCounts) {
       if (!capturable()) return;
@@ -97,7 +102,7 @@ class Capturable : public FusedParameters<Base, Policy>, public capture::StateIn
     }
   }
 
-  /// As `Base`. Waits for the device.
+  /// Saves as `Base` does. Waits for the device.
   void save(torch::serialize::OutputArchive& archive) const override {
     download_step_counts();
     Base::save(archive);
@@ -108,17 +113,17 @@ class Capturable : public FusedParameters<Base, Policy>, public capture::StateIn
   using typename Parameters::Options;
   using typename Parameters::State;
 
-  /// The learning rate of `group` on `device`, null where it is of the host.
+  /// The learning rate of `group` on `device`; null if learning rates live on the host.
   const capture::DeviceRate* find_rate(std::size_t group, at::Device device) const {
     return capturable() ? numbers_->find_rate(group, device) : nullptr;
   }
 
-  /// The counts of the host stand again: `load()` has replaced them.
+  /// Makes the host's counts valid again, after `load()` has replaced them.
   void forget_device_counts() {
     if (capturable()) numbers_->forget_counts();
   }
 
-  /// What a step begins with where the numbers are on the devices.
+  /// Begins a step whose numbers live on the devices; otherwise does nothing.
   void begin_capturable_step(bool has_closure) {
     if (!capturable()) return;
     if (!captures()) return upload_rates();
@@ -126,7 +131,8 @@ class Capturable : public FusedParameters<Base, Policy>, public capture::StateIn
                 "not call it; capture forward and backward pass in front of step()");
   }
 
-  /// Refuses what cannot be stepped with numbers on the device, or not be captured.
+  /// Refuses what cannot be stepped with numbers on the device, and in a capture what cannot be
+  /// captured.
   void check_capturable_step() const {
     if (!capturable()) return;
     const bool capturing = captures();
@@ -157,8 +163,8 @@ class Capturable : public FusedParameters<Base, Policy>, public capture::StateIn
     }
   }
 
-  /// Where the numbers are on the devices: makes the state that is missing, and counts the step of
-  /// `entries` there, all at once, since parameters that are stepped together share a count.
+  /// If the numbers live on the devices: creates missing state, and counts the step of all
+  /// `entries` there at once, since parameters that are stepped together share a count.
   void count_on_devices(std::vector<Entry>& entries, const Options& options) {
     if (!capturable() || !Policy::keeps_state(options)) return;
     for (Entry& entry : entries) complete_state(entry, options);
@@ -167,7 +173,7 @@ class Capturable : public FusedParameters<Base, Policy>, public capture::StateIn
     }
   }
 
-  /// Where the numbers are of the host: the same for one of them, right before its step.
+  /// If the numbers live on the host: does the same for one entry, right before its step.
   void count_on_host(Entry& entry, const Options& options) {
     if (capturable() || !Policy::keeps_state(options)) return;
     complete_state(entry, options);

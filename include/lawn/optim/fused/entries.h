@@ -20,19 +20,19 @@
 /// Parameters on their way into LibTorch's fused functions.
 namespace lawn::detail::optim {
 
-/// A parameter of a step.
+/// A parameter in one step.
 template <class State>
 struct FusedEntry {
   at::Tensor parameter;
-  at::Tensor gradient;     ///< in the parameter's order of memory
+  at::Tensor gradient;     ///< in the parameter's memory order
   State* state = nullptr;  ///< null where the optimizer keeps none
   bool first = false;      ///< the state was made in this step
-  at::Tensor count{};      ///< of steps, where it is on the device: that of the `Cohort`
+  at::Tensor count{};      ///< step count of its `Cohort`, if on the device
 };
 
 /// Whether LibTorch's fused functions step `parameter` correctly. Those of the CPU check nothing:
 /// they walk the memory of each tensor from its first element on.
-/// @param reduced_on_cpu  whether the function has half and bfloat16 there
+/// @param reduced_on_cpu  whether the function steps half and bfloat16 on the CPU
 inline bool can_fuse(const at::Tensor& parameter, bool reduced_on_cpu) {
   const auto dtype = parameter.scalar_type();
   const bool wide = dtype == at::kFloat || dtype == at::kDouble;
@@ -41,8 +41,8 @@ inline bool can_fuse(const at::Tensor& parameter, bool reduced_on_cpu) {
          parameter.numel() > 0;
 }
 
-/// `gradient`, or a copy of it, in `parameter`'s order of memory; undefined if it is sparse or of
-/// another kind than the parameter.
+/// `gradient`, or a copy of it, in `parameter`'s memory order; undefined if it is sparse, or
+/// differs from the parameter in shape, dtype or device.
 inline at::Tensor in_order_of(const at::Tensor& parameter, const at::Tensor& gradient) {
   if (sphere::beside(parameter, gradient)) return gradient;
   if (gradient.layout() != at::kStrided || gradient.sizes() != parameter.sizes() ||
@@ -53,8 +53,8 @@ inline at::Tensor in_order_of(const at::Tensor& parameter, const at::Tensor& gra
   return at::empty_like(parameter).copy_(gradient);
 }
 
-/// `tensor` as a fused function is to see it. That of the CPU copies a gradient that is not
-/// contiguous, and then walks the memory of the original: a flat view spares the copy.
+/// `tensor` as a fused function takes it. The CPU's function copies a gradient that is not
+/// contiguous, and then walks the memory of the original: a flat view avoids the copy.
 /// @param tensor  dense without gaps
 inline at::Tensor flat(const at::Tensor& tensor) {
   if (!tensor.is_cpu() || tensor.is_contiguous()) return tensor;
@@ -71,7 +71,8 @@ std::vector<at::Tensor> column(c10::ArrayRef<Entry> list, const Get& get) {
 }
 
 /// The step counts of a list as the fused functions take them: float32 scalars on the device of the
-/// parameters, shared by those whose count is the same, and filled without waiting.
+/// parameters. Parameters with the same count share one scalar; filling it does not wait for the
+/// device.
 template <class Entry>
 std::vector<at::Tensor> step_counts(c10::ArrayRef<Entry> list) {
   std::map<int64_t, at::Tensor> of_count;

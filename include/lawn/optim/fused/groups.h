@@ -23,15 +23,15 @@
 #include <lawn/sphere/flatten.h>
 #include <lawn/sphere/layer.h>
 
-/// What the fused optimizers share: the walk over the groups, which makes lists of parameters; what
-/// a list is stepped with is the rule of the one optimizer.
+/// What the fused optimizers share: the walk over the groups, which makes lists of parameters. Each
+/// optimizer's policy says how a list is stepped.
 namespace lawn::detail::optim {
 
 /// `Base`, stepped by one call of a fused function for each list: the parameters of a group that
 /// share device and dtype. Options, state and checkpoints are those of `Base`.
 ///
-/// What the function cannot take (can_fuse; sparse gradients; state in another order of memory) is
-/// stepped by `Base` itself, one parameter after the other, or refused as `Base` refuses it. A
+/// `Base` itself steps, or refuses, the parameters that the function cannot take: those that fail
+/// can_fuse, those with sparse gradients, and those whose state has another memory order. A
 /// parameter that is held twice is refused.
 ///
 /// @tparam Policy  as of `FusedParameters`
@@ -46,7 +46,7 @@ class Fused : public Capturable<Base, Policy>,
   /// One step. The gradients stay as they are. Does not wait for the device.
   /// @return the loss of the closure, or an undefined tensor
   /// @throws c10::Error  for a group with another optimizer's options, what `Base` throws, and,
-  ///                     before anything is changed, what `make_capturable` names
+  ///                     before anything is changed, for what `make_capturable` lists
   at::Tensor step(torch::optim::Optimizer::LossClosure closure = nullptr) override {
     const at::NoGradGuard no_grad;
     this->begin_capturable_step(closure != nullptr);
@@ -76,10 +76,10 @@ class Fused : public Capturable<Base, Policy>,
     return loss;
   }
 
-  /// Refuses what a step with the gradients of now would refuse; `step()` does it by itself.
-  /// @throws c10::Error  that names the parameter, for one that is held twice or whose state has
-  ///                     another shape; for a group with another optimizer's options; after
-  ///                     `make_capturable` what that names. Nothing is changed
+  /// Refuses what a step with the present gradients would refuse; `step()` calls it.
+  /// @throws c10::Error  that names the parameter, if it is held twice or its state has another
+  ///                     shape; for a group with another optimizer's options; after
+  ///                     `make_capturable` also for what is listed there. Nothing is changed
   void check_step() {
     held_once_.check(Policy::kWho, this->param_groups_,
                      [this](const at::Tensor& parameter, const parameters::Position& position) {
@@ -93,19 +93,19 @@ class Fused : public Capturable<Base, Policy>,
     this->check_capturable_step();
   }
 
-  /// As `Base`'s.
-  /// @throws c10::Error  also for a parameter that is held already, with its two places; the groups
+  /// Adds a group as `Base` does.
+  /// @throws c10::Error  also for a parameter that is held already, naming both places; the groups
   ///                     stay as they were
   void add_param_group(const torch::optim::OptimizerParamGroup& group) {
     parameters::refuse_held(Policy::kWho, this->param_groups_, group);
     Base::add_param_group(group);
   }
 
-  /// As `Base`. A captured step has to be captured anew.
+  /// Loads as `Base` does. A captured step has to be captured anew.
   void load(torch::serialize::InputArchive& archive) override {
-    this->download_step_counts();  // of parameters that the checkpoint lacks
+    this->download_step_counts();  // for parameters that the checkpoint lacks
     Base::load(archive);
-    held_once_ = {};  // to look at the new state
+    held_once_ = {};  // so that the new state is checked
     this->forget_device_counts();
   }
 
@@ -127,7 +127,7 @@ class Fused : public Capturable<Base, Policy>,
       } else {
         Policy::update(list, options, options.lr());
       }
-      // The fused functions do not, so that autograd would not notice a stale graph.
+      // The fused functions do not bump it, and autograd would not notice a stale graph.
       std::for_each(begin, end, [](const Entry& entry) { sphere::bump_version(entry.parameter); });
     });
   }
@@ -147,7 +147,7 @@ class Fused : public Capturable<Base, Policy>,
 
   /// `Base`'s own step, with `parameters` as all that it holds.
   void step_unfused(std::size_t group, std::vector<at::Tensor> parameters) {
-    if constexpr (Policy::kStateByConstructor) {  // and Base asserts that it is there
+    if constexpr (Policy::kStateByConstructor) {  // and Base asserts that the state exists
       for (const auto& parameter : parameters) {
         if (this->find_state(parameter) == nullptr)
           this->make_state(parameter, this->options_of(group));

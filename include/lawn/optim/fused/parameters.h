@@ -13,7 +13,8 @@
 
 namespace lawn::detail::optim {
 
-/// `Base` with a look at what it holds: groups, parameters that a fused function takes, their state.
+/// `Base` with access to what it holds: groups, the parameters that a fused function takes, their
+/// state.
 ///
 /// @tparam Policy  static functions; Entry is FusedEntry<State>
 ///   const char* kWho                               in messages

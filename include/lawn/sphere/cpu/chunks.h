@@ -11,16 +11,17 @@
 #include <lawn/sphere/cpu/loops.h>
 #include <lawn/sphere/flat.h>
 
-/// How the work on a list of layers is cut up. Every cut depends on the shapes alone, and sums are
-/// added in the order of the chunks: the same bits whatever the number of threads.
+/// Cuts the work on a list of layers into chunks. The cuts depend only on the shapes, and sums are
+/// added in the order of the chunks: the bits are the same for any number of threads.
 namespace lawn::sphere::cpu {
 
-/// Elements of a chunk: with its gradient 320 KiB in float32, which a core's own cache holds.
+/// Number of elements of a chunk: with its gradient 320 KiB in float32, which a core's own cache
+/// holds.
 constexpr std::int64_t kChunk = std::int64_t{40} * 1024;
-/// Elements after which a batch of layers is closed. What the first pass over a batch has read, the
-/// second finds in the cache.
+/// Number of elements after which a batch of layers is closed. The second pass over a batch finds
+/// in the cache what the first has read.
 constexpr std::int64_t kBatch = std::int64_t{256} * 1024;
-/// The least number of elements that a further thread is worth.
+/// Least number of elements that justifies a further thread.
 constexpr std::int64_t kGrain = std::int64_t{16} * 1024;
 
 /// Whole spheres of a layer, or a part of one.
@@ -32,21 +33,21 @@ struct Chunk {
   std::int64_t last_sphere;  ///< one past
   std::int64_t begin;        ///< first element, counted from the layer's first
   std::int64_t end;
-  std::size_t split;    ///< of a part: which of the batch's split spheres it belongs to
-  std::int64_t offset;  ///< elements of the batch before this chunk
-  Sums sums;            ///< of a part
+  std::size_t split;    ///< for a part: index of its sphere among the batch's split spheres
+  std::int64_t offset;  ///< number of the batch's elements before this chunk
+  Sums sums;            ///< for a part: its sums
 
-  /// A sphere of one chunk is finished in one visit.
+  /// Whether the chunk is a part of a sphere; a sphere in one chunk is finished in one visit.
   bool is_part() const { return end - begin < layer->sphere_numel; }
 };
 
-/// Layers whose chunks are worked on together: every pass over them ends before the next begins,
-/// and finds in the cache what the last one read.
+/// Layers whose chunks are processed together: every pass over them ends before the next begins,
+/// and finds in the cache what the pass before has read.
 template <class Layer>
 class Batch {
  public:
-  /// Takes layers from `next` on until there is enough to do.
-  /// @return the first that is not taken
+  /// Takes layers from `next` on until the batch is full.
+  /// @return the first layer that is not taken
   const Layer* fill(const Layer* next, const Layer* end) {
     chunks_.clear();
     elements_ = 0;
@@ -55,7 +56,7 @@ class Batch {
     return next;
   }
 
-  /// The first stage of each sphere that is split, and every stage of the others.
+  /// Runs the first stage of each sphere that is split, and every stage of the others.
   template <class First, class... Stages>
   void begin(const First& first, const Stages&... stages) {
     parallel_for_each(chunks_.begin(), chunks_.end(), [&](Chunk<Layer>& chunk) {
@@ -73,7 +74,7 @@ class Batch {
     });
   }
 
-  /// A later stage of each sphere that is split.
+  /// Runs a later stage of each sphere that is split.
   template <class Stage>
   void go_on(const Stage& stage) {
     if (split_ == 0) return;
@@ -86,7 +87,7 @@ class Batch {
       chunk.sums =
           stage(*chunk.layer, chunk.first_sphere, chunk.begin, chunk.end, totals_[chunk.split]);
     };
-    // To and fro: what the last pass touched last is still in the cache.
+    // Alternate the direction: what the last pass touched last is still in the cache.
     backwards_ = !backwards_;
     if (backwards_) {
       parallel_for_each(chunks_.rbegin(), chunks_.rend(), visit);
@@ -119,8 +120,8 @@ class Batch {
     }
   }
 
-  /// Calls `visit(chunk)` for the chunks from `begin` to `end`, on several threads where there is
-  /// enough to do. A chunk is the same thread's in every pass, whatever the direction.
+  /// Calls `visit(chunk)` for the chunks from `begin` to `end`, on several threads if there are
+  /// enough elements. The same thread takes a chunk in every pass, whatever the direction.
   template <class Iterator, class Visit>
   void parallel_for_each(Iterator begin, Iterator end, const Visit& visit) const {
     const auto threads = std::min<std::int64_t>(at::get_num_threads(), elements_ / kGrain);
@@ -144,10 +145,10 @@ class Batch {
   bool backwards_ = false;
 };
 
-/// Goes through the stages of every sphere in turn: each is called as
+/// Runs the stages of every sphere in turn. Each stage is called as
 ///   stage(layer, sphere, begin, end, sums) -> Sums
-/// over the sphere's elements, all or a part of them, where `sums` is what the stage before gave
-/// for all of them.
+/// over all of the sphere's elements or a part of them; `sums` is the previous stage's result for
+/// all of them.
 template <class Layer, class First, class... Stages>
 void for_each_sphere(const std::vector<Layer>& layers, const First& first,
                      const Stages&... stages) {

@@ -12,11 +12,11 @@
 
 namespace lawn::sphere::cpu {
 
-/// Elements that are converted at once. Two buffers of doubles are 16 KiB of stack.
+/// Number of elements that are converted at once. Two buffers of doubles take 16 KiB of stack.
 constexpr std::int64_t kBuffer = 1024;
 
-/// A tensor of any dtype, read and written as `T`, the type that its layer is computed in: float or
-/// double. Where the dtype is `T`, in place; else through a buffer.
+/// A tensor of any dtype, read and written as `T`, the type in which its layer is computed: float
+/// or double. If the dtype is `T`, access is in place, else through a buffer.
 template <class T>
 class Elements {
  public:
@@ -26,7 +26,7 @@ class Elements {
     return dtype_ == (std::is_same_v<T, double> ? Dtype::kFloat64 : Dtype::kFloat32);
   }
 
-  /// Elements `begin` to `begin + numel`, at most `kBuffer` unless `in_place`.
+  /// Reads elements `begin` to `begin + numel`, at most `kBuffer` unless `in_place`.
   T* read(std::int64_t begin, std::int64_t numel) {
     if (in_place()) return static_cast<T*>(memory_) + begin;
     with_pointer([&](const auto* from) {
@@ -35,7 +35,7 @@ class Elements {
     return buffer_;
   }
 
-  /// Rounds what `read` gave, and the caller changed, back to the dtype.
+  /// Writes back the elements that `read` gave and the caller changed, rounded to the dtype.
   void write(std::int64_t begin, std::int64_t numel) {
     if (in_place()) return;
     with_pointer([&](auto* to) {
@@ -67,7 +67,7 @@ class Elements {
   T buffer_[kBuffer];
 };
 
-/// Calls `visit(begin, numel)` for the blocks of a run: the whole run where `in_place`.
+/// Calls `visit(begin, numel)` for the blocks of a run; the whole run is one block if `in_place`.
 template <class Visit>
 void for_each_block(std::int64_t begin, std::int64_t end, bool in_place, const Visit& visit) {
   const std::int64_t block = in_place ? std::max<std::int64_t>(end - begin, 1) : kBuffer;

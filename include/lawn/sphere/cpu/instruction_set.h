@@ -5,9 +5,9 @@
 
 #include <lawn/finite_math.h>
 
-/// Compiles a loop for the instruction set that every CPU has and for a wider one, and takes the
-/// wider where the machine has it. A consumer's own compile flags are not ours to choose, and
-/// without `-march` a compiler uses SSE2 alone, which is half as fast.
+/// Compiles a loop both for the instruction set that every CPU has and for a wider one, and runs
+/// the wider one if the machine has it. A consumer chooses the compile flags, and without `-march`
+/// a compiler uses only SSE2, which is half as fast.
 namespace lawn::sphere::cpu {
 
 #if defined(__x86_64__) && defined(__GNUC__)  // also Clang
@@ -24,7 +24,7 @@ inline bool has_avx2() { return false; }
 #define LAWN_LOOP inline
 #endif
 
-/// In front of a loop: its iterations may go side by side, as far as OpenMP's clauses say. In a program
+/// Stands before a loop: its iterations may run side by side, as OpenMP's clauses say. In a program
 /// without OpenMP the loop stays as it is.
 #if defined(_OPENMP)
 #define LAWN_PRAGMA(...) _Pragma(#__VA_ARGS__)
@@ -33,21 +33,22 @@ inline bool has_avx2() { return false; }
 #define LAWN_SIMD(...)
 #endif
 
-/// `Loop::run(arguments...)` for any CPU.
+/// Runs `Loop::run(arguments...)`, compiled for any CPU.
 template <class Loop, class... Arguments>
 auto run_baseline(Arguments... arguments) {
   return Loop::run(arguments...);
 }
 
-/// `Loop::run(arguments...)` for a CPU with AVX2. `run` is a LAWN_LOOP: it has to be inlined here
-/// to be compiled so.
+/// Runs `Loop::run(arguments...)`, compiled for a CPU with AVX2. `run` is a LAWN_LOOP, since it
+/// must be inlined here to be compiled for AVX2.
 template <class Loop, class... Arguments>
 LAWN_AVX2 auto run_avx2(Arguments... arguments) {
   return Loop::run(arguments...);
 }
 
-/// `Loop::run(arguments...)`, as fast as this machine can; float64, which nobody trains in, for any
-/// CPU, since every loop costs each consumer compile time.
+/// Runs `Loop::run(arguments...)` with the widest instruction set of this machine. Loops in
+/// float64, in which nobody trains, are compiled only for any CPU, since every loop costs each
+/// consumer compile time.
 template <class Loop, class T, class... Arguments>
 auto run_loop(T* elements, Arguments... arguments) {
   if constexpr (std::is_same_v<std::remove_const_t<T>, float>) {

@@ -9,12 +9,12 @@
 #include <lawn/sphere/cpu/instruction_set.h>
 #include <lawn/sphere/flat.h>
 
-/// The loops over elements, each to be called by `run_loop<Loop>`.
+/// The loops over elements; call each by `run_loop<Loop>`.
 ///
-/// A long run is read as four streams, 8 KiB of floats apart, side by side: a core asks memory for
-/// more at a time than it does along one (measured: a fifth to a third faster). Sums are taken in
-/// the elements' own type along a stream, and from stream to stream in double: 10^8 elements lose
-/// nothing visible.
+/// A long run is read as four streams side by side, 9 KiB of floats apart: a core then
+/// requests more from memory at a time than along one stream (measured: a fifth to a third faster).
+/// Sums are taken in the elements' own type along a stream, and in double from stream to stream:
+/// over 10^8 elements no loss of accuracy is visible.
 namespace lawn::sphere::cpu {
 
 /// Inner products over a run of elements.
@@ -29,8 +29,9 @@ struct Sums {
   }
 };
 
-/// Elements of a stream, and of one where too few are left for it. Two pages and a quarter of
-/// floats: streams at one place of their pages would fall into one set of the cache.
+/// Number of elements of a stream, and of a short one for the rest of a run. A stream is two and a
+/// quarter pages of floats: streams at the same offset in their pages would share a set of the
+/// cache.
 constexpr std::int64_t kStream = 2048 + 256;
 constexpr std::int64_t kShortStream = 256;
 
@@ -95,7 +96,7 @@ struct SumOfSquares {
   }
 };
 
-/// <g, w> and <w, w> with products in double, whose range no product of floats leaves.
+/// <g, w> and <w, w> with products in double, within whose range every product of floats lies.
 struct WideInnerProducts {
   template <class T>
   LAWN_LOOP static Sums run(const T* g, const T* w, std::int64_t numel) {
@@ -110,7 +111,8 @@ struct WideInnerProducts {
   }
 };
 
-/// Whether a sum over `numel` products of type T may have left its range; see `kLeastFloatSum`.
+/// Whether a sum over `numel` products of type T may have left the range of T; see
+/// `kLeastFloatSum`.
 template <class T>
 bool out_of_range(double sum, std::int64_t numel) {
   if (!std::is_same_v<T, float>) return false;
@@ -119,8 +121,8 @@ bool out_of_range(double sum, std::int64_t numel) {
            size <= double{kMostFloatSum});  // or NaN
 }
 
-/// `InnerProducts`, right over the whole range of floats: where their products leave it, the sums
-/// are taken again in double. The sums of double elements are as they come.
+/// `InnerProducts`, accurate over the whole range of floats: if products of floats leave that
+/// range, the sums are taken again in double. Sums of double elements are not checked.
 template <class T>
 Sums inner_products_of(const T* g, const T* w, std::int64_t numel) {
   const Sums sums = run_loop<InnerProducts>(g, w, numel);
@@ -128,13 +130,14 @@ Sums inner_products_of(const T* g, const T* w, std::int64_t numel) {
   return again ? run_loop<WideInnerProducts>(g, w, numel) : sums;
 }
 
-/// `sum`, the squares of `w` added in floats, or where these leave their range, in double.
+/// `sum`, which is the sum of squares of `w` in floats; if the squares leave the range of floats,
+/// the sum taken again in double.
 template <class T>
 double right_sum_of_squares(double sum, const T* w, std::int64_t numel) {
   return out_of_range<T>(sum, numel) ? run_loop<WideInnerProducts>(w, w, numel).ww : sum;
 }
 
-/// `SumOfSquares`, likewise.
+/// `SumOfSquares`, accurate over the whole range of floats like `inner_products_of`.
 template <class T>
 double sum_of_squares_of(const T* w, std::int64_t numel) {
   return right_sum_of_squares(run_loop<SumOfSquares>(w, numel), w, numel);

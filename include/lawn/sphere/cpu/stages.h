@@ -8,8 +8,8 @@
 #include <lawn/sphere/cpu/loops.h>
 #include <lawn/sphere/flat.h>
 
-/// What is done to a sphere, or to a part of one, as `for_each_sphere` calls it: sums over it, and
-/// what follows from them for its elements. `sphere/aten.h` has the mathematics.
+/// The stages that `for_each_sphere` runs on a sphere or a part of one: sums over it, and changes
+/// of its elements that depend on the sums. `sphere/aten.h` has the mathematics.
 namespace lawn::sphere::cpu {
 
 /// Calls `work` with a zero of the type in which `layer` is computed.
@@ -19,7 +19,7 @@ auto in_accumulation_type(const Flat& layer, const Work& work) {
   return work(float());
 }
 
-/// The radius of a sphere; a layer without radii is constrained, which any number > 0 says.
+/// The radius of a sphere. A layer without radii is constrained, so any number > 0 will do.
 template <class T>
 T radius(const Flat& layer, std::int64_t sphere) {
   return layer.radius == nullptr ? T(1) : static_cast<const T*>(layer.radius)[sphere];

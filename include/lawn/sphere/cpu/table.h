@@ -9,9 +9,10 @@
 #include <lawn/sphere/layer.h>
 #include <lawn/sphere/table.h>
 
-/// The table of the CPU: flat layers of any dtype, each read once from memory where a cache holds
-/// it, the same bits for any number of threads. Parallel where the program is compiled with OpenMP,
-/// which the CMake target brings. `sphere/aten.h` has the mathematics.
+/// The table of the CPU, for flat layers of any dtype. A layer is read once from memory if a cache
+/// holds it, and the bits are the same for any number of threads. The work is parallel if the
+/// program is compiled with OpenMP, which the CMake target brings. `sphere/aten.h` has the
+/// mathematics.
 namespace lawn::sphere::cpu {
 
 namespace detail {

@@ -9,7 +9,7 @@
 
 namespace lawn::sphere::cuda {
 
-/// Plain memory, by the device on which it lies: launches are of one device each.
+/// Sorts descriptions of plain memory by device, since a launch runs on one device.
 /// @tparam Plain  Flat, or another description of memory
 template <class Plain>
 class ByDevice {
@@ -24,7 +24,7 @@ class ByDevice {
     }
   }
 
-  /// Calls `work(device, list)` for each device, with what lies there in the order in which they came.
+  /// Calls `work(device, list)` for each device; the list has the items in the order of `add`.
   template <class Work>
   void for_each(const Work& work) const {
     for (const auto& [device, list] : groups_) work(device, list);

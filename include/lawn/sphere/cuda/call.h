@@ -22,14 +22,14 @@ namespace lawn::sphere::cuda {
 
 namespace detail {
 
-/// What is known of the kernels on a device.
+/// What is known about the kernels' code on a device.
 enum class Code : std::uint8_t { kNotAsked, kThere, kMissing };
 
-/// By the index of the device, which is an int8.
+/// Indexed by the device's index, which is an int8.
 inline std::array<std::atomic<Code>, std::numeric_limits<c10::DeviceIndex>::max() + 1> code_on{};
 
-/// Asks CUDA whether the kernels hold code for `device`, which has an index, and keeps the answer.
-/// Warns if they do not, once for each device.
+/// Asks CUDA whether the kernels hold code for `device`, which must have an index, and stores the
+/// answer. Warns once for each device if they do not.
 inline Code ask_for_code(at::Device device) {
   const char* error = nullptr;
   {
@@ -37,7 +37,7 @@ inline Code ask_for_code(at::Device device) {
     error = entries->missing_code();
   }
   const Code answer = error == nullptr ? Code::kThere : Code::kMissing;
-  // Of several threads that ask at once, one warns.
+  // If several threads ask at once, only one warns.
   const Code before = code_on[static_cast<std::uint8_t>(device.index())].exchange(answer);
   if (answer == Code::kMissing && before == Code::kNotAsked) {
     TORCH_WARN("lawn: its CUDA kernels were compiled for the architectures ",
@@ -52,8 +52,8 @@ inline Code ask_for_code(at::Device device) {
 }  // namespace detail
 
 /// Whether this program has kernels that run on `device`: false without a build by nvcc, and on a
-/// GPU that this build was not for. The first question on a device asks CUDA, and warns if the
-/// answer is no; later ones cost a look into memory. Does not wait for the device.
+/// GPU for which the kernels were not compiled. The first call for a device asks CUDA, and warns if
+/// the answer is no; later calls read the stored answer. Does not wait for the device.
 inline bool has_kernels(at::Device device) {
   if (!device.is_cuda() || entries == nullptr) return false;
   if (!device.has_index()) {
@@ -64,10 +64,10 @@ inline bool has_kernels(at::Device device) {
   return code == detail::Code::kThere;
 }
 
-/// Calls `launch(workspace, stream)` with `device` current, its current stream and so many bytes of
-/// workspace. These come from LibTorch's caching allocator, which knows streams and CUDA graphs,
-/// and asks the device for nothing after the first step.
-/// @param launch  returns null, or what went wrong
+/// Calls `launch(workspace, stream)` with `device` as the current device, its current stream, and
+/// `workspace_bytes` bytes of workspace. The workspace comes from LibTorch's caching allocator,
+/// which handles streams and CUDA graphs, and asks the device for no memory after the first step.
+/// @param launch  returns null, or the error as text
 template <class Launch>
 void call(at::Device device, std::int64_t workspace_bytes, const Launch& launch) {
   const c10::DeviceGuard guard(device);

@@ -5,36 +5,37 @@
 
 #include <lawn/sphere/flat.h>
 
-/// Where the two halves of the CUDA code meet: what knows torch and is compiled by the host compiler
-/// with every program, and the kernels, which know CUDA and are compiled by nvcc once, where there
-/// is one. Free of both. Each family of kernels has such a table of its own; `kernels.cu` sets them.
+/// The interface between the two halves of the CUDA code. One half uses torch, and the host
+/// compiler compiles it with every program; the other half, the kernels, uses CUDA, and nvcc
+/// compiles it once, if there is an nvcc. This header uses neither. Each family of kernels has such
+/// a table of its own; `kernels.cu` sets the tables.
 namespace lawn::sphere::cuda {
 
-/// A function that works on layers. All layers of a call lie on the current device; `stream` is a
-/// cudaStream_t; it neither waits for the device nor allocates.
-/// @return null, or what CUDA says went wrong
+/// A function on layers. All layers of a call lie on the current device, and `stream` is a
+/// cudaStream_t. The function neither waits for the device nor allocates.
+/// @return null, or CUDA's text for the error
 using LayersEntry = const char* (*)(const Flat* layers, std::int64_t count, void* workspace,
                                     void* stream);
 
-/// What the spheres' kernels offer.
+/// The functions that the spheres' kernels offer.
 struct Entries {
   /// Whether there are kernels for these dtypes.
   bool (*takes)(Dtype weight, Dtype gradient) = nullptr;
   /// Bytes of device memory, aligned to 16, that a call with these layers needs as `workspace`.
   std::int64_t (*workspace_bytes)(const Flat* layers, std::int64_t count) = nullptr;
-  /// Norm of each sphere into `radius`.
+  /// Writes the norm of each sphere into `radius`.
   LayersEntry norms = nullptr;
-  /// As `sphere::project_to_tangent_`; a layer without a gradient is passed over.
+  /// Does what `sphere::project_to_tangent_` does; skips a layer without a gradient.
   LayersEntry project_to_tangent = nullptr;
-  /// As `sphere::rescale_`.
+  /// Does what `sphere::rescale_` does.
   LayersEntry rescale = nullptr;
 
-  /// Whether launches on `stream` are being captured in a graph and not carried out.
+  /// Whether launches on `stream` are captured in a graph instead of being carried out.
   bool (*is_capturing)(void* stream) = nullptr;
-  /// What CUDA says if the kernels hold no code for the current device, null if they do. Loads one
-  /// of them; leaves no error behind.
+  /// Null if the kernels hold code for the current device, else CUDA's text for the error. Loads
+  /// one of the kernels, and leaves no CUDA error set.
   const char* (*missing_code)() = nullptr;
-  /// The architectures that the kernels were compiled for, as in "750,800,900".
+  /// The architectures for which the kernels were compiled, as in "750,800,900".
   const char* architectures = nullptr;
 };
 

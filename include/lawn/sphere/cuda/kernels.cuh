@@ -11,9 +11,9 @@
 #include <lawn/sphere/cuda/packs.cuh>
 #include <lawn/sphere/cuda/reduce.cuh>
 
-/// The two kernels, for every operation. The first deals with whole spheres where a warp or a block
-/// can hold one, and leaves the sums of each chunk of the others in a slot of the workspace. The
-/// second deals with these: each block adds the slots of its sphere, all in the same order.
+/// The two kernels, for every operation. The first finishes each sphere that one warp or one block
+/// can hold, and writes the sums of each chunk of the other spheres into a slot of the workspace.
+/// The second finishes these: each block adds the slots of its sphere, all in the same order.
 namespace lawn::sphere::cuda {
 namespace {
 
@@ -22,8 +22,8 @@ struct Type {
   using type = T;
 };
 
-/// Calls `f(Type<Operation<W, G>>)` with the setting's dtypes. `takes` says which there are; G is W
-/// where the operation mixes none.
+/// Calls `f(Type<Operation<W, G>>)` with the setting's dtypes. `takes` says which dtypes there are;
+/// G is W if the operation does not mix dtypes.
 template <template <class, class> class Operation, class F>
 __device__ inline void with_types(const TileSettings& setting, const F& f) {
   [[maybe_unused]] const bool float_gradient = setting.gradient_dtype == Dtype::kFloat32;
@@ -46,7 +46,7 @@ __device__ inline void with_types(const TileSettings& setting, const F& f) {
   }
 }
 
-/// The layer that `block` works on, at or after `low`.
+/// Index of the layer on which `block` works, at or after `low`.
 template <int kCapacity>
 __device__ inline int layer_of(const BlockList<kCapacity>& list, int low, std::uint32_t block) {
   int high = list.layers;
@@ -61,14 +61,14 @@ __device__ inline int layer_of(const BlockList<kCapacity>& list, int low, std::u
   return low;
 }
 
-/// The blocks that deal with one layer, as each of them sees it.
+/// The blocks that work on one layer, as each of them sees them.
 struct Blocks {
   const TileSettings& setting;
   std::uint32_t first_block;
   std::uint32_t blocks;
   std::int64_t total;  ///< spheres of a layer for `Worker::kWarp`, else elements of a sphere
 
-  /// Elements of a sphere.
+  /// Number of elements of a sphere.
   __device__ std::int64_t sphere_numel() const {
     return setting.worker == Worker::kWarp ? setting.sphere_numel : total;
   }
@@ -97,19 +97,19 @@ __device__ inline View view_of(const LayerList<kCapacity>& list, int layer) {
   return {blocks_of(list, layer), list.weight[layer], list.gradient[layer], list.radius[layer]};
 }
 
-/// Of each sphere, or the layer's only one; null where the layer has none.
+/// The radius of `sphere`; null if the layer has no radii.
 template <class A>
 __device__ inline A* radius_of(const View& view, std::int64_t sphere) {
   return view.radius == nullptr ? nullptr : static_cast<A*>(view.radius) + sphere;
 }
 
-/// The sums of a thread, and those over a sphere or a chunk of it.
+/// The type of a thread's sums, and of the sums over a sphere or a chunk of it.
 template <class Op>
 using SumsOf = Sums<typename Op::A, Op::kSums>;
 template <class Op>
 using Totals = Sums<double, Op::kSums>;
 
-/// The team's sums over a run; this thread's share of them.
+/// This thread's part of the team's sums over a run.
 template <class Op>
 __device__ inline SumsOf<Op> sums_over(const Op& op, const Extent& extent, Team team) {
   SumsOf<Op> sums[kAccumulators];
@@ -121,7 +121,7 @@ __device__ inline SumsOf<Op> sums_over(const Op& op, const Extent& extent, Team 
   return sums[0];
 }
 
-/// What follows from a sphere's sums for a run of it.
+/// Applies to a run of a sphere what follows from the sphere's sums.
 template <class Op>
 __device__ inline void finish(const Op& op, const Extent& extent, Team team, const View& view,
                               typename Op::A* radius, const Totals<Op>& sums) {
@@ -136,7 +136,7 @@ __device__ inline void finish(const Op& op, const Extent& extent, Team team, con
   }
 }
 
-/// Elements of chunk `chunk`.
+/// Number of elements of chunk `chunk`.
 __device__ inline int chunk_numel(const Blocks& blocks, std::int64_t chunk) {
   const std::int64_t left = blocks.total - chunk * blocks.setting.per_block;
   return static_cast<int>(left < blocks.setting.per_block ? left : blocks.setting.per_block);
@@ -155,7 +155,7 @@ __device__ inline Team whole_block() {
   return {thread % kLanes, thread / kLanes, kWarps};
 }
 
-/// @param place  of the block among the layer's
+/// @param place  index of the block among the layer's blocks
 __device__ inline Span span_of(const View& view, std::int64_t place) {
   const Team block = whole_block();
   const std::int64_t numel = view.setting.sphere_numel;
@@ -171,20 +171,21 @@ __device__ inline Span span_of(const View& view, std::int64_t place) {
   }
 }
 
-/// The sums of chunk `slot`; slots are alike for every type of sum.
+/// The sums of chunk `slot`; slots have the same size for every type of sum.
 template <class Op>
 __device__ inline Totals<Op>& slot_at(void* workspace, std::int64_t slot) {
   return *reinterpret_cast<Totals<Op>*>(static_cast<char*>(workspace) + slot * kMaxSumBytes);
 }
 
-/// Room for the first and the second sum that a block takes; with one each, no barrier is needed in
-/// between. A function, since a kernel for every operation needs but one.
+/// Memory for the first and for the second sum that a block takes; since they are separate, no
+/// barrier is needed in between. It is a function, so that a kernel for every operation has it only
+/// once.
 __device__ inline BlockScratch& block_scratch(int which = 0) {
   __shared__ BlockScratch scratch[2];
   return scratch[which];
 }
 
-/// Sum over the team; no thread of it goes on before all have come here.
+/// Sum over the team; no thread goes on before all have come here.
 template <class S>
 __device__ inline S team_sum(const S& of_thread, Worker worker, int which = 0) {
   const S sums = warp_sum(of_thread);
@@ -200,10 +201,10 @@ __device__ inline bool out_of_range(float sum, int numel) {
 }
 __device__ inline bool out_of_range(double, int) { return false; }
 
-/// The sums over the team, out of each thread's share of them, which are in floats: where these
-/// have left their range, anew in double. All threads of the team must call it, and get the same
+/// Adds the threads' parts to the sums over the team. If sums in floats have left the range of
+/// floats, they are taken again in double. All threads of the team must call it, and get the same
 /// bits; no thread goes on before all have come here.
-/// @param op, extent  what the sums are over
+/// @param op, extent  the run over which the sums are taken
 template <class Op>
 __device__ inline Totals<Op> team_totals(const Op& op, const Extent& extent, Team team,
                                          Worker worker, const SumsOf<Op>& of_thread,
@@ -216,7 +217,7 @@ __device__ inline Totals<Op> team_totals(const Op& op, const Extent& extent, Tea
     if (Op::kProducts) again = again || out_of_range(sums.value[i], extent.numel);
   }
   if (again) {
-    if (worker != Worker::kWarp) __syncthreads();  // all have read the scratch
+    if (worker != Worker::kWarp) __syncthreads();  // until all have read the scratch
     Totals<Op> mine;
 #pragma unroll 1
     for (int i = team.warp * kLanes + team.lane; i < extent.numel; i += team.warps * kLanes) {
@@ -265,7 +266,7 @@ static __global__ void __launch_bounds__(kThreads, kMinBlocks)
   });
 }
 
-/// A block for each chunk; for each chunked layer where elements do not change.
+/// Runs with one block for each chunk, or for each chunked layer if elements do not change.
 template <template <class, class> class Operation, int kCapacity>
 static __global__ void __launch_bounds__(kThreads, kMinBlocks)
     second_pass(const LayerList<kCapacity> __grid_constant__ list, void* workspace) {

@@ -12,26 +12,26 @@
 
 #include <lawn/sphere/cuda/layer_list.h>
 
-/// How a kernel is loaded and launched, whatever it computes.
+/// Loads and launches kernels, whatever they compute.
 namespace lawn::sphere::cuda {
 namespace {
 
-/// What CUDA says of `error`, or null. Leaves no error behind for the next who asks.
+/// CUDA's text for `error`, or null for success. Clears CUDA's last error.
 inline const char* message(cudaError_t error) {
   if (error == cudaSuccess) return nullptr;
   static_cast<void>(cudaGetLastError());
   return cudaGetErrorString(error);
 }
 
-/// Loads a kernel on the current device: CUDA would at its first launch, and might refuse to while
-/// a graph is captured.
+/// Loads a kernel on the current device. Otherwise CUDA would load it at its first launch, and
+/// might refuse to while a graph is captured.
 template <class... P>
 const char* load_kernel(void (*kernel)(P...)) {
   cudaFuncAttributes attributes;
   return message(cudaFuncGetAttributes(&attributes, kernel));
 }
 
-/// On which devices some kernels are loaded.
+/// The devices on which a set of kernels is loaded.
 using LoadedDevices = std::array<std::atomic<bool>, 64>;
 
 /// Calls each of `loads` at the first use on the current device.
@@ -48,7 +48,7 @@ inline const char* load_once(LoadedDevices& loaded,
   return nullptr;
 }
 
-/// Launches `blocks` blocks, of which there may be none.
+/// Launches `blocks` blocks; 0 launches nothing.
 template <class... P>
 const char* launch(void (*kernel)(P...), std::uint32_t blocks, cudaStream_t stream,
                    std::remove_cv_t<std::remove_reference_t<P>>&... parameters) {

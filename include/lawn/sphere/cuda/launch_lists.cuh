@@ -13,17 +13,17 @@
 #include <lawn/sphere/cuda/launch_kernel.cuh>
 #include <lawn/sphere/cuda/reduce.cuh>
 
-/// How a call becomes launches, whatever they compute: lists of what it is about, one after the
+/// Turns a call into launches, whatever they compute: one for each list of its items, one after the
 /// other.
 namespace lawn::sphere::cuda {
 namespace {
 
-/// Said of a layer that no list can hold.
+/// The error for a layer that no list can hold.
 constexpr const char* kTooManySpheres =
     "lawn: a layer has more spheres of its size than the kernels take";
 
-/// Calls `launch(list)` for as many lists as the items need. One suffices for up to as many entries
-/// as it holds, of up to `kMaxSettings` settings.
+/// Calls `launch(list)` for as many lists as the items need. A list is full when it has no room for
+/// a further entry, or for a further one of its `kMaxSettings` settings.
 template <class List, class Launch>
 const char* for_each_list(const typename List::Item* items, const typename List::Item* end,
                           const Needs& needs, const Limits& limits, const Launch& launch) {
@@ -38,7 +38,7 @@ const char* for_each_list(const typename List::Item* items, const typename List:
   return nullptr;
 }
 
-/// The same with lists of `kFewLayers` where one of these suffices, else of `kMany`.
+/// The same with a list of `kFewLayers` if one suffices, else with lists of `kMany`.
 template <template <int> class List, int kMany, class Item, class Launch>
 const char* launch_lists(const Item* items, std::int64_t count, const Needs& needs,
                          const Limits& limits, const Launch& launch) {
@@ -51,7 +51,7 @@ const char* launch_lists(const Item* items, std::int64_t count, const Needs& nee
   return for_each_list<List<kMany>>(items, end, needs, limits, launch);
 }
 
-/// The capacity of a list, as a type has it.
+/// The capacity of a list, from its type.
 template <class List>
 constexpr int kCapacityOf = std::remove_reference_t<List>::kLayers;
 
@@ -61,7 +61,7 @@ const char* load_passes() {
   return load_kernel(second_pass<Operation, kCapacity>);
 }
 
-/// Two launches for a list, one where no sphere is cut into chunks.
+/// Makes two launches for each list, or one if no sphere is cut into chunks.
 template <template <class, class> class Operation>
 const char* launch_passes(const Flat* layers, std::int64_t count, void* workspace, void* stream,
                           const Limits& limits) {
@@ -81,8 +81,8 @@ const char* launch_passes(const Flat* layers, std::int64_t count, void* workspac
       });
 }
 
-/// Bytes of a slot for each chunk. Lists of one call follow one another on the stream and could
-/// share slots; more than one is too rare to work that out.
+/// Number of bytes of the slots, one for each chunk. The lists of one call follow one another on
+/// the stream and could share slots, but several lists are too rare for that.
 template <class Item>
 std::int64_t slot_bytes(const Item* items, std::int64_t count, const Needs& needs,
                         const Limits& limits) {

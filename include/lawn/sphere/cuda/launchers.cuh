@@ -13,12 +13,12 @@
 #include <lawn/sphere/cuda/launch_lists.cuh>
 #include <lawn/sphere/cuda/operations.cuh>
 
-/// The host's side of the kernels: what `Entries` offers.
+/// The host's side of the kernels: the functions of `Entries`.
 namespace lawn::sphere::cuda {
 namespace {
 
-/// Loads every kernel. Static as well, since nvcc gives unnamed namespaces a name, under which two
-/// libraries' flags could become one.
+/// Loads every kernel. It is static even in an unnamed namespace, since nvcc gives that a name,
+/// under which the flags of two libraries could become one.
 static const char* load_kernels() {
   static LoadedDevices loaded{};
   return load_once(loaded, {load_passes<TangentProjection, kFewLayers>,
@@ -27,15 +27,16 @@ static const char* load_kernels() {
                             load_passes<Norm, kFewLayers>, load_passes<Norm, kManyLayers>});
 }
 
-/// Whether `error` says that a program has no code for a device: none for its architecture, and none
-/// that its driver could translate. Any other error is not about that, and comes up at the launch.
+/// Whether `error` says that a program has no code for a device: neither for its architecture nor
+/// such that its driver could translate it. Any other error has another cause, and the launch
+/// reports it.
 inline bool is_missing_code(cudaError_t error) {
   return error == cudaErrorInvalidDeviceFunction || error == cudaErrorNoKernelImageForDevice ||
          error == cudaErrorUnsupportedPtxVersion || error == cudaErrorJitCompilerNotFound ||
          error == cudaErrorJitCompilationDisabled;
 }
 
-/// Asks for one kernel: all are compiled for the same architectures.
+/// Asks about one kernel, since all are compiled for the same architectures.
 inline const char* missing_code() {
   cudaFuncAttributes attributes;
   const auto error = cudaFuncGetAttributes(&attributes, first_pass<Norm, kFewLayers>);
@@ -45,7 +46,7 @@ inline const char* missing_code() {
 
 #define LAWN_TEXT_OF(...) #__VA_ARGS__
 #define LAWN_TEXT(...) LAWN_TEXT_OF(__VA_ARGS__)
-#ifdef __CUDA_ARCH_LIST__  // nvcc's
+#ifdef __CUDA_ARCH_LIST__  // nvcc defines it
 constexpr const char* kArchitectures = LAWN_TEXT(__CUDA_ARCH_LIST__);
 #else
 constexpr const char* kArchitectures = "that are not known";
@@ -79,7 +80,7 @@ inline std::int64_t workspace_bytes(const Flat* layers, std::int64_t count,
 inline bool is_capturing(void* stream) {
   cudaStreamCaptureStatus status = cudaStreamCaptureStatusNone;
   const auto error = cudaStreamIsCapturing(static_cast<cudaStream_t>(stream), &status);
-  // A stream that may not even be asked is part of a capture.
+  // If even the question is refused, the stream is part of a capture.
   return message(error) != nullptr || status != cudaStreamCaptureStatusNone;
 }
 

@@ -12,19 +12,20 @@ namespace lawn::sphere::cuda {
 constexpr int kLanes = 32;
 constexpr int kWarps = kThreads / kLanes;
 
-/// Who deals with a sphere.
+/// Which threads work on a sphere.
 enum class Worker : std::uint8_t {
-  kWarp,   ///< one warp; a block deals with `kWarps` spheres
+  kWarp,   ///< one warp; a block takes `kWarps` spheres
   kBlock,  ///< one block
-  kChunk,  ///< one block a chunk; a second kernel applies what the first one's sums give
+  kChunk,  ///< one block for each chunk; a second kernel applies the first one's sums
 };
 
-/// What many layers of a list have in common.
+/// Settings that many layers of a list have in common.
 struct TileSettings {
   double weight_decay;
-  /// Elements of a sphere. 0 where a list's layers differ in it (see `LayerList::unused_in_last_block`).
+  /// Number of elements of a sphere; 0 if layers of different sizes share the settings (see
+  /// `LayerList::unused_in_last_block`).
   std::int64_t sphere_numel;
-  /// Spheres of a block for `Worker::kWarp`, else elements of a block.
+  /// Number of spheres of a block for `Worker::kWarp`, else of elements of a block.
   std::int32_t per_block;
   Worker worker;
   Dtype weight_dtype;
@@ -37,19 +38,19 @@ inline bool operator==(const TileSettings& a, const TileSettings& b) {
          a.gradient_dtype == b.gradient_dtype;
 }
 
-/// What a launch's blocks do, for layers whose arrays a derived list has: a kernel's parameter, by
-/// value, so that nothing has to be copied to the device or kept for a captured graph. Layers with
-/// `Worker::kChunk` come last: the others' blocks run longest and should start first, and the chunks'
-/// data is then the last that was read when the second kernel starts.
+/// Assigns a launch's blocks to layers; a derived list has the layers' arrays. It is a kernel's
+/// parameter, by value, so that nothing has to be copied to the device or kept for a captured
+/// graph. Layers with `Worker::kChunk` come last: the other blocks run longest and should start
+/// first, and when the second kernel starts, the chunks are the data that was read last.
 template <int kCapacity>
 struct BlockList {
   static constexpr int kLayers = kCapacity;
 
   TileSettings settings[kMaxSettings];
-  /// Layer l is dealt with by the blocks from `first_block[l]` up to `first_block[l + 1]`.
+  /// The blocks from `first_block[l]` up to `first_block[l + 1]` work on layer l.
   std::uint32_t first_block[kCapacity + 1];
-  /// By how much the last block falls short of `TileSettings::per_block`. With these two bytes for its
-  /// size, layers of different sizes share one setting.
+  /// By how much the last block falls short of `TileSettings::per_block`. These two bytes for its
+  /// size let layers of different sizes share one setting.
   std::uint16_t unused_in_last_block[kCapacity];
   std::uint8_t setting[kCapacity];
   std::uint16_t layers;
@@ -66,7 +67,7 @@ struct LayerList : BlockList<kCapacity> {
   void* radius[kCapacity];
 };
 
-/// What CUDA allows as parameters of a kernel (12.1 and later).
+/// Bytes that CUDA allows for the parameters of a kernel (12.1 and later).
 constexpr std::size_t kMaxParameterBytes = 32764;
 
 static_assert(sizeof(LayerList<kManyLayers>) + sizeof(void*) <= kMaxParameterBytes,

@@ -9,10 +9,10 @@
 #include <lawn/sphere/cuda/packs.cuh>
 #include <lawn/sphere/cuda/reduce.cuh>
 
-/// What is done to a sphere: which arrays are read, which sums are taken over it, and what follows
-/// from these for each element. The loops and the reductions are elsewhere.
+/// The operations on a sphere: which arrays they read, which sums they take over it, and what
+/// follows from the sums for each element. The loops and the reductions are elsewhere.
 ///
-/// An operation is made for one run of elements, of which it knows the arrays. It has
+/// An operation is made for one run of elements, and knows its arrays. It has
 ///   kSums, kWidth               sums it takes; elements of a pack
 ///   kProducts                   whether these are of products, which may leave the range of floats
 ///   kMixesDtypes                whether gradients may be of another dtype than weights
@@ -26,7 +26,7 @@
 namespace lawn::sphere::cuda {
 namespace {
 
-/// Whether x is a number, and not infinite.
+/// Whether x is neither NaN nor infinite.
 template <class A>
 __device__ inline bool is_finite(A x) {
   return x - x == A(0);
@@ -76,13 +76,13 @@ struct TangentProjection {
     }
   }
 
-  /// <g,w> / <w,w>, 0 where that is not finite.
+  /// <g,w> / <w,w>, or 0 if that is not finite.
   __device__ static A coefficient(const Sums<double, kSums>& sums) {
     const auto quotient = static_cast<A>(sums.value[1] / sums.value[0]);
     return is_finite(quotient) ? quotient : A(0);
   }
 
-  /// What the weight is multiplied by.
+  /// The multiple of the weight that is subtracted.
   __device__ static A factor(const Sums<double, kSums>& sums, const A*, const TileSettings& setting,
                              std::int64_t) {
     return coefficient(sums) + static_cast<A>(setting.weight_decay);
@@ -100,8 +100,8 @@ struct TangentProjection {
   }
 };
 
-/// What operations on a weight alone share: one array, one sum, of squares where they do not hide
-/// `add`.
+/// Base of the operations on a weight alone: one array and one sum, which is of squares unless the
+/// operation hides `add`.
 template <class W>
 struct OfWeight {
   using A = Accumulator<W>;
@@ -151,7 +151,7 @@ struct Rescaling : OfWeight<W> {
 
   __device__ static bool concerns(const A* radius) { return radius != nullptr && *radius > A(0); }
 
-  /// The scale. Divided first, so that a weight in half precision is rounded once.
+  /// The scale. The division comes first, so that a weight in half precision is rounded once.
   __device__ static A factor(const Sums<double, 1>& sums, const A* radius, const TileSettings&,
                              std::int64_t) {
     const auto scale = static_cast<A>(*radius / OfWeight<W>::norm(sums));

@@ -11,10 +11,10 @@
 #include <lawn/sphere/cuda/layer_list.h>
 #include <lawn/sphere/cuda/tuning.h>
 
-/// How threads go over an array: wide loads with peeled ends, several in flight.
+/// Loops of threads over an array: wide loads with peeled ends, several in flight.
 ///
 /// Device functions are `static` or in an unnamed namespace throughout: a program and a shared
-/// library may each hold the kernels, and must each launch its own.
+/// library may both hold the kernels, and each must launch its own.
 namespace lawn::sphere::cuda {
 namespace {
 
@@ -39,7 +39,7 @@ __device__ inline void from_bits(std::uint16_t bits, __nv_bfloat16& x) {
   x = __ushort_as_bfloat16(bits);
 }
 
-/// Neighbouring elements that move as one.
+/// Neighbouring elements that are loaded and stored together.
 template <class T, int kWidth, bool kTwoInAWord = (sizeof(T) == 2 && kWidth > 1)>
 struct alignas(kWidth * sizeof(T)) [[gnu::may_alias]] Pack {
   T element[kWidth];
@@ -48,7 +48,8 @@ struct alignas(kWidth * sizeof(T)) [[gnu::may_alias]] Pack {
   __device__ void set(int k, Accumulator<T> x) { narrow(x, element[k]); }
 };
 
-/// Elements of 16 bits would take a register each from load to use; as words they share one.
+/// A pack of 16-bit elements, kept as words: two elements share a register, where otherwise each
+/// would take one from load to use.
 template <class T, int kWidth>
 struct alignas(kWidth * sizeof(T)) [[gnu::may_alias]] Pack<T, kWidth, true> {
   std::uint32_t word[kWidth / 2];
@@ -66,20 +67,21 @@ struct alignas(kWidth * sizeof(T)) [[gnu::may_alias]] Pack<T, kWidth, true> {
   }
 };
 
-/// One wide load, where `from` is aligned for it. (Not memcpy: nvcc makes loads of single bytes of
-/// it.)
+/// One wide load; `from` must be aligned for it. (nvcc would turn a memcpy into loads of single
+/// bytes.)
 template <int kWidth, class T>
 __device__ inline Pack<T, kWidth> load(const T* from) {
   return *reinterpret_cast<const Pack<T, kWidth>*>(from);
 }
 
-/// One wide store, where `to` is aligned for it.
+/// One wide store; `to` must be aligned for it.
 template <int kWidth, class T>
 __device__ inline void store(T* to, const Pack<T, kWidth>& pack) {
   *reinterpret_cast<Pack<T, kWidth>*>(to) = pack;
 }
 
-/// Elements of a pack where arrays of these types are read side by side: the widest fills a load.
+/// Number of elements of a pack if arrays of these types are read side by side: the widest type
+/// fills a load.
 template <class... T>
 constexpr int kPackWidth = [] {
   std::size_t widest = 1;
@@ -87,7 +89,7 @@ constexpr int kPackWidth = [] {
   return kPackBytes / static_cast<int>(widest);
 }();
 
-/// Packs that a thread has in flight.
+/// Number of packs that a thread has in flight.
 template <int kWidth>
 constexpr int kPacksInFlight =
     kElementsInFlight / kWidth < kMaxPacksInFlight ? kElementsInFlight / kWidth : kMaxPacksInFlight;
@@ -105,15 +107,16 @@ struct Team {
   __device__ bool leads() const { return lane == 0 && warp == 0; }
 };
 
-/// How a run of elements divides: `head` of them one by one, `packs`, and the rest one by one.
+/// Division of a run of elements: `head` elements one by one, then `packs` packs, then the rest one
+/// by one.
 struct Extent {
   int numel;
   int head;
   int packs;
 };
 
-/// Packs begin where every array is aligned for them. Arrays that never are so at one place are all
-/// head.
+/// Packs begin where every array is aligned for them. If the arrays are never aligned at the same
+/// place, all elements are head.
 template <int kWidth, class First, class... Rest>
 __device__ inline Extent extent_of(int numel, const First* first, const Rest*... rest) {
   const auto misaligned = [](const auto* array) {
@@ -127,9 +130,9 @@ __device__ inline Extent extent_of(int numel, const First* first, const Rest*...
   return {numel, head, (numel - head) / kWidth};
 }
 
-/// Calls `use(u, i, get(i))` for the team's share of 0 <= i < count, with `kInFlight` gets before the
-/// first use where so many are left; u says which of them it is. They are a constant distance
-/// apart, so that the addresses take one register.
+/// Calls `use(u, i, get(i))` for this thread's part of 0 <= i < count. As long as `kInFlight` items
+/// are left, that many gets precede the first use; u is the index among them. They are a constant
+/// distance apart, so that the addresses take one register.
 template <int kInFlight, class Get, class Use>
 __device__ inline void stride_loop(int count, Team team, const Get& get, const Use& use) {
   constexpr int kOfWarp = kInFlight * kLanes;
@@ -150,11 +153,11 @@ __device__ inline void stride_loop(int count, Team team, const Get& get, const U
   }
 }
 
-/// Goes over a run: `get(Width, first element)` loads so many elements of each array, `use(Width,
-/// u, first element, loaded)` works on them. Each element is always some one thread's: what a
-/// thread wrote, it alone reads in a later pass of the same team over the same run with the same
-/// `kInFlight`.
-/// @tparam kInFlight  packs in flight
+/// Loops over a run: `get(Width, first element)` loads that many elements of each array, and
+/// `use(Width, u, first element, loaded)` works on them. Each element belongs to one thread: in a
+/// later pass of the same team over the same run with the same `kInFlight`, the thread that wrote
+/// an element is the one that reads it.
+/// @tparam kInFlight  number of packs in flight
 template <int kWidth, int kInFlight = kPacksInFlight<kWidth>, class Get, class Use>
 __device__ inline void for_each_pack(const Extent& extent, Team team, const Get& get,
                                      const Use& use) {
@@ -164,7 +167,7 @@ __device__ inline void for_each_pack(const Extent& extent, Team team, const Get&
   stride_loop<kInFlight>(
       extent.packs, team, [&](int i) { return get(Width<kWidth>{}, pack(i)); },
       [&](int u, int i, auto& item) { use(Width<kWidth>{}, u, pack(i), item); });
-  // A few elements, or a misaligned run, which is too rare to be worth more code.
+  // Either a few elements, or a misaligned run, which is too rare to be worth more code.
   stride_loop<1>(
       extent.numel - inside, team, [&](int i) { return get(Width<1>{}, single(i)); },
       [&](int u, int i, auto& item) { use(Width<1>{}, u, single(i), item); });

@@ -8,33 +8,33 @@
 #include <lawn/sphere/cuda/tuning.h>
 #include <lawn/sphere/flat.h>
 
-/// Which block does what: how layers become lists. Host code, without CUDA.
+/// Assigns layers to blocks: turns layers into lists. Host code, without CUDA.
 namespace lawn::sphere::cuda {
 
-/// What an operation needs of a layer. A layer without it is passed over.
+/// What an operation needs of a layer; a layer without it is skipped.
 struct Needs {
   bool gradient = false;
   bool radius = false;
-  /// Spheres without elements are dealt with, too: their norm is 0.
+  /// Whether spheres without elements take part, too: their norm is 0.
   bool empty_spheres = false;
 };
 
-/// Elements of a span are counted in 32 bits, with room for a stride beyond.
+/// Largest number of elements of a span: it is counted in 32 bits, with room for a stride beyond.
 constexpr std::int64_t kMaxSpan = std::int64_t{1} << 30;
 
-/// How one layer is dealt with.
+/// How one layer is divided among blocks.
 struct Partition {
   TileSettings setting{};
-  /// Entries in the list: 0 where there is nothing to do; several where each sphere is dealt with
+  /// Number of entries in the list: 0 if there is nothing to do; several if each sphere is treated
   /// as a layer of its own.
   std::int64_t entries = 0;
-  std::int64_t blocks = 0;  ///< of an entry
+  std::int64_t blocks = 0;  ///< number of blocks of an entry
   std::int64_t unused_in_last_block = 0;
 };
 
 inline std::int64_t ceil_div(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
 
-/// How `layer` is dealt with.
+/// How `layer` is divided among blocks.
 inline Partition partition_of(const Flat& layer, const Needs& needs, const Limits& limits) {
   const std::int64_t numel = layer.sphere_numel;
   Partition partition;
@@ -83,7 +83,7 @@ inline Partition partition_of(const Flat& layer, const Needs& needs, const Limit
   return partition;
 }
 
-/// How `tensor` is dealt with: in chunks, however few elements it has.
+/// How `tensor` is divided among blocks: in chunks, however few elements it has.
 inline Partition partition_of(const FlatTensor& tensor, const Needs& /*needs*/,
                               const Limits& limits) {
   Partition partition;
@@ -98,7 +98,7 @@ inline Partition partition_of(const FlatTensor& tensor, const Needs& /*needs*/,
   return partition;
 }
 
-/// Bytes of the radius of one sphere.
+/// Number of bytes of the radius of one sphere.
 inline std::int64_t radius_bytes(Dtype weight) { return weight == Dtype::kFloat64 ? 8 : 4; }
 
 inline std::int64_t element_bytes(Dtype dtype) {
@@ -109,7 +109,7 @@ inline void* moved(void* pointer, std::int64_t bytes) {
   return pointer == nullptr ? nullptr : static_cast<char*>(pointer) + bytes;
 }
 
-/// Puts the arrays of `layer` from `sphere` on into entry `at`.
+/// Puts the arrays of `layer`, from `sphere` on, into entry `at`.
 template <int kCapacity>
 void put_arrays(LayerList<kCapacity>& list, int at, const Flat& layer, std::int64_t sphere) {
   const auto first = sphere * layer.sphere_numel;
@@ -118,8 +118,8 @@ void put_arrays(LayerList<kCapacity>& list, int at, const Flat& layer, std::int6
   list.radius[at] = moved(layer.radius, sphere * radius_bytes(layer.weight_dtype));
 }
 
-/// Puts layers into a list until they end or the list is full.
-/// @tparam List  a `LayerList`, or one with more arrays, for which there is a `put_arrays`
+/// Puts layers into a list until there are no more or the list is full.
+/// @tparam List  a `LayerList`, or one with more arrays and a `put_arrays` for them
 template <class List>
 class ListFiller {
  public:
@@ -129,7 +129,7 @@ class ListFiller {
       : list_(list), needs_(needs), limits_(limits) {}
 
   /// Fills the list anew with the layers from `begin`.
-  /// @return the first layer that had no room; `end` if all had
+  /// @return the first layer for which there was no room; `end` if there was room for all
   const Item* fill(const Item* begin, const Item* end) {
     settings_ = 0;
     list_.layers = 0;
@@ -153,7 +153,8 @@ class ListFiller {
     return end;
   }
 
-  /// The place of `setting` among the list's, made if need be; `kMaxSettings` if there is no room.
+  /// Index of `setting` among the list's settings, to which it is added if needed; `kMaxSettings`
+  /// if there is no room.
   int setting_index(const TileSettings& setting) {
     for (int i = settings_ - 1; i >= 0; --i) {  // neighbours tend to be alike
       if (list_.settings[i] == setting) return i;

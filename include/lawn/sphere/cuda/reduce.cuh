@@ -5,13 +5,14 @@
 
 #include <lawn/sphere/cuda/layer_list.h>
 
-/// Sums over the threads of a warp and of a block, in a fixed order: the same bits every run.
+/// Sums over the threads of a warp and of a block, in a fixed order: the bits are the same in every
+/// run.
 namespace lawn::sphere::cuda {
 namespace {
 
 constexpr unsigned kFullMask = 0xffffffffU;
 
-/// Sums that are taken side by side.
+/// Several sums that are taken side by side.
 template <class A, int kCount>
 struct Sums {
   A value[kCount] = {};
@@ -35,16 +36,16 @@ __device__ inline Sums<A, kCount> warp_sum(Sums<A, kCount> sums) {
   return sums;
 }
 
-/// Room for `block_sum`, the same for every type of sum.
+/// Memory for `block_sum`, of the same size for every type of sum.
 constexpr int kMaxSumBytes = 16;
 struct alignas(kMaxSumBytes) BlockScratch {
   unsigned char bytes[kWarps * kMaxSumBytes];
 };
 
-/// Sum over the block of what each warp has summed already; every thread gets it, with the same
-/// bits. All threads must call it.
+/// Sum over the block of the warps' sums; every thread gets it, with the same bits. All threads
+/// must call it.
 /// @param of_warp  the result of `warp_sum`
-/// @param scratch  in shared memory; a second call with the same needs a barrier in between
+/// @param scratch  in shared memory; two calls with the same scratch need a barrier in between
 template <class A, int kCount>
 __device__ inline Sums<A, kCount> block_sum(const Sums<A, kCount>& of_warp, BlockScratch& scratch) {
   static_assert(sizeof(of_warp) <= kMaxSumBytes, "BlockScratch has no room for so many sums");
@@ -54,7 +55,7 @@ __device__ inline Sums<A, kCount> block_sum(const Sums<A, kCount>& of_warp, Bloc
   const int lane = thread % kLanes;
   if (lane == 0) of_warps[thread / kLanes] = of_warp;
   __syncthreads();
-  // Every warp adds them for itself, which spares a second barrier.
+  // Every warp adds them for itself, which saves a second barrier.
   Sums<A, kCount> mine;
   if (lane < kWarps) mine = of_warps[lane];
   return warp_sum(mine);

@@ -14,8 +14,9 @@
 #include <lawn/sphere/layer.h>
 #include <lawn/sphere/table.h>
 
-/// The host's half of the CUDA table. It compiles in every program; where there are no kernels, since
-/// the program was built without nvcc or for other GPUs, it takes no layer and ATen does the work.
+/// The host's half of the CUDA table. It compiles in every program. If there are no kernels,
+/// because the program was built without nvcc or for other GPUs, it takes no layer, and ATen does
+/// the work.
 namespace lawn::sphere::cuda {
 
 namespace detail {
