@@ -15,7 +15,6 @@ struct Seen {
 
 Seen own_step();
 Seen first_step();
-Seen second_step();
 Seen shared_step();
 
 /// Prints what was seen and returns whether it is what `arguments` ask for: whether there are

@@ -207,8 +207,8 @@ TEST(Networks, CNNHasTwoConvolutionsAndAHiddenLayerThatStartAsLibTorchsDo) {
 
 TEST(Networks, AreRefusedByAnUnknownName) {
   lawn::testing::expect_refusal([&] { examples::make_network("alexnet", noise(2, 1, 28)); },
-                                "unknown network 'alexnet'; expected one of resnet20 resnet18 vgg "
-                                "cnn mlp");
+                                "unknown network 'alexnet'; expected one of resnet20 "
+                                "resnet20-without-norm resnet18 vgg cnn mlp mlp-layer-norm");
 }
 
 TEST(Networks, HaveThePublishedNumbersOfParameters) {
