@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
 """Runs cifar10 --distributed on several ranks: checks that it trains as one process does, that it stops on Ctrl-C after the
-same step everywhere and goes on with another number of ranks, and that a rank which is killed, hangs or was started with
-other flags is named by the others in time and harms no checkpoint.
+same step everywhere and goes on with another number of ranks, and that a rank which is killed or was started with other flags
+is named by the others in time and harms no checkpoint. (A rank that hangs: distributed/lost_rank_test.py.)
 
     ranks_test.py PATH_OF_CIFAR10 MPIEXEC...          of Open MPI
 """
@@ -116,7 +116,7 @@ def stops_after_the_same_step_and_goes_on(folder: pathlib.Path) -> None:
     check(code == 0, f"the plain run ended with {code}:\n{output}")
     resume: list[str] = []
     steps = [0]
-    for ranks in (3, 2, 4):
+    for ranks in (3, 2):
         last = lambda process: os.kill(rank_process(process, ranks - 1), signal.SIGUSR1)  # noqa: B023, E731
         code, output = run(
             [*job, *RANKS, "--out", str(stopped), *resume], nth_line("epoch "), mpirun(ranks), last, stopped / "lawn-adam.csv"
@@ -130,7 +130,7 @@ def stops_after_the_same_step_and_goes_on(folder: pathlib.Path) -> None:
     code, output = run([*job, "--out", str(stopped), *resume])
     check(code == 0, f"the resumed run ended with {code}:\n{output}")
     check_same_run(whole, stopped, "lawn-adam", f"stopped after {steps[1:]} steps")
-    print("stopped after", *steps[1:], "steps on 3, 2, 4 ranks, and ended as one process does")
+    print("stopped after", *steps[1:], "steps on 3 and 2 ranks, and ended as one process does")
 
 
 def stops_on_signals_to_mpirun(folder: pathlib.Path) -> None:
@@ -151,7 +151,7 @@ def stops_on_signals_to_mpirun(folder: pathlib.Path) -> None:
 
 
 def loses_a_rank(folder: pathlib.Path, lost: int, how: int, by_mpirun: bool) -> None:
-    """Kills or stops a rank of three in the middle of a run that saves every epoch; then goes on with two."""
+    """Signals to a rank of three in the middle of a run that saves every epoch; then goes on with two."""
     name = signal.Signals(how).name
     what = f"{name} for rank {lost}{', mpirun ending all' if by_mpirun else ''}"
     out = folder / what
@@ -209,7 +209,6 @@ def names_other_flags(folder: pathlib.Path) -> None:
     job = [*JOB, *RANKS, "--epochs", "3", "--out", str(folder / "flags")]
     for more, difference in (
         (["--lr", "0.5"], "expected 'lr 0', got 'lr 0.5'"),
-        (["--batch-size", "4"], "expected 'batch-size 3', got 'batch-size 4'"),
         (["--compare"], "expected 'compare off', got 'compare on'"),
     ):
         code, output = run([*job, ":", "-n", "1", PROGRAM, *job, *more, ":", "-n", "1", PROGRAM, *job], launcher=mpirun(1))
@@ -245,6 +244,5 @@ with tempfile.TemporaryDirectory() as name:
     code, output = run([*JOB, "--epochs", "12", "--checkpoint-every", "1", "--out", str(folder / "undisturbed")])
     check(code == 0, f"the plain run ended with {code}:\n{output}")
     loses_a_rank(folder, lost=1, how=signal.SIGKILL, by_mpirun=False)
-    loses_a_rank(folder, lost=2, how=signal.SIGSTOP, by_mpirun=False)
     loses_a_rank(folder, lost=1, how=signal.SIGKILL, by_mpirun=True)
     loses_rank_0_while_it_saves(folder)
