@@ -17,9 +17,10 @@ TWO = (5e-4, 1e-3)
 
 METHODS = {  # rates, and what else is tried: twelve trials each
     "adam": (SIX, (SLOW, FAST)),
-    "adamw": (THREE, tuple((*betas, *flags(weight_decay=decay)) for betas in (SLOW, FAST) for decay in (0.01, 0.1))),
-    "sgd": ((0.003, 0.01, 0.03, 0.1), tuple(flags(weight_decay=decay) for decay in (0, 1e-4, 1e-3))),
+    "lawn": (SIX, (SLOW, FAST)),
     "l2-init": (TWO, tuple((*betas, *flags(strength=s)) for betas in (SLOW, FAST) for s in (1e-4, 1e-3, 1e-2))),
+    "adamw": (THREE, tuple((*betas, *flags(weight_decay=decay)) for betas in (SLOW, FAST) for decay in (0.01, 0.1))),
+    "lawn+l2-init": (TWO, tuple((*betas, *flags(strength=s)) for betas in (SLOW, FAST) for s in (1e-4, 1e-3, 1e-2))),
     "shrink-and-perturb": (
         TWO,
         tuple(
@@ -28,9 +29,8 @@ METHODS = {  # rates, and what else is tried: twelve trials each
             for shrink, perturb in ((0.3, 0.5), (0.6, 0.1), (0.8, 0.2))
         ),
     ),
+    "sgd": ((0.003, 0.01, 0.03, 0.1), tuple(flags(weight_decay=decay) for decay in (0, 1e-4, 1e-3))),
     "fresh": (SIX, (SLOW, FAST)),
-    "lawn": (SIX, (SLOW, FAST)),
-    "lawn+l2-init": (TWO, tuple((*betas, *flags(strength=s)) for betas in (SLOW, FAST) for s in (1e-4, 1e-3, 1e-2))),
 }
 
 
