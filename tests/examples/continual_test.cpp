@@ -13,7 +13,7 @@
 #include "examples/apps/continual/learner.h"
 #include "examples/apps/support/generated.h"
 #include "examples/apps/support/trainer.h"
-#include "tests/examples/temporary_folder.h"
+#include "tests/support/temporary_folder.h"
 #include "tests/support/refusal.h"
 
 namespace {

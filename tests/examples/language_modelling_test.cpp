@@ -16,7 +16,7 @@
 
 #include "examples/apps/support/generated_text.h"
 #include "examples/apps/support/trainer.h"
-#include "tests/examples/temporary_folder.h"
+#include "tests/support/temporary_folder.h"
 #include "tests/support/refusal.h"
 
 namespace {

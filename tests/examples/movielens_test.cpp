@@ -8,7 +8,7 @@
 #include <fstream>
 #include <string>
 
-#include "tests/examples/temporary_folder.h"
+#include "tests/support/temporary_folder.h"
 #include "tests/support/refusal.h"
 
 namespace {

@@ -9,7 +9,7 @@
 #include <limits>
 #include <string>
 
-#include "tests/examples/temporary_folder.h"
+#include "tests/support/temporary_folder.h"
 #include "tests/support/refusal.h"
 
 namespace {

@@ -12,7 +12,7 @@
 #include <vector>
 
 #include "examples/apps/support/generated_text.h"
-#include "tests/examples/temporary_folder.h"
+#include "tests/support/temporary_folder.h"
 #include "tests/support/refusal.h"
 
 namespace {

@@ -110,8 +110,7 @@ class StreamTask : public examples::Task {
     return measured;
   }
 
-  void save(torch::serialize::OutputArchive& archive) const override { turning_.save(archive); }
-  void load(torch::serialize::InputArchive& archive) override { turning_.load(archive); }
+  void add_to(lawn::Checkpoint& checkpoint) override { turning_.add_to(checkpoint); }
 
  private:
   static constexpr int64_t kLookedAt = 8;    ///< the angle is measured in one of so many steps

@@ -5,7 +5,7 @@
 #include <ATen/TensorOperators.h>
 #include <ATen/core/grad_mode.h>
 #include <ATen/core/ivalue.h>
-#include <torch/serialize/archive.h>
+#include <lawn/checkpoint.h>
 
 #include <cstdint>
 #include <utility>
@@ -48,17 +48,8 @@ class Turning {
   /// The mean angle in radians; 0 before the first step.
   double mean() const { return steps_ == 0 ? 0 : sum_ / static_cast<double>(steps_); }
 
-  void save(torch::serialize::OutputArchive& archive) const {
-    archive.write("turning/sum", c10::IValue(sum_));
-    archive.write("turning/steps", c10::IValue(steps_));
-  }
-  void load(torch::serialize::InputArchive& archive) {
-    c10::IValue sum;
-    c10::IValue steps;
-    archive.read("turning/sum", sum);
-    archive.read("turning/steps", steps);
-    sum_ = sum.toDouble();
-    steps_ = steps.toInt();
+  void add_to(lawn::Checkpoint& checkpoint) {
+    checkpoint.add("turning/sum", sum_).add("turning/steps", steps_);
   }
 
  private:

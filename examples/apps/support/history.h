@@ -3,6 +3,8 @@
 
 #include <ATen/Functions.h>
 #include <c10/util/Exception.h>
+#include <lawn/write_atomically.h>
+#include <torch/serialize/archive.h>
 
 #include <algorithm>
 #include <filesystem>
@@ -11,8 +13,6 @@
 #include <string>
 #include <utility>
 #include <vector>
-
-#include "examples/apps/support/atomic_file.h"
 
 namespace examples {
 
@@ -58,7 +58,7 @@ class History {
   }
 
   /// Replaces the file at `path` as a whole.
-  void write_csv(const std::filesystem::path& path) const { write_atomically(path, csv()); }
+  void write_csv(const std::filesystem::path& path) const { lawn::write_atomically(path, csv()); }
 
   /// All rows as float64 [rows, columns].
   at::Tensor to_tensor() const {
@@ -79,6 +79,15 @@ class History {
       const double* begin = host.const_data_ptr<double>() + row * host.size(1);
       rows_.emplace_back(begin, begin + host.size(1));
     }
+  }
+
+  void save(torch::serialize::OutputArchive& archive) const {
+    archive.write("rows", to_tensor(), /*is_buffer=*/true);
+  }
+  void load(torch::serialize::InputArchive& archive) {
+    at::Tensor rows;
+    archive.read("rows", rows, /*is_buffer=*/true);
+    from_tensor(rows);
   }
 
  private:

@@ -10,7 +10,6 @@
 #include <optional>
 #include <string>
 
-#include "examples/apps/support/atomic_file.h"
 #include "examples/apps/support/ranks.h"
 
 namespace examples {
@@ -30,8 +29,11 @@ class MpiRanks : public Ranks {
   /// file. The output of mpirun counts, and mpirun is the parent of rank 0.
   bool on_terminal() const override {
     const std::string output = "/proc/" + std::to_string(getppid()) + "/fd/1";
-    const FileDescriptor launcher(::open(output.c_str(), O_WRONLY | O_NOCTTY | O_CLOEXEC));
-    return Ranks::on_terminal() && launcher.get() >= 0 && isatty(launcher.get()) == 1;
+    const int launcher = ::open(output.c_str(), O_WRONLY | O_NOCTTY | O_CLOEXEC);
+    if (launcher < 0) return false;
+    const bool terminal = isatty(launcher) == 1;
+    ::close(launcher);
+    return terminal && Ranks::on_terminal();
   }
 
   void begin(const torch::nn::Module& network, const std::string& run) override {

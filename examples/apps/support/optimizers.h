@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <lawn/checkpoint.h>
 #include <lawn/lawn.h>
 #include <lawn/optim/lamb.h>
 #include <lawn/optim/lars.h>
@@ -36,8 +37,8 @@ class Stepper {
   virtual bool constrained() const = 0;
   /// LAWN's report on each layer; nothing without LAWN.
   virtual void print_report(std::ostream& out) const = 0;
-  virtual void save(torch::serialize::OutputArchive& archive) const = 0;
-  virtual void load(torch::serialize::InputArchive& archive) = 0;
+  /// Adds optimizer and schedule to a checkpoint.
+  virtual void add_to(lawn::Checkpoint& checkpoint) = 0;
 
   double learning_rate() { return optimizer().param_groups().front().options().get_lr(); }
 };
@@ -76,22 +77,8 @@ class TypedStepper : public Stepper {
     if constexpr (IsLAWN<Optimizer>::value) out << optimizer_.report();
   }
 
-  void save(torch::serialize::OutputArchive& archive) const override {
-    torch::serialize::OutputArchive optimizer;
-    torch::serialize::OutputArchive schedule;
-    optimizer_.save(optimizer);
-    schedule_.save(schedule);
-    archive.write("optimizer", optimizer);
-    archive.write("schedule", schedule);
-  }
-
-  void load(torch::serialize::InputArchive& archive) override {
-    torch::serialize::InputArchive optimizer;
-    torch::serialize::InputArchive schedule;
-    archive.read("optimizer", optimizer);
-    archive.read("schedule", schedule);
-    optimizer_.load(optimizer);
-    schedule_.load(schedule);
+  void add_to(lawn::Checkpoint& checkpoint) override {
+    checkpoint.add("optimizer", optimizer_).add("schedule", schedule_);
   }
 
  private:

@@ -11,7 +11,7 @@
 #include <vector>
 
 #include "examples/apps/support/betas.h"
-#include "examples/apps/support/checkpoint.h"
+#include "examples/apps/support/settings.h"
 #include "examples/apps/support/flags.h"
 #include "examples/apps/support/optimizers.h"
 

@@ -3,6 +3,7 @@
 
 #include <ATen/Parallel.h>
 #include <lawn/version.h>
+#include <lawn/write_atomically.h>
 #include <torch/version.h>
 
 #include <cmath>
@@ -14,9 +15,8 @@
 #include <utility>
 #include <vector>
 
-#include "examples/apps/support/atomic_file.h"
-#include "examples/apps/support/checkpoint.h"
 #include "examples/apps/support/history.h"
+#include "examples/apps/support/settings.h"
 
 namespace examples {
 
@@ -86,9 +86,9 @@ struct RunRecord {
   }
 
   /// Puts json() into `<folder>/<name>.json`, replacing the file as a whole.
-  /// @throws c10::Error as write_atomically() does
+  /// @throws c10::Error as lawn::write_atomically does
   void write(const std::filesystem::path& folder, const History& history) const {
-    write_atomically(folder / (name + ".json"), json(history));
+    lawn::write_atomically(folder / (name + ".json"), json(history));
   }
 
  private:

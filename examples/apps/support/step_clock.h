@@ -27,7 +27,8 @@ class StepClock {
   explicit StepClock(at::Device device) : device_(device) {}
 
   const StepTimes& times() const { return times_; }
-  void set_times(const StepTimes& times) { times_ = times; }
+  /// The times, for a checkpoint to refer to.
+  StepTimes& times() { return times_; }
 
   /// Steps begin now.
   void start() { start_ = Clock::now(); }

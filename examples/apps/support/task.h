@@ -3,8 +3,8 @@
 
 #include <ATen/core/Generator.h>
 #include <ATen/core/Tensor.h>
+#include <lawn/checkpoint.h>
 #include <torch/nn/module.h>
-#include <torch/serialize/archive.h>
 
 #include <cstdint>
 #include <string>
@@ -70,9 +70,8 @@ class Task {
   /// Names of Measured::figures.
   virtual std::vector<std::string> columns() const = 0;
 
-  /// What it gathers in an epoch, beside the sums of batches, for a checkpoint within one.
-  virtual void save(torch::serialize::OutputArchive& archive) const { (void)archive; }
-  virtual void load(torch::serialize::InputArchive& archive) { (void)archive; }
+  /// Adds what it gathers in an epoch, beside the sums of batches, to a checkpoint.
+  virtual void add_to(lawn::Checkpoint& checkpoint) { (void)checkpoint; }
 };
 
 }  // namespace examples

@@ -2,7 +2,7 @@
 #pragma once
 
 #include <ATen/CPUGeneratorImpl.h>
-#include <ATen/Context.h>
+#include <lawn/checkpoint.h>
 #include <lawn/clip_grad_norm.h>
 #include <lawn/grad_scaler.h>
 #include <lawn/subnetwork/subnetwork.h>
@@ -14,12 +14,12 @@
 #include <utility>
 #include <vector>
 
-#include "examples/apps/support/checkpoint.h"
 #include "examples/apps/support/history.h"
 #include "examples/apps/support/metrics.h"
 #include "examples/apps/support/optimizers.h"
 #include "examples/apps/support/progress.h"
 #include "examples/apps/support/ranks.h"
+#include "examples/apps/support/settings.h"
 #include "examples/apps/support/step_clock.h"
 #include "examples/apps/support/task.h"
 
@@ -118,85 +118,47 @@ class Trainer {
   }
 
   /// Writes a checkpoint, on rank 0 for all.
-  void save(const std::filesystem::path& path) const {
-    if (!ranks_.is_root()) return;
-    save_checkpoint(path, settings_, [this](torch::serialize::OutputArchive& archive) {
-      torch::serialize::OutputArchive network;
-      torch::serialize::OutputArchive stepper;
-      torch::serialize::OutputArchive scaler;
-      torch::serialize::OutputArchive task;
-      task_.network().save(network);
-      stepper_.save(stepper);
-      scaler_.save(scaler);
-      task_.save(task);
-      archive.write("network", network);
-      archive.write("stepper", stepper);
-      archive.write("scaler", scaler);
-      archive.write("task", task);
-      archive.write("history", history_.to_tensor());
-      archive.write("sums", sums_);
-      archive.write("generator", generator_.get_state());
-      archive.write("epoch_generator", epoch_generator_);
-      archive.write("default_generator", default_generator(at::kCPU).get_state());
-      archive.write("device_generator", default_generator(task_.device()).get_state());
-      archive.write("counters", c10::IValue(std::vector<int64_t>{step_, position_, best_epoch_,
-                                                                 clock_.times().timed, skipped_}));
-      archive.write("figures", c10::IValue(std::vector<double>{
-                                   initial_norm_, best_score_, clock_.times().whole,
-                                   clock_.times().optimizer, initial_norm_of_all_}));
-    });
+  void save(const std::filesystem::path& path) {
+    if (ranks_.is_root()) checkpoint().save(path);
   }
 
   /// Takes over the state of a checkpoint; run() then goes on from there.
-  /// @throws c10::Error as open_checkpoint() does
+  /// @throws c10::Error as lawn::Checkpoint does
   void load(const std::filesystem::path& path) {
-    torch::serialize::InputArchive archive = open_checkpoint(path, settings_, task_.device());
-    torch::serialize::InputArchive network;
-    torch::serialize::InputArchive stepper;
-    torch::serialize::InputArchive scaler;
-    torch::serialize::InputArchive task;
-    at::Tensor history, generator, default_state, device_state;
-    c10::IValue counters, figures;
-    archive.read("network", network);
-    archive.read("stepper", stepper);
-    archive.read("scaler", scaler);
-    archive.read("task", task);
-    archive.read("history", history);
-    archive.read("sums", sums_);
-    archive.read("generator", generator);
-    archive.read("epoch_generator", epoch_generator_);
-    archive.read("default_generator", default_state);
-    archive.read("device_generator", device_state);
-    archive.read("counters", counters);
-    archive.read("figures", figures);
-    task_.network().load(network);
-    stepper_.load(stepper);
-    scaler_.load(scaler);
-    history_.from_tensor(history.cpu());
-    step_ = counters.toIntVector().at(0);
-    position_ = counters.toIntVector().at(1);
-    best_epoch_ = counters.toIntVector().at(2);
-    skipped_ = counters.toIntVector().at(4);
-    initial_norm_ = figures.toDoubleVector().at(0);
-    best_score_ = figures.toDoubleVector().at(1);
-    initial_norm_of_all_ = figures.toDoubleVector().at(4);
-    clock_.set_times({figures.toDoubleVector().at(2), figures.toDoubleVector().at(3),
-                      counters.toIntVector().at(3)});
-    epoch_generator_ = epoch_generator_.cpu();
-    if (position_ != 0) {
-      generator_.set_state(epoch_generator_);
-      task_.enter_epoch(epochs_done(), /*anew=*/false);
-      task_.begin_epoch(generator_);
-      task_.load(task);
-    }
-    generator_.set_state(generator.cpu());
-    default_generator(task_.device()).set_state(device_state.cpu());
-    default_generator(at::kCPU).set_state(default_state.cpu());
+    checkpoint().load(path);
+    if (position_ == 0) return;
+    const at::Tensor now = generator_.get_state();
+    generator_.set_state(epoch_generator_);
+    task_.enter_epoch(epochs_done(), /*anew=*/false);
+    task_.begin_epoch(generator_);
+    generator_.set_state(now);
   }
 
  private:
-  static at::Generator default_generator(at::Device device) {
-    return at::globalContext().defaultGenerator(device);
+  /// Everything on which the rest of the run depends.
+  lawn::Checkpoint checkpoint() {
+    lawn::Checkpoint all;
+    for (const auto& [name, value] : settings_) all.require(name, value);
+    all.add("network", task_.network());
+    stepper_.add_to(all);
+    task_.add_to(all);
+    all.add("scaler", scaler_)
+        .add("step", step_)
+        .add("position", position_)
+        .add("skipped", skipped_)
+        .add("sums", sums_)
+        .add("generator", generator_)
+        .add("epoch_generator", epoch_generator_)
+        .add_random_state();
+    all.add("history", history_)
+        .add("initial_norm", initial_norm_)
+        .add("initial_norm_of_all", initial_norm_of_all_)
+        .add("best_score", best_score_)
+        .add("best_epoch", best_epoch_)
+        .add("seconds", clock_.times().whole)
+        .add("optimizer_seconds", clock_.times().optimizer)
+        .add("timed_steps", clock_.times().timed);
+    return all;
   }
 
   static std::vector<std::string> columns(const Task& task, const lawn::Subnetwork& measured) {

@@ -1,13 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "examples/apps/support/checkpoint.h"
+#include "examples/apps/support/trainer.h"
 
 #include <gtest/gtest.h>
-#include <sys/resource.h>
 #include <torch/torch.h>
 
 #include <algorithm>
 #include <cmath>
-#include <csignal>
 #include <filesystem>
 #include <fstream>
 #include <iterator>
@@ -19,15 +17,16 @@
 #include "examples/apps/support/classification.h"
 #include "examples/apps/support/generated.h"
 #include "examples/apps/support/resnet.h"
-#include "examples/apps/support/trainer.h"
-#include "tests/examples/temporary_folder.h"
+#include "tests/support/file_size_limit.h"
 #include "tests/support/refusal.h"
+#include "tests/support/temporary_folder.h"
 #include "tests/support/tolerance.h"
 
 namespace {
 
 namespace fs = std::filesystem;
 using examples::Settings;
+using lawn::testing::FileSizeLimit;
 using lawn::testing::refusal;
 using lawn::testing::tolerance;
 
@@ -40,149 +39,14 @@ std::string contents(const fs::path& path) {
   return {std::istreambuf_iterator<char>(file), {}};
 }
 
-/// While it lives, no file of this process can grow beyond `bytes`: what a full disk does to a
-/// write, also for a process that may write everywhere.
-class FileSizeLimit {
- public:
-  explicit FileSizeLimit(rlim_t bytes) {
-    getrlimit(RLIMIT_FSIZE, &old_limit_);
-    old_handler_ = std::signal(SIGXFSZ, SIG_IGN);
-    const rlimit limit = {bytes, old_limit_.rlim_max};
-    setrlimit(RLIMIT_FSIZE, &limit);
-  }
-  ~FileSizeLimit() {
-    setrlimit(RLIMIT_FSIZE, &old_limit_);
-    std::signal(SIGXFSZ, old_handler_);
-  }
-  FileSizeLimit(const FileSizeLimit&) = delete;
-  FileSizeLimit& operator=(const FileSizeLimit&) = delete;
-
- private:
-  rlimit old_limit_ = {};
-  void (*old_handler_)(int) = nullptr;
-};
-
 /// A folder of its own for each test.
-class FolderTest : public testing::Test {
+class TrainerTest : public testing::Test {
  protected:
   size_t files() const { return temporary_.entries(); }
 
   TemporaryFolder temporary_;
   const fs::path folder_ = temporary_.path();
 };
-
-using AtomicFile = FolderTest;
-using Checkpoint = FolderTest;
-using TrainerTest = FolderTest;
-
-TEST_F(AtomicFile, ReplacesTheOldContentsAndLeavesNoTemporary) {
-  examples::write_atomically(folder_ / "file", "old");
-  examples::write_atomically(folder_ / "file", std::string("new\0er", 6));
-  EXPECT_EQ(contents(folder_ / "file"), std::string("new\0er", 6));
-  EXPECT_EQ(files(), 1U);
-}
-
-TEST_F(AtomicFile, KeepsTheOldContentsWhenTheDiskIsFull) {
-  examples::write_atomically(folder_ / "file", "old");
-  std::string text;
-  {
-    const FileSizeLimit limit(1000);
-    text = refusal([&] { examples::write_atomically(folder_ / "file", std::string(5000, 'x')); });
-  }
-  EXPECT_TRUE(contains(text,
-                       "file: 5000 bytes could not be written: File too large; the file that "
-                       "was there is unchanged"))
-      << text;
-  EXPECT_EQ(contents(folder_ / "file"), "old");
-  EXPECT_EQ(files(), 1U);
-}
-
-TEST_F(AtomicFile, LeavesNothingWhereAFirstFileCannotBeWritten) {
-  const FileSizeLimit limit(1000);
-  const std::string text =
-      refusal([&] { examples::write_atomically(folder_ / "file", std::string(5000, 'x')); });
-  EXPECT_TRUE(contains(text, "could not be written: File too large")) << text;
-  EXPECT_FALSE(contains(text, "unchanged")) << text;
-  EXPECT_EQ(files(), 0U);
-}
-
-TEST_F(AtomicFile, RefusesAFolderThatDoesNotExist) {
-  EXPECT_TRUE(contains(refusal([&] { examples::write_atomically(folder_ / "no" / "file", "x"); }),
-                       "could not be written: No such file or directory"));
-}
-
-TEST_F(AtomicFile, WritesIntoTheWorkingFolderToo) {
-  const fs::path before = fs::current_path();
-  fs::current_path(folder_);
-  examples::write_atomically("file", "text");
-  fs::current_path(before);
-  EXPECT_EQ(contents(folder_ / "file"), "text");
-}
-
-const Settings kSettings = {{"network", "vgg"}, {"lr", "0.001"}};
-
-void save_number(const fs::path& path, const Settings& settings) {
-  examples::save_checkpoint(path, settings, [](torch::serialize::OutputArchive& archive) {
-    archive.write("number", torch::arange(1000));
-  });
-}
-
-TEST_F(Checkpoint, GivesBackWhatWasSaved) {
-  save_number(folder_ / "a.pt", kSettings);
-  auto archive = examples::open_checkpoint(folder_ / "a.pt", kSettings, at::kCPU);
-  at::Tensor number;
-  archive.read("number", number);
-  EXPECT_TRUE(torch::equal(number, torch::arange(1000)));
-}
-
-TEST_F(Checkpoint, RefusesAnotherRunAndNamesWhatDiffers) {
-  save_number(folder_ / "a.pt", kSettings);
-  const Settings here = {{"network", "resnet20"}, {"lr", "0.001"}, {"seed", "3"}};
-  const std::string text =
-      refusal([&] { examples::open_checkpoint(folder_ / "a.pt", here, at::kCPU); });
-  EXPECT_TRUE(contains(text,
-                       "a.pt: a checkpoint of another run: network is vgg there and resnet20 "
-                       "here; seed is not set there and 3 here"))
-      << text;
-  EXPECT_FALSE(contains(text, "lr is")) << text;
-}
-
-TEST_F(Checkpoint, RefusesAFileThatIsCutOffAtAnyLength) {
-  save_number(folder_ / "a.pt", kSettings);
-  const std::string whole = contents(folder_ / "a.pt");
-  for (const size_t length :
-       {size_t{0}, size_t{1}, size_t{100}, whole.size() / 2, whole.size() - 1}) {
-    std::ofstream(folder_ / "b.pt", std::ios::binary) << whole.substr(0, length);
-    const std::string text =
-        refusal([&] { examples::open_checkpoint(folder_ / "b.pt", kSettings, at::kCPU); });
-    EXPECT_TRUE(
-        contains(text, "b.pt: not a checkpoint, or cut off (" + std::to_string(length) + " bytes)"))
-        << text;
-  }
-}
-
-TEST_F(Checkpoint, RefusesAMissingFileAndAForeignArchive) {
-  EXPECT_TRUE(contains(
-      refusal([&] { examples::open_checkpoint(folder_ / "none.pt", kSettings, at::kCPU); }),
-      "none.pt: there is no such checkpoint"));
-  torch::save(torch::ones({3}), (folder_ / "tensor.pt").string());
-  EXPECT_TRUE(contains(
-      refusal([&] { examples::open_checkpoint(folder_ / "tensor.pt", kSettings, at::kCPU); }),
-      "tensor.pt: not a checkpoint of this program: it holds no settings"));
-}
-
-TEST_F(Checkpoint, SurvivesAFullDisk) {
-  save_number(folder_ / "a.pt", kSettings);
-  const std::string before = contents(folder_ / "a.pt");
-  {
-    const FileSizeLimit limit(2000);
-    EXPECT_TRUE(contains(
-        refusal([&] { save_number(folder_ / "a.pt", kSettings); }),
-        "a.pt: " + std::to_string(before.size()) + " bytes could not be written: File too large"));
-  }
-  EXPECT_EQ(contents(folder_ / "a.pt"), before);
-  EXPECT_EQ(files(), 1U);
-}
 
 /// A small residual network (batch norm has state of its own) with dropout, which draws from
 /// torch's default generator. It is no narrower, since oneDNN 3.10, where it has AVX2 alone, writes

@@ -1,0 +1,128 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cerrno>
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+#include <filesystem>
+#include <iomanip>
+#include <locale>
+#include <memory>
+#include <optional>
+#include <sstream>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include <fcntl.h>
+#include <unistd.h>
+
+#include <ATen/core/ivalue.h>
+#include <c10/core/Device.h>
+#include <c10/util/ConstexprCrc.h>
+#include <c10/util/Exception.h>
+#include <torch/serialize/input-archive.h>
+#include <torch/serialize/output-archive.h>
+
+#include <lawn/write_atomically.h>
+
+namespace lawn::detail::checkpoint {
+
+/// Reads a whole file.
+/// @throws c10::Error if it cannot be read
+inline std::string read_whole(const std::filesystem::path& path) {
+  TORCH_CHECK(std::filesystem::is_regular_file(path), path.string(), ": there is no such file");
+  std::string bytes(static_cast<std::size_t>(std::filesystem::file_size(path)), '\0');
+  const FileDescriptor file(::open(path.c_str(), O_RDONLY | O_CLOEXEC));
+  TORCH_CHECK(file.get() >= 0, path.string(), ": cannot be read: ", std::strerror(errno));
+  std::size_t read = 0;
+  while (read < bytes.size()) {
+    const ssize_t some = ::read(file.get(), bytes.data() + read, bytes.size() - read);
+    if (some < 0 && errno == EINTR) continue;
+    TORCH_CHECK(some > 0, path.string(),
+                ": cannot be read: ", some < 0 ? std::strerror(errno) : "it was cut off meanwhile");
+    read += static_cast<std::size_t>(some);
+  }
+  return bytes;
+}
+
+/// Text in front of the checksum, at the end of a file.
+constexpr const char* kSeal = "lawn checkpoint, crc64 ";
+/// Hexadecimal digits of the checksum.
+constexpr std::size_t kDigits = 16;
+
+/// What `archive` saves, as bytes.
+inline std::string bytes_of(torch::serialize::OutputArchive& archive) {
+  std::string bytes;
+  archive.save_to([&bytes](const void* data, std::size_t size) {
+    bytes.append(static_cast<const char*>(data), size);
+    return size;
+  });
+  return bytes;
+}
+
+/// The checksum of the first `size` bytes, in hexadecimal.
+inline std::string checksum(const std::string& bytes, std::size_t size) {
+  std::ostringstream digits;
+  digits.imbue(std::locale::classic());
+  digits << std::hex << std::setfill('0') << std::setw(kDigits)
+         << c10::util::crc64(bytes.data(), size).checksum();
+  return digits.str();
+}
+
+/// Adds a checksum of everything before it to the bytes of an archive, as the comment at the end of
+/// the zip file that an archive is. LibTorch's own functions, which check nothing, still read it.
+inline void seal(std::string& bytes) {
+  const std::size_t size = std::string(kSeal).size() + kDigits;
+  TORCH_INTERNAL_ASSERT(bytes.size() > 2 && size < 256);
+  bytes[bytes.size() - 2] = static_cast<char>(size);  // of the comment, which was 0
+  bytes += kSeal;
+  bytes += checksum(bytes, bytes.size());
+}
+
+/// @throws c10::Error for bytes that are not as `seal` left them
+inline void check_seal(const std::filesystem::path& path, const std::string& bytes) {
+  const std::string text = kSeal;
+  const std::size_t size = text.size() + kDigits;
+  TORCH_CHECK(bytes.size() > size && bytes.compare(bytes.size() - size, text.size(), text) == 0,
+              path.string(), ": not a checkpoint, or cut off (", bytes.size(),
+              " bytes): expected a file that lawn::Checkpoint saved; nothing was changed");
+  const std::size_t before = bytes.size() - kDigits;
+  TORCH_CHECK(bytes.compare(before, kDigits, checksum(bytes, before)) == 0, path.string(),
+              ": damaged: the checksum is not that of its ", bytes.size(),
+              " bytes; take an earlier checkpoint. Nothing was changed");
+}
+
+/// The archive of a sealed file, read onto the devices that are asked for.
+class ArchiveFile {
+ public:
+  /// @throws c10::Error for a file that is missing, cut off or damaged
+  explicit ArchiveFile(const std::filesystem::path& path) : path_(path) {
+    TORCH_CHECK(std::filesystem::is_regular_file(path), path.string(),
+                ": there is no such checkpoint");
+    bytes_ = read_whole(path);
+    check_seal(path, bytes_);
+  }
+
+  /// The archive with its tensors on `device`, or each where it was saved. Each device is read once.
+  torch::serialize::InputArchive& on(std::optional<at::Device> device) {
+    for (auto& [where, archive] : archives_) {
+      if (where == device) return *archive;
+    }
+    auto archive = std::make_unique<torch::serialize::InputArchive>();
+    archive->load_from(bytes_.data(), bytes_.size(), device);
+    archives_.emplace_back(device, std::move(archive));
+    return *archives_.back().second;
+  }
+
+  const std::filesystem::path& path() const { return path_; }
+
+ private:
+  std::filesystem::path path_;
+  std::string bytes_;
+  std::vector<std::pair<std::optional<at::Device>, std::unique_ptr<torch::serialize::InputArchive>>>
+      archives_;
+};
+
+}  // namespace lawn::detail::checkpoint

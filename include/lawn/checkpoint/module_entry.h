@@ -1,0 +1,178 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <algorithm>
+#include <functional>
+#include <iterator>
+#include <list>
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include <ATen/core/Tensor.h>
+#include <ATen/core/grad_mode.h>
+#include <c10/core/Device.h>
+#include <c10/util/Exception.h>
+#include <torch/nn/module.h>
+#include <torch/serialize/input-archive.h>
+#include <torch/serialize/output-archive.h>
+
+#include <lawn/checkpoint/entry.h>
+#include <lawn/checkpoint/object_entry.h>
+
+namespace lawn::detail::checkpoint {
+
+/// A network. Its tensors are overwritten in place, so that everything that holds them goes on
+/// holding them. A module in it that has a `save` and a `load` of its own is loaded by those.
+class ModuleEntry : public Entry {
+ public:
+  /// @param module  gives the network, which a holder may have replaced since
+  ModuleEntry(std::string name, std::function<torch::nn::Module&()> module)
+      : Entry(std::move(name)), module_(std::move(module)) {}
+
+  std::string kind() const override { return "module"; }
+
+  std::optional<at::Device> device() const override {
+    std::vector<at::Tensor> tensors = module_().parameters();
+    const std::vector<at::Tensor> buffers = module_().buffers();
+    tensors.insert(tensors.end(), buffers.begin(), buffers.end());
+    return common_device(tensors);
+  }
+
+  void save(torch::serialize::OutputArchive& archive) const override { module_().save(archive); }
+
+  void read(torch::serialize::InputArchive& archive, Differences& differences) override {
+    read(module_(), name(), std::move(archive), differences);
+  }
+
+  void load() override {
+    for (auto& own : own_) {
+      own.before = saved_bytes(*own.module);
+      own.loaded = true;
+      try {
+        own.module->load(own.archive);
+      } catch (...) {
+        undo();
+        throw;
+      }
+    }
+  }
+
+  void undo() override {
+    for (auto& own : own_) {
+      if (own.loaded) load_bytes(*own.module, own.before);
+    }
+  }
+
+  void take() override {
+    const at::NoGradGuard no_grad;
+    for (auto& [mine, saved] : copies_) mine.copy_(saved);
+  }
+
+  void forget() override {
+    copies_.clear();
+    own_.clear();
+  }
+
+ private:
+  /// A module that loads itself.
+  struct Own {
+    torch::nn::Module* module;
+    torch::serialize::InputArchive archive;
+    std::string before;
+    bool loaded = false;
+  };
+
+  using Keys = std::vector<std::string>;
+
+  static Keys sorted(Keys keys) {
+    std::sort(keys.begin(), keys.end());
+    return keys;
+  }
+
+  /// What torch::nn::Module::save writes of a module.
+  static Keys usual_keys(const torch::nn::Module& module) {
+    Keys keys = module.named_parameters(/*recurse=*/false).keys();
+    for (const auto& key : module.named_buffers(false).keys()) keys.push_back(key);
+    for (const auto& child : module.named_children()) {
+      if (child.value()->is_serializable()) keys.push_back(child.key());
+    }
+    return sorted(std::move(keys));
+  }
+
+  /// What the module itself writes now. Slow: only for a module whose archive is not the usual one.
+  static Keys own_keys(const torch::nn::Module& module) {
+    const std::string bytes = saved_bytes(module);
+    torch::serialize::InputArchive archive;
+    archive.load_from(bytes.data(), bytes.size());
+    return sorted(archive.keys());
+  }
+
+  static void compare(const std::string& path, const Keys& saved, const Keys& mine,
+                      Differences& differences) {
+    Keys missing;
+    Keys more;
+    std::set_difference(mine.begin(), mine.end(), saved.begin(), saved.end(),
+                        std::back_inserter(missing));
+    std::set_difference(saved.begin(), saved.end(), mine.begin(), mine.end(),
+                        std::back_inserter(more));
+    for (const auto& key : missing) differences.push_back("it lacks " + path + "." + key);
+    for (const auto& key : more) {
+      differences.push_back("it holds " + path + "." + key + ", which the module lacks");
+    }
+  }
+
+  void read(torch::nn::Module& module, const std::string& path,
+            torch::serialize::InputArchive archive, Differences& differences) {
+    const Keys saved = sorted(archive.keys());
+    const Keys usual = usual_keys(module);
+    if (saved != usual) {
+      const Keys own = own_keys(module);
+      if (own != usual && own == saved) {
+        own_.push_back({&module, std::move(archive), {}});
+      } else {
+        compare(path, saved, own, differences);
+      }
+      return;
+    }
+    for (const auto& parameter : module.named_parameters(false)) {
+      read(parameter.value(), path + "." + parameter.key(), parameter.key(), archive, differences);
+    }
+    for (const auto& buffer : module.named_buffers(false)) {
+      read(buffer.value(), path + "." + buffer.key(), buffer.key(), archive, differences);
+    }
+    for (const auto& child : module.named_children()) {
+      if (!child.value()->is_serializable()) continue;
+      torch::serialize::InputArchive part;
+      if (!archive.try_read(child.key(), part)) {
+        differences.push_back(path + "." + child.key() + " is a tensor there and a module here");
+        continue;
+      }
+      read(*child.value(), path + "." + child.key(), std::move(part), differences);
+    }
+  }
+
+  void read(const at::Tensor& mine, const std::string& path, const std::string& key,
+            torch::serialize::InputArchive& archive, Differences& differences) {
+    c10::IValue value;
+    if (!archive.try_read(key, value) || !value.isTensor()) {
+      differences.push_back(path + " is no tensor there");
+      return;
+    }
+    const at::Tensor saved = value.toTensor();
+    if (saved.sizes() != mine.sizes() || saved.scalar_type() != mine.scalar_type()) {
+      differences.push_back(c10::str(path, " is ", saved.scalar_type(), " of shape ", saved.sizes(),
+                                     " there and ", mine.scalar_type(), " of shape ", mine.sizes(),
+                                     " here"));
+      return;
+    }
+    copies_.emplace_back(mine, saved);
+  }
+
+  std::function<torch::nn::Module&()> module_;
+  std::vector<std::pair<at::Tensor, at::Tensor>> copies_;  ///< mine and saved
+  std::list<Own> own_;
+};
+
+}  // namespace lawn::detail::checkpoint
