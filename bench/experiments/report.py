@@ -20,6 +20,7 @@ import sys
 
 from experiment import Cell, load_records
 from questions.companions import COMPANIONS
+from questions.continual import CONTINUAL
 
 HERE = pathlib.Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
@@ -69,6 +70,15 @@ COLUMNS = {
         Column("calibration error, %", "test_calibration", 100, 1),
         Column("train loss", "train_loss", 1, 3),
         Column("mean logit norm, train", "train_logit_norm", 1, 1),
+        Column("norm, end / start", "norm_growth", 1, 2),
+    ),
+    "continual": (
+        Column("accuracy at a task's end, %: first tenth", "task_accuracy_first_tenth", 100, 1),
+        Column("last tenth", "task_accuracy_last_tenth", 100, 1),
+        Column("mean", "task_accuracy", 100, 1),
+        Column("online accuracy, mean, %", "online_accuracy", 100, 1),
+        Column("test accuracy, last tenth, %", "test_accuracy_last_tenth", 100, 1),
+        Column("dead units, last tenth, %", "dead_units_last_tenth", 100, 1),
         Column("norm, end / start", "norm_growth", 1, 2),
     ),
     "mimicnorm": (
@@ -151,9 +161,12 @@ def is_lawn(cell: Cell) -> bool:
 
 
 def at_an_end(cell: Cell, name: str, records: dict[str, dict]) -> bool:
-    """Whether the chosen value of a flag is the smallest or the largest of three or more."""
-    tried = {float(dict(extra)[name]) for extra in cell.extras if name in dict(extra)}
+    """Whether the chosen value of a flag is the smallest or the largest of three or more. Pairs have no order."""
+    texts = {dict(extra)[name] for extra in cell.extras if name in dict(extra)}
     _, extra = cell.chosen(records)
+    if any("," in text for text in texts):
+        return False
+    tried = {float(text) for text in texts}
     return len(tried) > 2 and float(dict(extra)[name]) in (min(tried), max(tried))
 
 
@@ -297,7 +310,7 @@ def tables(records: dict[str, dict]) -> dict[str, str]:
     """The text of each table by its name in a marker."""
     found = {}
     for size in ("cpu", "gpu"):
-        for question in (*QUESTIONS, *COMPANIONS):
+        for question in (*QUESTIONS, *COMPANIONS, *CONTINUAL):
             cells = importlib.import_module(f"questions.{question}").cells(size)
             found[f"{size}/{question}"] = (mechanism if question == "mechanism" else table)(cells, records)
         found[f"{size}/short"] = short(importlib.import_module("questions.optimizers").cells(size), records)

@@ -139,18 +139,17 @@ class Decorator : public Opt {
     Rule loaded = rule_;
     torch::serialize::InputArchive state;
     if (archive.try_read(key(), state)) {
-      c10::IValue name;
-      state.read("name", name);
-      TORCH_CHECK(name.toStringRef() == Rule::kWho, Rule::kWho, ": expected a checkpoint of ",
-                  Rule::kWho, " in place ", kDecorators, " of the decorators, got one of ",
-                  name.toStringRef(), ": nest them as they were saved; nothing was changed");
+      const auto name = detail::checkpoint::read_text(Rule::kWho, state, "name");
+      TORCH_CHECK(name == Rule::kWho, Rule::kWho, ": expected a checkpoint of ", Rule::kWho,
+                  " in place ", kDecorators, " of the decorators, got one of ", name,
+                  ": nest them as they were saved; nothing was changed");
       loaded.load(state, *this);
     } else {
       TORCH_WARN(Rule::kWho,
                  ": the checkpoint was written by an optimizer without this decorator; the base "
                  "optimizer's state is loaded, the decorator's own stays as it is");
     }
-    detail::decorator::load_or_restore(*this, [&] { Opt::load(archive); });
+    detail::decorator::load_or_restore(Rule::kWho, *this, [&] { Opt::load(archive); });
     rule_ = std::move(loaded);
   }
 

@@ -20,6 +20,7 @@
 #include <torch/serialize/input-archive.h>
 #include <torch/serialize/output-archive.h>
 
+#include <lawn/checkpoint/checked_read.h>
 #include <lawn/distributed/collective.h>
 #include <lawn/distributed/shard_ranks.h>
 #include <lawn/grad_scaler/options.h>
@@ -192,27 +193,23 @@ class GradScaler {
   ///         nothing is changed then
   void load(torch::serialize::InputArchive& archive) {
     if (!options_.enabled()) return;
-    const auto read = [&archive](const char* key) {
-      c10::IValue value;
-      archive.read(key, value);
-      return value;
-    };
-    TORCH_CHECK(read("enabled").toBool(),
-                "lawn::GradScaler: expected the checkpoint of an enabled scaler, got that of a "
-                "disabled one; nothing was changed");
-    const double scale = read("scale").toDouble();
-    TORCH_CHECK(detail::grad_scaler::can_be_scale(scale),
-                "lawn::GradScaler: expected a checkpoint whose scale is finite and > 0 as a normal "
-                "float32 (1.2e-38 to 3.4e38), got ",
+    using namespace detail::checkpoint;
+    TORCH_CHECK(read_bool(kWho, archive, "enabled"), kWho,
+                ": expected the checkpoint of an enabled scaler, got that of a disabled one; "
+                "nothing was changed");
+    const double scale = read_double(kWho, archive, "scale");
+    TORCH_CHECK(detail::grad_scaler::can_be_scale(scale), kWho,
+                ": expected a checkpoint whose scale is finite and > 0 as a normal float32 "
+                "(1.2e-38 to 3.4e38), got ",
                 scale, "; nothing was changed");
     auto loaded = GradScalerOptions()
                       .init_scale(scale)
-                      .growth_factor(read("growth_factor").toDouble())
-                      .backoff_factor(read("backoff_factor").toDouble())
-                      .growth_interval(read("growth_interval").toInt());
-    const int64_t good_steps = read("growth_tracker").toInt();
+                      .growth_factor(read_double(kWho, archive, "growth_factor"))
+                      .backoff_factor(read_double(kWho, archive, "backoff_factor"))
+                      .growth_interval(read_int(kWho, archive, "growth_interval"));
+    const int64_t good_steps = read_int(kWho, archive, "growth_tracker");
     loaded.validate();
-    TORCH_CHECK(good_steps >= 0 && good_steps < loaded.growth_interval(),
+    TORCH_CHECK(good_steps < loaded.growth_interval(),
                 "lawn::GradScaler: expected a checkpoint whose growth_tracker is in [0, ",
                 loaded.growth_interval(), "), its growth_interval, got ", good_steps,
                 "; nothing was changed");
@@ -234,6 +231,8 @@ class GradScaler {
   }
 
  private:
+  static constexpr const char* kWho = "lawn::GradScaler";
+
   /// What was done to an optimizer in this iteration. An optimizer has an entry once its gradients
   /// are unscaled.
   struct Progress {

@@ -607,6 +607,88 @@ TEST_F(WarmupDecayTest, RefusesAnArchiveWithoutASchedule) {
             "saved with torch::save(schedule, path)");
 }
 
+TEST_F(WarmupDecayTest, RefusesNumbersThatNoScheduleHasSaved) {
+  WarmupDecay schedule(sgd_, WarmupDecayOptions().total_steps(10));
+  schedule.step();
+  const auto load = [&](int64_t steps, const std::vector<double>& rates, int64_t scheduled) {
+    torch::serialize::OutputArchive archive;
+    archive.write("schedule", c10::IValue(schedule.description()));
+    archive.write("steps", c10::IValue(steps));
+    archive.write("scheduled_groups", c10::IValue(scheduled));
+    archive.write("base_lrs", c10::IValue(rates));
+    std::stringstream file;
+    archive.save_to(file);
+    torch::load(schedule, file);
+  };
+  const std::vector<double> rates = {kBase};
+  const double rate = lr(sgd_);
+  using lawn::testing::expect_refusal;
+  for (const int64_t steps : {int64_t{-1}, int64_t{-5}, int64_t{1} << 32}) {
+    expect_refusal([&] { load(steps, rates, 1); }, "expected steps in [0, 4294967294], got");
+  }
+  for (const int64_t scheduled : {-1, 0, 2, 100000000}) {
+    expect_refusal([&] { load(3, rates, scheduled); }, "expected scheduled_groups in [1, 1], got");
+  }
+  expect_refusal([&] { load(3, {std::nan("")}, 1); }, "got base rate nan in group 0");
+  expect_refusal([&] { load(3, {}, 1); }, "the checkpoint has 0 parameter groups");
+  EXPECT_EQ(schedule.steps(), 1);
+  EXPECT_EQ(lr(sgd_), rate);
+  load(3, rates, 1);
+  EXPECT_EQ(schedule.steps(), 3);
+}
+
+TEST_F(WarmupDecayTest, AdvancesToAStepAsIfItHadMadeAllBefore) {
+  const auto options = WarmupDecayOptions().warmup_steps(3).total_steps(10);
+  WarmupDecay schedule(sgd_, options);
+  torch::optim::SGD other({torch::ones(3)}, torch::optim::SGDOptions(kBase));
+  WarmupDecay walked(other, options);
+  for (int step = 0; step < 7; ++step) walked.step();
+  schedule.advance_to(7);
+  EXPECT_EQ(schedule.steps(), 7);
+  EXPECT_EQ(lr(sgd_), lr(other));
+  schedule.step();
+  walked.step();
+  EXPECT_EQ(lr(sgd_), lr(other));
+  lawn::testing::expect_refusal([&] { schedule.advance_to(-1); }, "got -1");
+  EXPECT_EQ(schedule.steps(), 8);
+}
+
+TEST_F(LAWNScheduleTest, RefusesALAWNThatWasLoadedWithoutIt) {
+  const auto options = LAWNScheduleOptions().total_steps(20).warmup_steps(2);
+  const auto make_lawn = [](const at::Tensor& weight) {
+    return lawn::LAWN<torch::optim::SGD>(
+        torch::optim::SGD({weight}, torch::optim::SGDOptions(kBase)), lawn::select({weight}),
+        lawn::LAWNOptions().free_steps(4));
+  };
+  const auto make_weight = [] { return torch::ones(3).requires_grad_(); };
+  auto lawn = make_lawn(make_weight());
+  LAWNSchedule schedule(lawn, options);
+  for (int step = 0; step < 6; ++step) {
+    lawn.step();
+    schedule.step();
+  }
+  std::stringstream file;
+  torch::save(lawn, file);
+
+  auto resumed = make_lawn(make_weight());
+  LAWNSchedule anew(resumed, options);
+  torch::load(resumed, file);
+  resumed.step();
+  const double rate = lr(resumed);
+  lawn::testing::expect_refusal(
+      [&] { anew.step(); },
+      "lawn::LAWNSchedule: expected an optimizer with at most 1 steps at call 1 of step(), got one "
+      "with 7");
+  EXPECT_EQ(anew.steps(), 0);
+  EXPECT_EQ(lr(resumed), rate);
+  anew.advance_to(resumed.steps());
+  lawn.step();
+  schedule.step();
+  EXPECT_EQ(lr(resumed), lr(lawn));
+  resumed.step();
+  anew.step();
+}
+
 // --- options ------------------------------------------------------------------------------------
 
 TEST_F(WarmupDecayTest, RefusesOptionsOutOfRangeAndLeavesTheOptimizerAlone) {

@@ -56,7 +56,7 @@ class OptimizerEntry : public Entry {
 
   void load() override {
     before_ = saved_bytes(optimizer_);
-    decorator::load_or_restore(optimizer_, [this] { optimizer_.load(archive_); });
+    decorator::load_or_restore(name().c_str(), optimizer_, [this] { optimizer_.load(archive_); });
   }
 
   void undo() override { load_bytes(optimizer_, before_); }

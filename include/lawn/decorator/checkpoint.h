@@ -4,6 +4,7 @@
 #include <array>
 #include <cstddef>
 #include <cstdint>
+#include <exception>
 #include <memory>
 #include <string>
 #include <utility>
@@ -11,10 +12,13 @@
 
 #include <ATen/core/Tensor.h>
 #include <ATen/core/ivalue.h>
+#include <c10/core/ScalarType.h>
 #include <c10/util/Exception.h>
 #include <torch/optim/optimizer.h>
 #include <torch/serialize/input-archive.h>
 #include <torch/types.h>
+
+#include <lawn/checkpoint/checked_read.h>
 
 /// Reads checkpoints so that a wrong one is refused before anything is changed. LibTorch's own
 /// `load` writes state group by group and checks on the way.
@@ -39,20 +43,25 @@ inline std::vector<int64_t> describe_parameters(const torch::optim::Optimizer& o
 
 /// Reads a count as LibTorch's optimizers write it. The tensor is undefined at first, because
 /// `read` writes into a defined one, which could be the archive's own.
-inline int64_t read_count(torch::serialize::InputArchive& archive, const std::string& key) {
+inline int64_t read_count(const char* who, torch::serialize::InputArchive& archive,
+                          const std::string& key) {
   at::Tensor count;
-  archive.read(key, count);
+  TORCH_CHECK(archive.try_read(key, count) && count.numel() == 1 && !count.is_complex(), who,
+              ": expected a checkpoint with the number ", key,
+              ", got one without; nothing was changed");
   return count.item<int64_t>();
 }
 
-/// Refuses a checkpoint of other parameters in the layout of LibTorch's optimizers, by the numbers
-/// of groups and parameters and by the shapes of the state.
+/// Refuses a checkpoint in the layout of LibTorch's optimizers that is damaged or of other
+/// parameters, by the numbers of groups and parameters and by shapes and dtypes of the state.
+/// LibTorch checks none of these before a step computes with them.
 inline void refuse_other_state(const char* who, torch::serialize::InputArchive& archive,
                                const torch::optim::Optimizer& optimizer) {
+  checkpoint::check_storages(who, archive);
   torch::serialize::InputArchive groups;
   torch::serialize::InputArchive states;
   if (!archive.try_read("param_groups", groups) || !archive.try_read("state", states)) return;
-  const auto saved_groups = read_count(groups, "param_groups/size");
+  const auto saved_groups = read_count(who, groups, "param_groups/size");
   const auto& mine = optimizer.param_groups();
   TORCH_CHECK(saved_groups == static_cast<int64_t>(mine.size()), who, ": expected a checkpoint of ",
               mine.size(), " parameter group(s), got one of ", saved_groups,
@@ -63,7 +72,7 @@ inline void refuse_other_state(const char* who, torch::serialize::InputArchive& 
   for (std::size_t g = 0; g < mine.size(); ++g) {
     torch::serialize::InputArchive group;
     groups.read("param_groups/" + std::to_string(g), group);
-    const auto saved_parameters = read_count(group, "params/size");
+    const auto saved_parameters = read_count(who, group, "params/size");
     const auto& parameters = mine[g].params();
     TORCH_CHECK(saved_parameters == static_cast<int64_t>(parameters.size()), who,
                 ": expected a checkpoint with ", parameters.size(), " parameters in group ", g,
@@ -71,6 +80,8 @@ inline void refuse_other_state(const char* who, torch::serialize::InputArchive& 
     for (std::size_t p = 0; p < parameters.size(); ++p) {
       c10::IValue key;
       group.read("params/" + std::to_string(p), key);
+      TORCH_CHECK(key.isString(), who, ": expected a checkpoint that names parameter ", p,
+                  " of group ", g, ", got one that does not; nothing was changed");
       torch::serialize::InputArchive state;
       if (!states.try_read(key.toStringRef(), state)) continue;
       for (const char* name : kShapedAsParameter) {
@@ -81,6 +92,11 @@ inline void refuse_other_state(const char* who, torch::serialize::InputArchive& 
                     " of parameter ", p, " in group ", g, " to have the parameter's shape ",
                     parameters[p].sizes(), ", got ", tensor.sizes(),
                     ": the checkpoint is of another model; nothing was changed");
+        TORCH_CHECK(at::isFloatingType(tensor.scalar_type()) ==
+                        at::isFloatingType(parameters[p].scalar_type()),
+                    who, ": expected ", name, " of parameter ", p, " in group ", g,
+                    " to be of the kind of the parameter, ", parameters[p].scalar_type(), ", got ",
+                    tensor.scalar_type(), "; nothing was changed");
       }
     }
   }
@@ -94,7 +110,7 @@ inline void refuse_other_parameters(const char* who, torch::serialize::InputArch
   c10::IValue saved;
   if (!archive.try_read(kParametersKey, saved)) return;
   TORCH_CHECK(
-      saved.toIntVector() == describe_parameters(optimizer), who,
+      saved.isIntList() && saved.toIntVector() == describe_parameters(optimizer), who,
       ": expected a checkpoint of parameters with the groups and shapes that this optimizer "
       "holds, got one of another model; nothing was changed");
 }
@@ -102,22 +118,31 @@ inline void refuse_other_parameters(const char* who, torch::serialize::InputArch
 /// Calls `load()`. If that throws, the optimizer's state and options, and their addresses, are
 /// restored. State that the checkpoint does not hold is dropped, so that a used optimizer loads
 /// like a new one.
+/// @throws c10::Error also for what LibTorch throws of other types, for damaged numbers
 template <class Load>
-void load_or_restore(torch::optim::Optimizer& optimizer, const Load& load) {
+void load_or_restore(const char* who, torch::optim::Optimizer& optimizer, const Load& load) {
   using Options = std::unique_ptr<torch::optim::OptimizerOptions>;
   std::vector<Options> options;
   for (const auto& group : optimizer.param_groups()) {
     options.push_back(group.has_options() ? group.options().clone() : nullptr);
   }
   auto state = std::exchange(optimizer.state(), {});
-  try {
-    load();
-  } catch (...) {
+  const auto restore = [&] {
     optimizer.state() = std::move(state);
     for (std::size_t g = 0; g < options.size(); ++g) {
       if (options[g]) optimizer.param_groups()[g].set_options(std::move(options[g]));
     }
+  };
+  try {
+    load();
+  } catch (const c10::Error&) {
+    restore();
     throw;
+  } catch (const std::exception& error) {
+    restore();
+    TORCH_CHECK(false, who,
+                ": expected a checkpoint that LibTorch reads, got a damaged one: ", error.what(),
+                "; nothing was changed");
   }
 }
 

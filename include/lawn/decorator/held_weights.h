@@ -17,6 +17,7 @@
 #include <torch/serialize/input-archive.h>
 #include <torch/serialize/output-archive.h>
 
+#include <lawn/checkpoint/checked_read.h>
 #include <lawn/parameters/held_once.h>
 #include <lawn/subnetwork/subnetwork.h>
 #include <lawn/unique_parameters.h>
@@ -120,13 +121,10 @@ class HeldWeights {
 
   /// Refuses a state that `save` wrote for other weights.
   void refuse_others(const char* who, torch::serialize::InputArchive& archive) const {
-    c10::IValue names;
-    c10::IValue saved;
-    archive.read("names", names);
-    archive.read("positions", saved);
-    TORCH_CHECK(saved.toIntVector() == positions_in_a_row(), who,
+    const auto names = checkpoint::read_texts(who, archive, "names");
+    TORCH_CHECK(checkpoint::read_ints(who, archive, "positions") == positions_in_a_row(), who,
                 ": expected a checkpoint of the weights ", c10::ArrayRef<std::string>(names_),
-                ", got one of ", c10::ArrayRef<std::string>(names.to<std::vector<std::string>>()),
+                ", got one of ", c10::ArrayRef<std::string>(names),
                 ": select the same; nothing was changed");
   }
 
@@ -192,13 +190,8 @@ inline std::vector<std::string> names_of(const std::vector<NamedTensor>& weights
 inline at::Tensor read_beside(const char* who, torch::serialize::InputArchive& archive,
                               const std::string& key, const NamedTensor& weight,
                               at::IntArrayRef shape, at::ScalarType dtype) {
-  at::Tensor tensor;
-  TORCH_CHECK(archive.try_read(key, tensor, /*is_buffer=*/true), who, ": the checkpoint lacks ",
-              key, " of ", weight.name, "; nothing was changed");
-  TORCH_CHECK(tensor.sizes() == shape && tensor.scalar_type() == dtype, who, ": expected ", key,
-              " of ", weight.name, " to be ", dtype, " of shape ", shape, ", got ",
-              tensor.scalar_type(), " of shape ", tensor.sizes(), "; nothing was changed");
-  return tensor.to(weight.tensor.device());
+  return checkpoint::read_tensor(who, archive, key, " of " + weight.name, shape, dtype)
+      .to(weight.tensor.device());
 }
 
 }  // namespace lawn::detail::decorator

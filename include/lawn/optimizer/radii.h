@@ -106,4 +106,33 @@ inline void check_norms(const char* who, const at::Tensor& norms, const at::Tens
   }
 }
 
+/// Reads the radius of a weight, of which there is none in the free phase of `Radius::kAtSwitch`.
+/// @param needed  whether there must be one
+/// @return the radius in the dtype in which it was saved, or an undefined tensor
+/// @throws c10::Error for a radius of another shape, and for one that is not finite or negative
+/// @note   waits for the device if the archive was read onto one
+inline at::Tensor read_radius(const char* who, torch::serialize::InputArchive& archive,
+                              const std::string& key, const std::string& name,
+                              at::IntArrayRef shape, bool needed) {
+  c10::IValue value;
+  if (!archive.try_read(key, value)) {
+    TORCH_CHECK(!needed, who, ": the checkpoint of a constrained phase lacks the radius of ", name,
+                "; nothing was changed");
+    return {};
+  }
+  TORCH_CHECK(value.isTensor(), who, ": expected the radius of ", name, " to be a tensor, got ",
+              value.tagKind(), "; nothing was changed");
+  const at::Tensor radius = value.toTensor();
+  checkpoint::check_storage(who, "the radius of " + name, radius);
+  TORCH_CHECK(radius.sizes() == shape, who, ": expected the radius of ", name, " to have shape ",
+              shape, ", got ", radius.sizes(),
+              ": the checkpoint was written with another granularity; nothing was changed");
+  TORCH_CHECK(at::isFloatingType(radius.scalar_type()), who, ": expected the radius of ", name,
+              " to be of floating point, got ", radius.scalar_type(), "; nothing was changed");
+  const at::Tensor usable = radius.ge(0).logical_and_(radius.isfinite()).all();
+  TORCH_CHECK(usable.item<bool>(), who, ": expected the radius of ", name,
+              " to be finite and >= 0, got a checkpoint with another; nothing was changed");
+  return radius;
+}
+
 }  // namespace lawn::detail::optimizer

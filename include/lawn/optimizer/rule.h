@@ -26,6 +26,7 @@
 #include <torch/serialize/output-archive.h>
 
 #include <lawn/capture/phase_clock.h>
+#include <lawn/checkpoint/checked_read.h>
 #include <lawn/decorator/base_optimizer.h>
 #include <lawn/decorator/held_weights.h>
 #include <lawn/folded/folding.h>
@@ -165,27 +166,20 @@ class LAWNRule {
   }
 
   void load(torch::serialize::InputArchive& archive, const torch::optim::Optimizer& /*optimizer*/) {
-    c10::IValue phase;
-    c10::IValue steps;
-    archive.read("phase", phase);
-    archive.read("steps", steps);
+    const bool constrained = checkpoint::read_int(kWho, archive, "phase", 0, 1) ==
+                             static_cast<int64_t>(Phase::kConstrained);
+    const int64_t steps = checkpoint::read_int(kWho, archive, "steps");
     weights_.refuse_others(kWho, archive);
     auto layers = layers_;
     for (std::size_t i = 0; i < layers.size(); ++i) {
-      at::Tensor radius;
-      const bool saved = archive.try_read("radius/" + std::to_string(i), radius, true);
-      TORCH_CHECK(saved || phase.toInt() == static_cast<int64_t>(Phase::kFree), kWho,
-                  ": the checkpoint of a constrained phase lacks the radius of ",
-                  weights_.names()[i]);
-      TORCH_CHECK(!saved || radius.sizes() == spheres_->radius_shape(layers[i]), kWho,
-                  ": expected the radius of ", weights_.names()[i], " to have shape ",
-                  at::IntArrayRef(spheres_->radius_shape(layers[i])), ", got ", radius.sizes(),
-                  ": the checkpoint was written with another granularity; nothing was changed");
+      const at::Tensor radius = read_radius(kWho, archive, "radius/" + std::to_string(i),
+                                            weights_.names()[i], spheres_->radius_shape(layers[i]),
+                                            /*needed=*/constrained);
       layers[i].radius = sphere::beside_sums(layers[i].weight, radius);
     }
     layers_ = std::move(layers);
     const bool on_devices = clock_.on_devices();
-    clock_.set(steps.toInt(), static_cast<Phase>(phase.toInt()) == Phase::kConstrained);
+    clock_.set(steps, constrained);
     angles_ = {};
     if (on_devices) move_to_devices();
   }

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <limits>
 #include <locale>
 #include <optional>
@@ -68,6 +69,10 @@ struct LAWNScheduleOptions {
 ///                                                .free_steps(2000).total_steps(10000)
 ///                                                .warmup_steps(200).second_warmup_steps(200));
 ///
+/// `step()` refuses a LAWN that has done more steps than the schedule: it was loaded from a checkpoint
+/// and the schedule was not, or `step()` was not called after each of its steps. After
+/// `make_capturable()`, when the count is on the device, that is not checked.
+///
 /// @throws c10::Error at construction, the optimizer unchanged, if an option is out of its range,
 ///         if `free_steps` is not LAWN's, if a group's learning rate is negative or not finite, or
 ///         if every group's learning rate is 0
@@ -78,19 +83,52 @@ class LAWNSchedule : public detail::schedule::SegmentSchedule {
   /// @param options    checked here
   template <class Opt>
   LAWNSchedule(Opt& optimizer, const LAWNScheduleOptions& options)
-      : LAWNSchedule(completed(optimizer, options), optimizer) {}
+      : LAWNSchedule(completed(optimizer, options), optimizer, counter_of(optimizer)) {}
 
  private:
   static constexpr const char* kWho = "lawn::LAWNSchedule";
 
   /// @param options  options whose free steps are set
-  LAWNSchedule(const LAWNScheduleOptions& options, torch::optim::Optimizer& optimizer)
-      : SegmentSchedule(optimizer, kWho, written_out(options), segments(options)) {}
+  /// @param optimizer_steps  how many steps the optimizer has done; null if it does not say
+  LAWNSchedule(const LAWNScheduleOptions& options, torch::optim::Optimizer& optimizer,
+               std::function<int64_t()> optimizer_steps)
+      : SegmentSchedule(optimizer, kWho, written_out(options), segments(options)),
+        optimizer_steps_(std::move(optimizer_steps)) {}
+
+  /// Counts the optimizer's steps, unless they are on a device, for which it would have to wait.
+  template <class Opt>
+  static std::function<int64_t()> counter_of([[maybe_unused]] const Opt& optimizer) {
+    if constexpr (IsLAWN<Opt>::value) {
+      return [&optimizer]() -> int64_t {
+        if constexpr (IsCapturable<Opt>::value) {
+          if (optimizer.capturable()) return 0;
+        }
+        return optimizer.steps();
+      };
+    }
+    return nullptr;
+  }
+
+  void check_steps_of_optimizer(int64_t steps) const override {
+    const int64_t done = optimizer_steps_ ? optimizer_steps_() : 0;
+    TORCH_CHECK(
+        done <= steps, kWho, ": expected an optimizer with at most ", steps, " steps at call ",
+        steps, " of step(), got one with ", done,
+        ": call step() after every step of the optimizer. If the optimizer was loaded from a "
+        "checkpoint, load the schedule, too (lawn::Checkpoint holds both), or call "
+        "advance_to(optimizer.steps()). Nothing was changed");
+  }
 
   template <class Opt, class = void>
   struct IsLAWN : std::false_type {};
   template <class Opt>
   struct IsLAWN<Opt, std::void_t<decltype(std::declval<const Opt&>().lawn_options().free_steps())>>
+      : std::true_type {};
+
+  template <class Opt, class = void>
+  struct IsCapturable : std::false_type {};
+  template <class Opt>
+  struct IsCapturable<Opt, std::void_t<decltype(std::declval<const Opt&>().capturable())>>
       : std::true_type {};
 
   template <class Opt>
@@ -147,6 +185,8 @@ class LAWNSchedule : public detail::schedule::SegmentSchedule {
          << ", final_factor = " << detail::schedule::shortest_decimal(options.final_factor());
     return text.str();
   }
+
+  std::function<int64_t()> optimizer_steps_;
 };
 
 }  // namespace lawn

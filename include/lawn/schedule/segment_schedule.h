@@ -2,7 +2,9 @@
 #pragma once
 
 #include <algorithm>
+#include <cstddef>
 #include <cstdint>
+#include <limits>
 #include <ostream>
 #include <string>
 #include <utility>
@@ -14,6 +16,7 @@
 #include <torch/optim/schedulers/lr_scheduler.h>
 #include <torch/serialize/archive.h>
 
+#include <lawn/checkpoint/checked_read.h>
 #include <lawn/schedule/option_checks.h>
 #include <lawn/schedule/segment.h>
 
@@ -79,31 +82,37 @@ class SegmentSchedule : public torch::optim::LRScheduler {
   ///         options, one for another number of parameter groups, or base learning rates on which
   ///         no schedule can be made
   void load(torch::serialize::InputArchive& archive) {
+    const char* const who = name_.c_str();
     c10::IValue description;
-    c10::IValue steps;
-    c10::IValue scheduled;
-    c10::IValue rates;
-    TORCH_CHECK(archive.try_read("schedule", description) && archive.try_read("steps", steps) &&
-                    archive.try_read("scheduled_groups", scheduled) &&
-                    archive.try_read("base_lrs", rates),
-                name_,
+    TORCH_CHECK(archive.try_read("schedule", description) && description.isString(), name_,
                 ": the archive holds no learning-rate schedule; load the one that was saved "
                 "with torch::save(schedule, path)");
     TORCH_CHECK(description.toStringRef() == description_, name_, ": the checkpoint is of ",
                 description.toStringRef(), ", this schedule is ", description_,
                 "; construct it with the options of the checkpoint");
-    std::vector<double> base_lrs = rates.toDoubleVector();
-    auto& groups = optimizer_.param_groups();
-    TORCH_CHECK(base_lrs.size() == groups.size(), name_, ": the checkpoint has ", base_lrs.size(),
-                " parameter groups, the optimizer ", groups.size());
+    const int64_t steps = checkpoint::read_int(who, archive, "steps", 0, kMostSteps);
+    std::vector<double> base_lrs =
+        checkpoint::read_value(who, archive, "base_lrs", &c10::IValue::isDoubleList,
+                               "a list of numbers")
+            .toDoubleVector();
+    const auto groups = optimizer_.param_groups().size();
+    TORCH_CHECK(base_lrs.size() == groups, name_, ": the checkpoint has ", base_lrs.size(),
+                " parameter groups, the optimizer ", groups);
     check_base_rates(name_, base_lrs, "the checkpoint", "load one of a schedule that moves");
-    const auto scheduled_groups = static_cast<size_t>(scheduled.toInt());
-    step_count_ = static_cast<unsigned>(steps.toInt() + 1);
-    for (size_t i = 0; i < groups.size(); ++i) {
-      groups[i].options().set_lr(i < scheduled_groups ? base_lrs[i] * factor() : base_lrs[i]);
-    }
-    base_lrs.resize(scheduled_groups);
-    base_lrs_ = std::move(base_lrs);
+    const int64_t scheduled = checkpoint::read_int(who, archive, "scheduled_groups", 1,
+                                                   static_cast<int64_t>(base_lrs.size()));
+    set(steps, base_lrs, static_cast<std::size_t>(scheduled));
+  }
+
+  /// Goes to a step, with the rates of that step, from any other one: where an optimizer was loaded
+  /// without its schedule, say.
+  /// @param steps  the number of calls of step() after which the schedule would be there, >= 0
+  /// @throws c10::Error if `steps` is out of range, and as step() does; nothing is changed then
+  void advance_to(int64_t steps) {
+    TORCH_CHECK(steps >= 0 && steps <= kMostSteps, name_, ": advance_to needs steps in [0, ",
+                kMostSteps, "], got ", steps);
+    const std::vector<double> base_lrs = checked_base_lrs();
+    set(steps, base_lrs, base_lrs.size());
   }
 
  protected:
@@ -120,21 +129,46 @@ class SegmentSchedule : public torch::optim::LRScheduler {
     step();
   }
 
+  /// Whether the next call of step(), which makes `steps` of them, comes when it should, seen from
+  /// the optimizer; throws if not.
+  virtual void check_steps_of_optimizer(int64_t /*steps*/) const {}
+
+  const std::string& name() const { return name_; }
+
  private:
+  static constexpr int64_t kMostSteps = std::numeric_limits<unsigned>::max() - int64_t{1};
+
   /// LRScheduler::step() asks for the learning rates of step `step_count_`, sets them, and then
   /// counts.
   std::vector<double> get_lrs() final {
-    std::vector<double> base_lrs = all_base_lrs();
-    check_base_rates(name_, base_lrs, "the optimizer",
-                     "set it with set_lr or make the optimizer anew, since a schedule only "
-                     "multiplies it; to resume, make the schedule before the optimizer's "
-                     "checkpoint is loaded");
-    base_lrs_ = std::move(base_lrs);
+    check_steps_of_optimizer(static_cast<int64_t>(step_count_));
+    base_lrs_ = checked_base_lrs();
     std::vector<double> lrs = base_lrs_;
     for (double& lr : lrs) {
       lr *= factor(step_count_);
     }
     return lrs;
+  }
+
+  /// `all_base_lrs()`, if a schedule can be made on them.
+  std::vector<double> checked_base_lrs() const {
+    std::vector<double> base_lrs = all_base_lrs();
+    check_base_rates(name_, base_lrs, "the optimizer",
+                     "set it with set_lr or make the optimizer anew, since a schedule only "
+                     "multiplies it; to resume, make the schedule before the optimizer's "
+                     "checkpoint is loaded");
+    return base_lrs;
+  }
+
+  /// Goes to a step.
+  /// @param scheduled  how many of the groups the schedule has had in hand
+  void set(int64_t steps, const std::vector<double>& base_lrs, std::size_t scheduled) {
+    step_count_ = static_cast<unsigned>(steps + 1);
+    auto& groups = optimizer_.param_groups();
+    for (std::size_t i = 0; i < groups.size(); ++i) {
+      groups[i].options().set_lr(i < scheduled ? base_lrs[i] * factor() : base_lrs[i]);
+    }
+    base_lrs_.assign(base_lrs.begin(), base_lrs.begin() + static_cast<std::ptrdiff_t>(scheduled));
   }
 
   /// `base_lrs_`, and behind them the rates of the groups that have joined since the last step().

@@ -20,6 +20,7 @@
 #include <torch/serialize/input-archive.h>
 #include <torch/serialize/output-archive.h>
 
+#include <lawn/checkpoint/checked_read.h>
 #include <lawn/companions/eman/ema_options.h>
 #include <lawn/companions/keep_random_state.h>
 #include <lawn/companions/module_tensors.h>
@@ -159,24 +160,28 @@ class EmaTeacher : public torch::nn::Module {
   /// @throws c10::Error for a teacher of another architecture or dtype; nothing is changed then
   void load(torch::serialize::InputArchive& archive) override {
     auto mine = detail::companions::module_tensors(*teacher_);
-    c10::IValue steps;
+    using namespace detail::checkpoint;
     c10::IValue tensors;
-    TORCH_CHECK(archive.try_read("tensors", tensors) && archive.try_read("steps", steps), kWho,
+    TORCH_CHECK(archive.try_read("tensors", tensors) && tensors.isList(), kWho,
                 ": expected a checkpoint of an EmaTeacher, got one of something else; nothing was "
                 "changed");
     detail::companions::refuse_other_architecture(kWho, "a checkpoint", mine,
-                                                  tensors.to<std::vector<std::string>>());
+                                                  read_texts(kWho, archive, "tensors"));
+    const int64_t steps = read_int(kWho, archive, "steps");
     mine = detail::companions::each_once(mine);
-    std::vector<at::Tensor> values(mine.size());
+    std::vector<at::Tensor> values;
     for (std::size_t i = 0; i < mine.size(); ++i) {
-      archive.read("tensor/" + std::to_string(i), values[i], /*is_buffer=*/true);
+      const at::Tensor& tensor = mine[i].tensor;
+      values.push_back(read_tensor(
+          kWho, archive, "tensor/" + std::to_string(i), " of " + mine[i].name, tensor.sizes(),
+          detail::eman::is_narrow(tensor) ? at::kFloat : tensor.scalar_type()));
     }
     const at::NoGradGuard no_grad;
     for (std::size_t i = 0; i < mine.size(); ++i) {
       mine[i].tensor.copy_(values[i]);
       averages_[i] = wide(mine[i], values[i]);
     }
-    steps_ = steps.toInt();
+    steps_ = steps;
   }
 
   friend torch::serialize::OutputArchive& operator<<(torch::serialize::OutputArchive& archive,

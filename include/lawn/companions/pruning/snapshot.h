@@ -92,13 +92,11 @@ class Snapshot {
 
   friend torch::serialize::InputArchive& operator>>(torch::serialize::InputArchive& archive,
                                                     Snapshot& snapshot) {
-    c10::IValue names;
-    TORCH_CHECK(
-        archive.try_read("names", names) &&
-            names.to<std::vector<std::string>>() == detail::decorator::names_of(snapshot.entries_),
-        kWho,
-        ": expected a snapshot of a module with the same parameters and buffers, got "
-        "another file; nothing was changed");
+    TORCH_CHECK(detail::checkpoint::read_texts(kWho, archive, "names") ==
+                    detail::decorator::names_of(snapshot.entries_),
+                kWho,
+                ": expected a snapshot of a module with the same parameters and buffers, got "
+                "another file; nothing was changed");
     std::vector<detail::NamedTensor> loaded;
     for (std::size_t i = 0; i < snapshot.entries_.size(); ++i) {
       const auto& mine = snapshot.entries_[i];

@@ -150,18 +150,17 @@ class AdmmRule {
 
   void load(torch::serialize::InputArchive& archive, const torch::optim::Optimizer& /*optimizer*/) {
     weights_.refuse_others(kWho, archive);
-    c10::IValue projections;
-    c10::IValue finalized;
-    c10::IValue rho;
-    archive.read("projections", projections);
-    archive.read("finalized", finalized);
-    archive.read("rho", rho);
-    const auto saved = projections.to<std::vector<std::string>>();
+    const auto saved = checkpoint::read_texts(kWho, archive, "projections");
+    const bool finalized = checkpoint::read_bool(kWho, archive, "finalized");
+    const double rho = checkpoint::read_double(kWho, archive, "rho");
+    TORCH_CHECK(std::isfinite(rho) && rho > 0, kWho,
+                ": expected a checkpoint whose rho is finite and ", "> 0, got ", rho,
+                "; nothing was changed");
     const auto mine = described();
     TORCH_CHECK(saved == mine, kWho, ": expected a checkpoint of the projections ",
                 c10::ArrayRef<std::string>(mine), ", got one of ",
                 c10::ArrayRef<std::string>(saved), "; nothing was changed");
-    structures_.clear();
+    structures_.clear();  // of a copy of the rule, which replaces the rule once all is read
     targets_.clear();
     duals_.clear();
     for (std::size_t i = 0; i < weights_.size(); ++i) {
@@ -171,7 +170,7 @@ class AdmmRule {
         return decorator::read_beside(kWho, archive, key + place, weight, shape, dtype);
       };
       const auto shape = weight.tensor.sizes();
-      if (finalized.toBool()) {
+      if (finalized) {
         const bool unifies = projections_[i].unifies();
         const auto elements = read("structure", shape, unifies ? at::kChar : at::kBool);
         const companions::BlockGrid grid(kWho, weight.name, weight.tensor, projections_[i].block());
@@ -185,8 +184,8 @@ class AdmmRule {
         duals_.push_back(read("dual", shape, dtype));
       }
     }
-    finalized_ = finalized.toBool();
-    rho_ = rho.toDouble();
+    finalized_ = finalized;
+    rho_ = rho;
   }
 
   double rho() const { return rho_; }

@@ -15,6 +15,7 @@
 #include <torch/optim/optimizer.h>
 #include <torch/serialize/input-archive.h>
 
+#include <lawn/decorator/checkpoint.h>
 #include <lawn/folded/folding.h>
 #include <lawn/optim/fused/capturable.h>
 #include <lawn/optim/fused/entries.h>
@@ -102,9 +103,11 @@ class Fused : public Capturable<Base, Policy>,
   }
 
   /// Loads as `Base` does. A captured step has to be captured anew.
+  /// @throws c10::Error  for a checkpoint that is damaged or of other parameters; nothing is changed
+  ///                     then
   void load(torch::serialize::InputArchive& archive) override {
-    this->download_step_counts();  // for parameters that the checkpoint lacks
-    Base::load(archive);
+    decorator::refuse_other_parameters(Policy::kWho, archive, *this);
+    decorator::load_or_restore(Policy::kWho, *this, [&] { Base::load(archive); });
     held_once_ = {};  // so that the new state is checked
     this->forget_device_counts();
   }
