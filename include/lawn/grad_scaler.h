@@ -207,12 +207,9 @@ class GradScaler {
                       .growth_factor(read_double(kWho, archive, "growth_factor"))
                       .backoff_factor(read_double(kWho, archive, "backoff_factor"))
                       .growth_interval(read_int(kWho, archive, "growth_interval"));
-    const int64_t good_steps = read_int(kWho, archive, "growth_tracker");
     loaded.validate();
-    TORCH_CHECK(good_steps < loaded.growth_interval(),
-                "lawn::GradScaler: expected a checkpoint whose growth_tracker is in [0, ",
-                loaded.growth_interval(), "), its growth_interval, got ", good_steps,
-                "; nothing was changed");
+    const int64_t good_steps =
+        read_int(kWho, archive, "growth_tracker", 0, loaded.growth_interval() - 1);
     options_ = loaded;
     good_steps_ = good_steps;
     progress_.clear();

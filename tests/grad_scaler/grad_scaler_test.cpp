@@ -411,7 +411,7 @@ TEST(GradScaler, RefusesACheckpointOfNumbersOutOfRangeBeforeItChangesAnything) {
   for (const int64_t tracker : {int64_t{-1}, int64_t{5}, int64_t{1} << 40}) {
     numbers = Numbers();
     numbers.tracker = tracker;  // of which the scale would never grow
-    refuse(numbers, "expected a checkpoint whose growth_tracker is in [0, 5), its growth_interval");
+    refuse(numbers, "expected growth_tracker in [0, 4], got");
   }
   load(scaler, file_of(Numbers()));
   EXPECT_EQ(scaler.get_scale(), 4);
