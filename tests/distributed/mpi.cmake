@@ -13,7 +13,7 @@ if(missing)
   foreach(ranks 1 2 3 4)
     lawn_skip_test(distributed_test_on_${ranks} "${missing}")
   endforeach()
-  foreach(name distributed_lost_rank_test examples_cifar10_ranks_test scale_smoke)
+  foreach(name distributed_lost_rank_test distributed_two_hosts_test examples_cifar10_ranks_test scale_smoke)
     lawn_skip_test(${name} "${missing}")
   endforeach()
   return()
@@ -60,8 +60,13 @@ if(mpi_version MATCHES "Open MPI|OpenRTE|PRTE")
   add_test(NAME distributed_lost_rank_test
            COMMAND "${Python3_EXECUTABLE}" -B "${CMAKE_CURRENT_SOURCE_DIR}/distributed/lost_rank_test.py"
                    $<TARGET_FILE:distributed_lost_rank> ${MPIEXEC_EXECUTABLE})
-  # Its ranks wait for most of the time: others run beside it.
-  set_tests_properties(distributed_lost_rank_test PROPERTIES TIMEOUT 600 ENVIRONMENT "${mpi_environment}")
+  add_test(NAME distributed_two_hosts_test
+           COMMAND "${Python3_EXECUTABLE}" -B "${CMAKE_CURRENT_SOURCE_DIR}/distributed/two_hosts_test.py"
+                   $<TARGET_FILE:distributed_lost_rank> ${MPIEXEC_EXECUTABLE})
+  # Their ranks wait for most of the time: others run beside them.
+  set_tests_properties(
+    distributed_lost_rank_test distributed_two_hosts_test PROPERTIES TIMEOUT 600 SKIP_RETURN_CODE 77
+                                                                     ENVIRONMENT "${mpi_environment}")
   if(LAWN_BUILD_EXAMPLES)
     add_test(NAME examples_cifar10_ranks_test
              COMMAND "${Python3_EXECUTABLE}" -B "${CMAKE_CURRENT_SOURCE_DIR}/examples/ranks_test.py" $<TARGET_FILE:cifar10>

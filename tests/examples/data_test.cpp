@@ -5,6 +5,7 @@
 #include <cmath>
 #include <filesystem>
 #include <fstream>
+#include <iterator>
 #include <set>
 #include <string>
 #include <vector>
@@ -121,6 +122,14 @@ TEST_F(Cifar10, RefusesAFolderInPlaceOfAFile) {
                        "batch.bin: cannot be read"));
 }
 
+TEST_F(Cifar10, RefusesASparseFileBeforeItReadsIt) {
+  const auto path = write("batch.bin", cifar_record(3, 0));
+  fs::resize_file(path, 100'000'000'000);
+  EXPECT_TRUE(contains(refusal([&] { examples::read_cifar10_file(path, 1); }),
+                       "batch.bin: too long: expected 3073 bytes (1 records of 3073), got "
+                       "100000000000"));
+}
+
 TEST_F(Idx, ReadsShapeAndBytes) {
   const at::Tensor array = examples::read_idx(write("images", idx_file({2, 3, 4})), 3);
   EXPECT_TRUE(torch::equal(array, torch::arange(24, torch::kByte).view({2, 3, 4})));
@@ -169,9 +178,12 @@ TEST_F(Idx, RefusesMissingFilesAndNamesEachSpelling) {
                 folder_.string() + "; --root names the folder that holds the four IDX files");
 }
 
-TEST_F(Idx, ReadsAPlainFileThatIsNamedAsAGzippedOne) {
-  const at::Tensor array = examples::read_idx(write("images.gz", idx_file({2, 3, 4})), 3);
-  EXPECT_TRUE(torch::equal(array, torch::arange(24, torch::kByte).view({2, 3, 4})));
+TEST_F(Idx, RefusesAPlainFileThatIsNamedAsAGzippedOne) {
+  EXPECT_TRUE(contains(refusal([&] {
+                         examples::read_idx(write("images.gz", idx_file({2, 3, 4})), 3);
+                       }),
+                       "images.gz: is not gzipped, as its name says; if it is unpacked already, "
+                       "rename it to images"));
 }
 
 TEST_F(Idx, RefusesAFileThatIsNotIdx) {
@@ -199,9 +211,9 @@ TEST_F(Idx, RefusesAShortAndALongFile) {
   const std::string whole = idx_file({2, 3, 4});
   EXPECT_TRUE(contains(
       refusal([&] { examples::read_idx(write("a", whole.substr(0, whole.size() - 5)), 3); }),
-      "a: too short: expected 24 bytes after the header ([2, 3, 4]), got 19"));
+      "a: too short: expected 40 bytes (a header and [2, 3, 4] elements), got 35"));
   EXPECT_TRUE(contains(refusal([&] { examples::read_idx(write("b", whole + "xy"), 3); }),
-                       "b: too long: expected 24 bytes after the header ([2, 3, 4]), got 26"));
+                       "b: too long: expected 40 bytes (a header and [2, 3, 4] elements), got 42"));
   EXPECT_TRUE(contains(refusal([&] { examples::read_idx(write("c", whole.substr(0, 9)), 3); }),
                        "c: too short: the header is cut off"));
 }
@@ -210,7 +222,51 @@ TEST_F(Idx, RefusesExtentsWhoseProductOverflows) {
   const std::string bytes = std::string("\0\0\x08\x03", 4) + big_endian(0xFFFFFFFFU) +
                             big_endian(0xFFFFFFFFU) + big_endian(0xFFFFFFFFU);
   EXPECT_TRUE(contains(refusal([&] { examples::read_idx(write("a", bytes), 3); }),
-                       "a: too short for the extents in its header"));
+                       "a: too large: the extents in its header tell of more than 1073741824 "
+                       "bytes, which is the most that is read; the file has 16"));
+}
+
+TEST_F(Idx, RefusesEmptyExtentsBesideOnesWhoseProductOverflows) {
+  for (const size_t place : {size_t{0}, size_t{1}, size_t{2}}) {
+    std::string bytes("\0\0\x08\x03", 4);
+    for (size_t axis = 0; axis < 3; ++axis) bytes += big_endian(axis == place ? 0 : 0xFFFFFFFFU);
+    EXPECT_TRUE(contains(refusal([&] { examples::read_idx(write("a", bytes), 3); }),
+                         "a: too large: the extents in its header tell of more than"))
+        << place;
+  }
+}
+
+TEST_F(Idx, RefusesASparseFileBeforeItReadsItWhateverItsHeaderSays) {
+  const auto path = write("images", idx_file({2, 3, 4}));
+  fs::resize_file(path, 100'000'000'000);
+  EXPECT_TRUE(contains(refusal([&] { examples::read_idx(path, 3); }),
+                       "images: too long: expected 40 bytes (a header and [2, 3, 4] elements), got "
+                       "100000000000"));
+  // With a header that fits the file.
+  write("images", std::string("\0\0\x08\x03", 4) + big_endian(1'724'137'931) + big_endian(29) +
+                      big_endian(2));
+  fs::resize_file(path, 16 + uint64_t{1'724'137'931} * 58);
+  EXPECT_TRUE(contains(refusal([&] { examples::read_idx(path, 3); }),
+                       "images: too large: the extents in its header tell of more than 1073741824 "
+                       "bytes, which is the most that is read; the file has 100000000014"));
+}
+
+TEST_F(Idx, RefusesImagesOfNoPixels) {
+  write("train-images-idx3-ubyte", idx_file({20, 0, 0}));
+  write("train-labels-idx1-ubyte", idx_file({20}, 10));
+  EXPECT_TRUE(contains(refusal([&] { examples::load_idx_half(folder_, "train", "MNIST"); }),
+                       "train-labels-idx1-ubyte: images of no pixels: expected at least 1, got "
+                       "[1, 0, 0]"));
+}
+
+TEST_F(Idx, RefusesHalvesWithImagesOfTwoSizes) {
+  write("train-images-idx3-ubyte", idx_file({20, 28, 28}));
+  write("train-labels-idx1-ubyte", idx_file({20}, 10));
+  write("t10k-images-idx3-ubyte", idx_file({10, 14, 14}));
+  write("t10k-labels-idx1-ubyte", idx_file({10}, 10));
+  EXPECT_TRUE(contains(refusal([&] { examples::load_mnist(folder_, "MNIST"); }),
+                       folder_.string() + ": expected images of one size, got 28 pixels across in "
+                                          "train-images and 14 in t10k-images"));
 }
 
 TEST_F(Idx, RefusesAnotherNumberOfLabelsThanImages) {
@@ -266,6 +322,61 @@ TEST_F(Idx, RefusesAGzippedFileThatIsCutOff) {
                          "images: cannot be unpacked: "))
         << size;
   }
+}
+
+std::string gzipped(const fs::path& path, const std::string& bytes) {
+  write_gzipped(path, bytes);
+  std::ifstream file(path, std::ios::binary);
+  return {std::istreambuf_iterator<char>(file), {}};
+}
+
+TEST_F(Idx, UnpacksNoMoreThanTheHeaderTellsOf) {
+  const auto path = folder_ / "images";
+  write_gzipped(path, idx_file({2, 3, 4}) + std::string(50'000'000, '\0'));
+  EXPECT_TRUE(contains(refusal([&] { examples::read_idx(path, 3); }),
+                       "images: too long: expected 40 bytes (a header and [2, 3, 4] elements), got "
+                       "more"));
+  EXPECT_EQ(examples::unpack_file(path, 41).capacity(), 41U);
+  write_gzipped(path, idx_file({2, 3, 4}).substr(0, 35));
+  EXPECT_TRUE(
+      contains(refusal([&] { examples::read_idx(path, 3); }),
+               "images: too short: expected 40 bytes (a header and [2, 3, 4] elements), got "
+               "35"));
+}
+
+TEST_F(Idx, IsRefusedWhereItUnpacksToMoreThanMayBeRead) {
+  write_gzipped(folder_ / "text", std::string(5000, 'x'));
+  EXPECT_EQ(examples::read_file(folder_ / "text", 5000).size(), 5000U);
+  const auto packed = std::to_string(fs::file_size(folder_ / "text"));
+  EXPECT_EQ(refusal([&] { examples::read_file(folder_ / "text", 4999); }),
+            (folder_ / "text").string() + ": too large: expected at most 4999 bytes, got " +
+                packed + " that unpack to more; all of them would be kept in memory");
+}
+
+TEST_F(Idx, ReadsSeveralGzipStreamsAsOneAndRefusesGarbageAfterThem) {
+  const std::string whole = idx_file({2, 3, 4});
+  const std::string both =
+      gzipped(folder_ / "a", whole.substr(0, 20)) + gzipped(folder_ / "a", whole.substr(20));
+  EXPECT_TRUE(torch::equal(examples::read_idx(write("images", both), 3),
+                           torch::arange(24, torch::kByte).view({2, 3, 4})));
+  for (const std::string& garbage : {std::string("x"), std::string(1, '\0'), whole}) {
+    EXPECT_TRUE(contains(refusal([&] { examples::read_idx(write("images", both + garbage), 3); }),
+                         "images: something else follows where what was gzipped ends"))
+        << garbage;
+  }
+  const auto refused = [&](const std::string& more) {
+    return refusal([&] { examples::read_idx(write("images", both + more), 3); });
+  };
+  EXPECT_TRUE(contains(refused("\x1f\x8b"), "images: cannot be unpacked: the file is cut off"));
+  EXPECT_TRUE(contains(refused("\x1f\x8b\x07 and so on"),
+                       "images: cannot be unpacked: unknown compression method"));
+}
+
+TEST_F(Idx, RefusesAGzippedFileInWhichABitHasFlipped) {
+  std::string bytes = gzipped(folder_ / "images", idx_file({2, 3, 4}));
+  bytes[bytes.size() - 7] ^= 1;  // in the checksum
+  EXPECT_TRUE(contains(refusal([&] { examples::read_idx(write("images", bytes), 3); }),
+                       "images: cannot be unpacked: incorrect data check"));
 }
 
 #else

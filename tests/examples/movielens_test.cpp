@@ -106,7 +106,14 @@ TEST_F(MovieLens, RefusesAnEmptyFileAndARatingGivenTwice) {
         "u.data: the file is empty; expected lines of user<tab>item<tab>rating<tab>time");
   }
   expect_refusal([&] { read("4\t2\t3\t4\n4\t9\t3\t5\n4\t9\t1\t6\n"); },
-                 "films: user 0 takes item 1 more than once");
+                 "u.data: user 0 takes item 1 more than once");
+}
+
+TEST_F(MovieLens, RefusesAFileThatIsTooLargeBeforeItReadsIt) {
+  fs::resize_file(file("u.data", "1\t2\t3\t4\n"), 100'000'000'000);
+  expect_refusal([&] { examples::load_movielens(folder_); },
+                 "u.data: too large: expected at most 1073741824 bytes, got 100000000000; all of "
+                 "them would be kept in memory");
 }
 
 TEST_F(MovieLens, SaysWhereItLookedAndWhatToDoWhenItIsMissing) {

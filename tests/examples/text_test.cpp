@@ -5,6 +5,7 @@
 #include <torch/torch.h>
 
 #include <cmath>
+#include <filesystem>
 #include <fstream>
 #include <map>
 #include <sstream>
@@ -46,6 +47,23 @@ TEST(Text, IsLoadedFromAFileUnderItsName) {
   EXPECT_EQ(characters_of(text), "In the beginning\r\n");
   lawn::testing::expect_refusal([&] { examples::load_text(folder.path() / "none.txt"); },
                                 "none.txt: cannot be read: No such file");
+}
+
+TEST(Text, IsRefusedBeforeItIsReadWhereItIsTooLarge) {
+  const TemporaryFolder folder;
+  std::ofstream(folder.path() / "sparse.txt", std::ios::binary) << "In the beginning";
+  std::filesystem::resize_file(folder.path() / "sparse.txt", 100'000'000'000);
+  lawn::testing::expect_refusal(
+      [&] { examples::load_text(folder.path() / "sparse.txt"); },
+      "sparse.txt: too large: expected at most 1073741824 bytes, got 100000000000");
+}
+
+TEST(Text, IsRefusedUnderTheNameOfAGzippedFile) {
+  const TemporaryFolder folder;
+  std::ofstream(folder.path() / "book.txt.gz", std::ios::binary) << "In the beginning";
+  lawn::testing::expect_refusal([&] { examples::load_text(folder.path() / "book.txt.gz"); },
+                                "book.txt.gz: is not gzipped, as its name says; if it is unpacked "
+                                "already, rename it to book.txt");
 }
 
 TEST(Text, HoldsItsLastTenthOutOrTheOneBeforeIt) {

@@ -18,6 +18,9 @@ struct Options : examples::RunOptions, examples::ImageOptions, examples::RankOpt
   /// Reads a command line. If only --help was asked for, prints the help and returns nothing.
   static std::optional<Options> parse(int argc, char** argv);
 
+  /// Rank 0 takes the folder then, in Session::run().
+  bool shares_folder() const { return distributed; }
+
   at::ScalarType torch_precision() const {
     if (precision == "float16") return at::kHalf;
     return precision == "bfloat16" ? at::kBFloat16 : at::kFloat;

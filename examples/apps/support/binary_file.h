@@ -5,6 +5,7 @@
 #include <c10/util/Exception.h>
 
 #include <algorithm>
+#include <array>
 #include <cerrno>
 #include <cstdint>
 #include <cstring>
@@ -13,60 +14,83 @@
 #include <string>
 #include <vector>
 
-#ifdef LAWN_EXAMPLES_ZLIB
-#include <zlib.h>
-#endif
+#include "examples/apps/support/gzip.h"
 
 namespace examples {
 
-/// Unpacks a file that begins as gzip's do.
-/// @throws c10::Error if the file is cut off or damaged; without zlib always, saying how to unpack
-///         the file
-inline std::vector<uint8_t> unpack_file(const std::filesystem::path& path) {
-#ifdef LAWN_EXAMPLES_ZLIB
-  gzFile file = gzopen(path.c_str(), "rb");
-  TORCH_CHECK(file, path.string(), ": cannot be read: ", std::strerror(errno));
-  std::vector<uint8_t> bytes;
-  constexpr unsigned kChunk = 1U << 20;
-  int got = 0;
-  do {
-    const size_t old = bytes.size();
-    bytes.resize(old + kChunk);
-    got = gzread(file, bytes.data() + old, kChunk);
-    bytes.resize(old + static_cast<size_t>(std::max(got, 0)));
-  } while (got == static_cast<int>(kChunk));
-  int code = Z_OK;
-  const std::string message = gzerror(file, &code);
-  const int closed = gzclose(file);
-  TORCH_CHECK(got >= 0 && code == Z_OK && closed == Z_OK, path.string(),
-              ": cannot be unpacked: ", message.empty() ? "the file is cut off" : message);
-  return bytes;
-#else
-  const std::string name = path.string();
-  TORCH_CHECK(
-      false, name,
-      ": the file is gzipped, and this program was built without zlib; build it where CMake "
-      "finds zlib, or unpack the file with\n  ",
-      path.extension() == ".gz" ? "gunzip --keep " + name
-                                : "mv " + name + " " + name + ".gz && gunzip " + name + ".gz");
-  return {};  // not reached; gcc does not see that without optimisation
-#endif
-}
+/// The most bytes that are read of a file, unpacked: all of them are kept in memory.
+constexpr uint64_t kLargestFile = uint64_t{1} << 30;
 
-/// The contents of a file, unpacked if it is gzipped. The first two bytes decide, not the name: a
-/// gzipped file may lack .gz in its name, and an unpacked one may have it. No format that is read
-/// here begins with these two bytes.
-/// @throws c10::Error that names the file, if it is missing, cannot be read or not be unpacked
-inline std::vector<uint8_t> read_file(const std::filesystem::path& path) {
+/// Number of bytes of a file, packed if it is gzipped. Nothing is read.
+/// @throws c10::Error that names the file, if it is missing or not a regular file
+inline uint64_t size_on_disk(const std::filesystem::path& path) {
   std::error_code error;
   const auto size = std::filesystem::file_size(path, error);
   TORCH_CHECK(!error, path.string(), ": cannot be read: ", error.message());
-  std::vector<uint8_t> bytes(size);
+  return size;
+}
+
+/// Reads bytes from the beginning of a file as they are there.
+inline void read_bytes(const std::filesystem::path& path, uint8_t* bytes, uint64_t count) {
   std::ifstream file(path, std::ios::binary);
-  file.read(reinterpret_cast<char*>(bytes.data()), static_cast<std::streamsize>(size));
+  file.read(reinterpret_cast<char*>(bytes), static_cast<std::streamsize>(count));
   TORCH_CHECK(file, path.string(), ": cannot be read: ", std::strerror(errno));
-  const bool gzipped = bytes.size() >= 2 && bytes[0] == 0x1F && bytes[1] == 0x8B;
-  return gzipped ? unpack_file(path) : bytes;
+}
+
+/// Whether a file is gzipped. Its first two bytes decide: a gzipped file may lack .gz in its name.
+/// No format that is read here begins with these two bytes.
+/// @throws c10::Error if the name ends in .gz and the file is not gzipped: it is damaged, and might
+///         be taken for a text, or somebody unpacked it and kept the name
+inline bool is_gzipped(const std::filesystem::path& path) {
+  std::array<uint8_t, 2> first = {};
+  if (size_on_disk(path) >= first.size()) read_bytes(path, first.data(), first.size());
+  const bool gzipped = first[0] == 0x1F && first[1] == 0x8B;
+  TORCH_CHECK(gzipped || path.extension() != ".gz", path.string(),
+              ": is not gzipped, as its name says; if it is unpacked already, rename it to ",
+              path.stem().string());
+  return gzipped;
+}
+
+/// The first `most` bytes of what a file holds, unpacked if it is gzipped; all if there are fewer.
+/// @throws c10::Error that names the file, if it is missing, cannot be read or not be unpacked
+inline std::vector<uint8_t> read_beginning(const std::filesystem::path& path, uint64_t most) {
+  if (is_gzipped(path)) return unpack_file(path, most);
+  std::vector<uint8_t> bytes(std::min(size_on_disk(path), most));
+  read_bytes(path, bytes.data(), bytes.size());
+  return bytes;
+}
+
+/// What a file holds, unpacked if it is gzipped.
+/// @param most  bytes that it may hold
+/// @throws c10::Error as read_beginning() does, and for a larger file before it is read
+inline std::vector<uint8_t> read_file(const std::filesystem::path& path,
+                                      uint64_t most = kLargestFile) {
+  const uint64_t size = size_on_disk(path);
+  TORCH_CHECK(size <= most, path.string(), ": too large: expected at most ", most, " bytes, got ",
+              size, "; all of them would be kept in memory");
+  std::vector<uint8_t> bytes = read_beginning(path, most + 1);
+  TORCH_CHECK(bytes.size() <= most, path.string(), ": too large: expected at most ", most,
+              " bytes, got ", size, " that unpack to more; all of them would be kept in memory");
+  return bytes;
+}
+
+/// What a file holds that must hold `expected` bytes, unpacked if it is gzipped.
+/// @param what  these bytes are, for the message
+/// @throws c10::Error as read_beginning() does, and for a file of another size: a plain one is not
+///         read, of a gzipped one no more than `expected` bytes and one are unpacked
+inline std::vector<uint8_t> read_exactly(const std::filesystem::path& path, uint64_t expected,
+                                         const std::string& what) {
+  const bool gzipped = is_gzipped(path);
+  uint64_t size = size_on_disk(path);
+  std::vector<uint8_t> bytes;
+  if (gzipped || size == expected) {
+    bytes = read_beginning(path, expected + 1);
+    size = bytes.size();
+  }
+  TORCH_CHECK(size == expected, path.string(), ": ", size < expected ? "too short" : "too long",
+              ": expected ", expected, " bytes (", what, "), got ",
+              gzipped && size > expected ? "more" : std::to_string(size));
+  return bytes;
 }
 
 /// Copies bytes into a uint8 tensor of the given shape, which must hold just as many.

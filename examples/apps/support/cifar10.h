@@ -2,7 +2,9 @@
 #pragma once
 
 #include <ATen/Functions.h>
+#include <c10/util/Exception.h>
 
+#include <cstdint>
 #include <filesystem>
 #include <string>
 #include <vector>
@@ -23,12 +25,9 @@ constexpr int64_t kCifarImageBytes = 3 * 32 * 32;
 ///         above 9
 inline Dataset read_cifar10_file(const std::filesystem::path& path,
                                  int64_t records = kCifarRecords) {
-  const std::vector<uint8_t> bytes = read_file(path);
-  const int64_t expected = records * (1 + kCifarImageBytes);
-  const auto size = static_cast<int64_t>(bytes.size());
-  TORCH_CHECK(size == expected, path.string(), ": ", size < expected ? "too short" : "too long",
-              ": expected ", expected, " bytes (", records, " records of ", 1 + kCifarImageBytes,
-              "), got ", size);
+  const std::vector<uint8_t> bytes =
+      read_exactly(path, static_cast<uint64_t>(records * (1 + kCifarImageBytes)),
+                   std::to_string(records) + " records of " + std::to_string(1 + kCifarImageBytes));
   const at::Tensor rows = byte_tensor(bytes.data(), {records, 1 + kCifarImageBytes});
   Dataset data{path.string(), rows.slice(1, 1).reshape({records, 3, 32, 32}),
                rows.select(1, 0).to(at::kLong)};

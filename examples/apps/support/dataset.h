@@ -45,6 +45,8 @@ inline void check_dataset(const Dataset& data) {
   TORCH_CHECK(data.images.size(0) == data.labels.size(0), data.name, ": ", data.images.size(0),
               " images, but ", data.labels.size(0), " labels");
   TORCH_CHECK(data.size() > 0, data.name, ": holds no images");
+  TORCH_CHECK(data.images.numel() > 0, data.name,
+              ": images of no pixels: expected at least 1, got ", data.images.sizes().slice(1));
   const at::Tensor wrong = at::logical_or(data.labels < 0, data.labels >= data.classes).nonzero();
   TORCH_CHECK(wrong.size(0) == 0, data.name, ": label ",
               data.labels[wrong[0].item<int64_t>()].item<int64_t>(), " of image ",

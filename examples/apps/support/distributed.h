@@ -21,6 +21,7 @@
 #include <lawn/distributed/mpi.h>
 
 #include "examples/apps/support/mpi_ranks.h"
+#include "examples/apps/support/output_folder.h"
 #endif
 
 namespace examples {
@@ -56,8 +57,8 @@ inline int threads_per_rank(int of_torch, int64_t cores, int ranks_here) {
 /// of `main`, so that what went wrong has been printed when it ends.
 class Session {
  public:
-  /// Runs `body` on the ranks and this one's device. If it fails on one rank, the others are told
-  /// the reason. All but rank 0 are silent from here on, errors apart.
+  /// Runs `body` on the ranks and this one's device; rank 0 takes the output folder for all. If it
+  /// fails on one rank, the others are told the reason. All but rank 0 are silent from here on, errors apart.
   /// @tparam Options  derived from RunOptions and RankOptions
   /// @return what `body` does
   /// @throws c10::Error for --distributed in a program without MPI; what `body` throws
@@ -81,6 +82,8 @@ class Session {
     if (!ranks.is_root()) std::cout.rdbuf(nullptr);
     std::string reason;
     try {
+      std::optional<OutputFolder> folder;
+      if (ranks.is_root()) folder.emplace(options.out);
       const int code = body(ranks, device);
       std::cout << std::flush;  // mpirun ends what is left of the ranks when the first one is done
       return code;

@@ -7,7 +7,7 @@ if(NOT TARGET lawn::lawn)
 endif()
 
 # The program `name` of main.cpp; inside lawn's own build also its test examples_<name>_test, by a SCRIPT of tests/examples that
-# takes the path of the program.
+# takes the path of the program. Each further script is a test examples_<name>_<script>.
 function(lawn_add_example name script)
   add_executable(${name} main.cpp)
   target_link_libraries(${name} PRIVATE lawn::lawn)
@@ -27,6 +27,13 @@ function(lawn_add_example name script)
     find_package(Python3 REQUIRED COMPONENTS Interpreter)
     add_test(NAME examples_${name}_test
              COMMAND "${Python3_EXECUTABLE}" -B "${PROJECT_SOURCE_DIR}/../../../tests/examples/${script}" $<TARGET_FILE:${name}>)
-    set_tests_properties(examples_${name}_test PROPERTIES TIMEOUT 600 ENVIRONMENT "OMP_WAIT_POLICY=PASSIVE")
+    set(tests examples_${name}_test)
+    foreach(more IN LISTS ARGN)
+      get_filename_component(stem "${more}" NAME_WE)
+      add_test(NAME examples_${name}_${stem}
+               COMMAND "${Python3_EXECUTABLE}" -B "${PROJECT_SOURCE_DIR}/../../../tests/examples/${more}" $<TARGET_FILE:${name}>)
+      list(APPEND tests examples_${name}_${stem})
+    endforeach()
+    set_tests_properties(${tests} PROPERTIES TIMEOUT 600 ENVIRONMENT "OMP_WAIT_POLICY=PASSIVE")
   endif()
 endfunction()

@@ -2,7 +2,11 @@
 #pragma once
 
 #include <ATen/Functions.h>
+#include <c10/util/Exception.h>
+#include <c10/util/StringUtil.h>
 
+#include <algorithm>
+#include <cstdint>
 #include <filesystem>
 #include <string>
 #include <vector>
@@ -14,13 +18,14 @@ namespace examples {
 
 /// Reads an array of bytes in IDX format, plain or gzipped: two zero bytes, the element type (8 is
 /// unsigned byte), the number of dimensions, each extent as big-endian 32-bit number, then the
-/// elements in row-major order.
+/// elements in row-major order. The header is read first: it says how much there is to read.
 /// @param dimensions  how many the array must have: 3 for images, 1 for labels
 /// @throws c10::Error that names the file if it is missing, of another type or number of
-///         dimensions, too short or too long
+///         dimensions, too short, too long or of more than kLargestFile bytes
 /// @source LeCun, Cortes and Burges, "The MNIST database"
 inline at::Tensor read_idx(const std::filesystem::path& path, int64_t dimensions) {
-  const std::vector<uint8_t> bytes = read_file(path);
+  const size_t header = 4 + 4 * static_cast<size_t>(dimensions);
+  std::vector<uint8_t> bytes = read_beginning(path, header);
   TORCH_CHECK(bytes.size() >= 4, path.string(), ": too short for an IDX file: ", bytes.size(),
               " bytes");
   TORCH_CHECK(bytes[0] == 0 && bytes[1] == 0, path.string(),
@@ -30,23 +35,24 @@ inline at::Tensor read_idx(const std::filesystem::path& path, int64_t dimensions
               ": expected elements of IDX type 8 (unsigned byte), got ", int{bytes[2]});
   TORCH_CHECK(bytes[3] == dimensions, path.string(), ": expected ", dimensions,
               " dimension(s), got ", int{bytes[3]}, "; are images and labels swapped?");
-  const size_t header = 4 + 4 * static_cast<size_t>(dimensions);
   TORCH_CHECK(bytes.size() >= header, path.string(), ": too short: the header is cut off");
   std::vector<int64_t> shape;
   uint64_t elements = 1;
+  bool empty = false;
   for (size_t at = 4; at < header; at += 4) {
     const uint64_t extent = (uint64_t{bytes[at]} << 24) | (uint64_t{bytes[at + 1]} << 16) |
                             (uint64_t{bytes[at + 2]} << 8) | uint64_t{bytes[at + 3]};
-    // Bounding each product by the file's size first keeps it from overflowing.
-    TORCH_CHECK(extent == 0 || elements <= bytes.size() / extent, path.string(),
-                ": too short for the extents in its header");
-    elements *= extent;
+    empty = empty || extent == 0;
+    // An extent of zero counts as one: the strides of an empty tensor, too, must not overflow.
+    const uint64_t factor = std::max<uint64_t>(extent, 1);
+    TORCH_CHECK(elements <= kLargestFile / factor, path.string(),
+                ": too large: the extents in its header tell of more than ", kLargestFile,
+                " bytes, which is the most that is read; the file has ", size_on_disk(path));
+    elements *= factor;
     shape.push_back(static_cast<int64_t>(extent));
   }
-  const size_t held = bytes.size() - header;
-  TORCH_CHECK(held == elements, path.string(), ": ", held < elements ? "too short" : "too long",
-              ": expected ", elements, " bytes after the header (", c10::IntArrayRef(shape),
-              "), got ", held);
+  bytes = read_exactly(path, header + (empty ? 0 : elements),
+                       "a header and " + c10::str(c10::IntArrayRef(shape)) + " elements");
   return byte_tensor(bytes.data() + header, shape);
 }
 
@@ -77,8 +83,8 @@ inline Dataset load_idx_half(const std::filesystem::path& root, const std::strin
                              const std::string& name) {
   const auto images_path = find_idx(root, prefix + "-images", "idx3-ubyte");
   const auto labels_path = find_idx(root, prefix + "-labels", "idx1-ubyte");
-  Dataset data{images_path.string(), read_idx(images_path, 3).unsqueeze(1),
-               read_idx(labels_path, 1).to(at::kLong)};
+  Dataset data{images_path.string() + ", " + labels_path.string(),
+               read_idx(images_path, 3).unsqueeze(1), read_idx(labels_path, 1).to(at::kLong)};
   check_dataset(data);
   TORCH_CHECK(data.images.size(2) == data.images.size(3), data.name,
               ": expected square images, got ", data.images.size(2), " x ", data.images.size(3));
@@ -88,8 +94,14 @@ inline Dataset load_idx_half(const std::filesystem::path& root, const std::strin
 
 /// MNIST, or a data set in its layout such as Fashion-MNIST: 60,000 training and 10,000 test images
 /// of 28 x 28 grey pixels in ten classes.
+/// @throws c10::Error as read_idx() and check_dataset() do, and if the halves have images of two
+///         sizes
 inline Split load_mnist(const std::filesystem::path& root, const std::string& name) {
-  return {load_idx_half(root, "train", name), load_idx_half(root, "t10k", name + " test")};
+  Split data = {load_idx_half(root, "train", name), load_idx_half(root, "t10k", name + " test")};
+  TORCH_CHECK(data.train.image_size() == data.test.image_size(), root.string(),
+              ": expected images of one size, got ", data.train.image_size(),
+              " pixels across in train-images and ", data.test.image_size(), " in t10k-images");
+  return data;
 }
 
 }  // namespace examples

@@ -111,13 +111,10 @@ inline Interactions read_ratings(const std::filesystem::path& path, const std::s
       at::_unique2(at::tensor(users), /*sorted=*/true, /*return_inverse=*/true);
   const auto [item_numbers, item_places, item_counts] =
       at::_unique2(at::tensor(items), /*sorted=*/true, /*return_inverse=*/true);
-  Interactions data{name,
-                    user_places,
-                    item_places,
-                    at::tensor(times),
-                    user_numbers.size(0),
-                    item_numbers.size(0)};
+  Interactions data{path.string(),     user_places,          item_places,
+                    at::tensor(times), user_numbers.size(0), item_numbers.size(0)};
   check_interactions(data);
+  data.name = name;
   return data;
 }
 

@@ -4,13 +4,13 @@
 #include <c10/util/Exception.h>
 
 #include <exception>
-#include <filesystem>
 #include <iostream>
 #include <optional>
 #include <string>
 #include <vector>
 
 #include "examples/apps/support/interrupt.h"
+#include "examples/apps/support/output_folder.h"
 #include "examples/apps/support/run.h"
 #include "examples/apps/support/run_options.h"
 
@@ -25,8 +25,8 @@ inline int say_error(const std::string& name, const std::string& what) {
   return 1;
 }
 
-/// The frame of a training program: reads its command line, prepares torch, the output folder and
-/// Ctrl-C, and says by name what went wrong.
+/// The frame of a training program: reads its command line, prepares torch, Ctrl-C and the output
+/// folder, which no other run can have meanwhile, and says by name what went wrong.
 /// @tparam Options  derived from RunOptions, with a parse()
 /// @param body      of the options; what it returns is what the program does
 template <class Options, class Body>
@@ -34,8 +34,9 @@ int run_program(const std::string& name, int argc, char** argv, const Body& body
   const std::optional<Options> options = Options::parse(argc, argv);
   if (!options) return 0;  // --help
   options->apply_to_torch();
-  std::filesystem::create_directories(options->out);
-  catch_interrupts();
+  catch_signals();
+  std::optional<OutputFolder> folder;
+  if (!options->shares_folder()) folder.emplace(options->out);
   return body(*options);
 } catch (const c10::Error& error) {
   return say_error(name, error.what_without_backtrace());

@@ -203,6 +203,10 @@ struct RunOptions {
     return there ? path.string() : "";
   }
 
+  /// Whether several processes have the output folder together, so that one of them must take it for
+  /// all.
+  bool shares_folder() const { return false; }
+
   /// Whether more than one network is trained, so that --resume takes a folder.
   bool several() const { return many || compare; }
 

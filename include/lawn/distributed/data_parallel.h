@@ -228,6 +228,7 @@ class DataParallel {
   void reduce(const std::vector<at::Tensor>& roots, const std::vector<at::Tensor>& seeds,
               std::optional<int64_t> step) {
     check_frozen();
+    ranks_.enter_step(step.value_or(steps_));
     reducer_->prepare_for_forward();
     reducer_->rebuild_buckets();
     const auto every = options_.compare_weights_every();

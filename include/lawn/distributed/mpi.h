@@ -2,6 +2,7 @@
 #pragma once
 
 #include <chrono>
+#include <cstdint>
 #include <memory>
 #include <string>
 #include <thread>
@@ -73,8 +74,8 @@ class MpiSession {
 ///
 /// A collective runs on the group's own thread, by MPI's non-blocking calls, and is polled until
 /// `timeout`. A rank that waits longer, or fails, tells the others. Within `timeout` +
-/// `answer_time` each rank then ends with an error that says which rank is missing, or which one
-/// failed and why. If a rank dies by a signal, or ends without telling the others, mpirun notices
+/// `answer_time` each rank then ends with an error that says from which rank no message came and
+/// since when, which one failed and why, or, if all answer, where each of them waits. If a rank dies by a signal, or ends without telling the others, mpirun notices
 /// it first: it ends all ranks and names that one, unless it is told not to (`--enable-recovery` of
 /// Open MPI).
 ///
@@ -101,7 +102,9 @@ class MpiGroup : public ProcessGroup {
                      std::make_unique<detail::mpi::MpiEngine>(comm, options), options.cuda_aware()),
                  device) {}
 
+  /// Prints the reason before the other ranks are told: mpirun ends this one when they end.
   void fail(const std::string& reason) noexcept override { backend_->engine().fail(reason); }
+  void enter_step(int64_t step) override { backend_->engine().enter_step(step); }
 
  private:
   MpiGroup(const c10::intrusive_ptr<detail::mpi::MpiBackend>& backend, c10::Device device)

@@ -110,6 +110,10 @@ class ProcessGroup : public Collective {
     }
   }
 
+  /// Tells the group to which step of training its next collectives belong, for its error messages.
+  /// `DataParallel` calls it; a group that prints no steps ignores it.
+  virtual void enter_step(int64_t step) { (void)step; }
+
   /// For `c10d::Reducer` and other parts of c10d.
   const c10::intrusive_ptr<c10d::ProcessGroup>& group() const { return group_; }
   /// The device on which the group adds tensors.

@@ -11,6 +11,7 @@
 #include <functional>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <string>
 #include <thread>
 #include <utility>
@@ -22,6 +23,7 @@
 #include <lawn/distributed/mpi/faults.h>
 #include <lawn/distributed/mpi/options.h>
 #include <lawn/distributed/mpi/polling.h>
+#include <lawn/distributed/mpi/reports.h>
 
 namespace lawn::detail::mpi {
 
@@ -33,7 +35,7 @@ constexpr int kMpiKinds = 4;
 /// One collective, as the engine runs it.
 struct MpiTask {
   MpiKind kind = MpiKind::kBarrier;
-  /// Text for messages, the same on every rank: "all-reduce of 10 Float".
+  /// Text for messages, the same on every rank: "all-reduce of 10 Float in step 3".
   std::string what;
   /// Number of elements; more than `kPiece` take several calls of `start`.
   int64_t length = 0;
@@ -118,9 +120,16 @@ class MpiEngine {
       lock.unlock();
       return task.done(error);
     }
+    if (step_) task.what += " in step " + std::to_string(*step_);
     state_->tasks.push_back(std::move(task));
     lock.unlock();
     wake_.notify_all();
+  }
+
+  /// The step of training to which the collectives to come belong, for messages.
+  void enter_step(int64_t step) {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    step_ = step;
   }
 
   /// Lets this rank's later collectives end with an error, and those of the other ranks with an
@@ -129,6 +138,8 @@ class MpiEngine {
     try {
       const std::lock_guard<std::mutex> lock(mutex_);
       if (error_ || !reason_.empty() || mpi_finalized()) return;
+      // First of all: the others end when they are told, and mpirun then kills this rank, too.
+      TORCH_WARN("lawn::MpiGroup: rank ", rank_, " failed: ", reason);
       reason_ = reason;
     } catch (const std::exception&) {  // without memory the others run into their time limit
       return;
@@ -204,6 +215,7 @@ class MpiEngine {
         task = std::move(state_->tasks.front());
         state_->tasks.pop_front();
       }
+      before_ = task.what;
       task.done(nullptr);
     }
   }
@@ -226,10 +238,9 @@ class MpiEngine {
     const auto give_up = [&](const std::string& why) {
       const auto waited =
           std::chrono::duration_cast<std::chrono::milliseconds>(Clock::now() - begin).count();
-      const auto place = "collective " + std::to_string(number_) + ", " + task.what;
-      state_->faults->send({false, place, waited, number_});
-      return error("rank " + std::to_string(rank_) + " gave up in " + place + ", after " +
-                   std::to_string(waited) + " ms" + why + ": " +
+      state_->faults->send({false, task.what, waited, number_, before_});
+      return error("rank " + std::to_string(rank_) + " gave up in " + in_words(number_, task.what) +
+                   ", after " + std::to_string(waited) + " ms" + why + ": " +
                    state_->faults->settle(options_.answer_time()));
     };
     const auto wait = [&](int code, auto pause) -> std::exception_ptr {
@@ -259,7 +270,7 @@ class MpiEngine {
 
   /// @param number  number of the first collective that this rank does not complete
   std::exception_ptr give_up_by_itself(int64_t number) {
-    state_->faults->send({true, reason(), 0, number});
+    state_->faults->send({true, reason(), 0, number, before_});
     state_->faults->settle(std::min(options_.answer_time(), kTelling));
     return error("rank " + std::to_string(rank_) + " failed: " + reason());
   }
@@ -305,10 +316,13 @@ class MpiEngine {
   int size_ = 1;
   std::unique_ptr<State> state_ = std::make_unique<State>();
   int64_t number_ = 0;
+  /// What the last completed collective did.
+  std::string before_;
 
   std::mutex mutex_;
   std::condition_variable wake_;
   bool ended_ = false;
+  std::optional<int64_t> step_;
   std::string reason_;
   std::exception_ptr error_;
   std::thread thread_;
