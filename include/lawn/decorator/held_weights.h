@@ -17,9 +17,9 @@
 #include <torch/serialize/input-archive.h>
 #include <torch/serialize/output-archive.h>
 
+#include <lawn/module_view.h>
 #include <lawn/parameters/held_once.h>
 #include <lawn/subnetwork/subnetwork.h>
-#include <lawn/unique_parameters.h>
 
 /// The weights on which a decorator works, and where its optimizer holds them.
 namespace lawn::detail::decorator {
