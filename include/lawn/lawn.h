@@ -7,6 +7,7 @@
 #include <lawn/cuda_kernels.h>
 #include <lawn/decorator.h>
 #include <lawn/grad_scaler.h>
+#include <lawn/module_view.h>
 #include <lawn/optim/fused_adagrad.h>
 #include <lawn/optim/fused_adam.h>
 #include <lawn/optim/fused_adamw.h>

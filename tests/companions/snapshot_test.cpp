@@ -12,8 +12,11 @@
 #include <lawn/companions/pruning/snapshot.h>
 #include <lawn/companions/pruning/weight_overlap.h>
 #include <lawn/subnetwork/selection.h>
+#include <lawn/unique_parameters.h>
 
+#include "tests/support/networks.h"
 #include "tests/support/refusal.h"
+#include "tests/support/scripts.h"
 #include "tests/support/tolerance.h"
 
 namespace {
@@ -81,6 +84,19 @@ TEST_P(SnapshotOf, RewindsParametersAndBuffersToTheBitInPlace) {
   train(model, 1);
   snapshot.rewind(*model);
   EXPECT_TRUE(same(everything(model), before)) << "a rewound network does not train the copy";
+}
+
+TEST(Snapshot, TakesTorchScriptWithTheNamesOfItsTwin) {
+  const auto net = lawn::testing::resnet();
+  const auto module = lawn::testing::reloaded(lawn::testing::script_parts(*net.module));
+  const Snapshot snapshot(*net.module);
+  const Snapshot of_script(module);
+  for (const auto& tensor : lawn::unique_parameters(module)) tensor.data().fill_(2);
+  snapshot.rewind(module);
+  for (const auto& item : net.module->named_parameters()) {
+    EXPECT_TRUE(torch::equal(of_script.at(item.key()), item.value())) << item.key();
+    EXPECT_TRUE(torch::equal(Snapshot(module).at(item.key()), item.value())) << item.key();
+  }
 }
 
 TEST(Snapshot, WithAMaskMakesATicket) {

@@ -11,9 +11,12 @@
 
 #include <lawn/distributed/data_parallel.h>
 #include <lawn/lawn.h>
+#include <lawn/subnetwork/torchscript.h>
 
 #include "tests/distributed/ranks.h"
+#include "tests/support/networks.h"
 #include "tests/support/refusal.h"
+#include "tests/support/scripts.h"
 #include "tests/support/tolerance.h"
 
 namespace {
@@ -66,6 +69,53 @@ TEST_F(Shards, TrainAsOneProcessThatHoldsTheWhole) {
   }
   EXPECT_EQ(optimizer.phase(), Phase::kConstrained);
   const auto got = model->parameters(), wanted = twin->parameters();
+  for (std::size_t i = 0; i < got.size(); ++i) {
+    EXPECT_LT((got[i] - wanted[i]).abs().max().item<double>(), tolerance(torch::kFloat).step) << i;
+    expect_same_everywhere(got[i], "parameter " + std::to_string(i));
+  }
+}
+
+TEST_F(Shards, TrainATorchScriptModuleAsOneProcessThatHoldsTheWhole) {
+  constexpr int64_t kEach = 4;
+  const std::string forward =
+      "  return torch.linear(torch.relu(torch.linear(x, self.hidden.weight)), self.head.weight)\n";
+  const auto make = [&](int64_t seed) {
+    torch::manual_seed(static_cast<uint64_t>(seed));
+    const auto net = lawn::testing::parts();
+    net->add("hidden", lawn::testing::dense(kFeatures, 16));
+    net->add("head", lawn::testing::dense(16, kClasses));
+    return lawn::testing::script(*net, forward);
+  };
+  auto model = make(rank64()), twin = make(0);
+  DataParallel parallel(model, ranks);
+  ParameterShards shards(model, ranks);
+  const auto select = [](const torch::jit::Module& of) {
+    return final_homogeneous_subnetwork(of, {torch::ones({2, kFeatures})});
+  };
+  const auto options = LAWNOptions().free_steps(3);
+  LAWN optimizer(torch::optim::SGD(shards.parameters(), 0.1), shards.select(select(model)),
+                 LAWNOptions(options).spheres(shards.spheres()));
+  LAWN expected(torch::optim::SGD(unique_parameters(twin), 0.1), select(twin), options);
+  const auto loss = [](torch::jit::Module& of, const torch::Tensor& x, const torch::Tensor& y) {
+    return torch::nn::functional::cross_entropy(of.forward({x}).toTensor(), y);
+  };
+  for (int step = 0; step < 10; ++step) {
+    torch::manual_seed(static_cast<uint64_t>(step));
+    const auto x = torch::randn({kEach * size64(), kFeatures});
+    const auto y = torch::randint(kClasses, {kEach * size64()});
+    const auto mine = [&](const torch::Tensor& all) {
+      return all.narrow(0, kEach * rank64(), kEach);
+    };
+    for (auto& parameter : unique_parameters(model)) parameter.mutable_grad().reset();
+    parallel.backward(loss(model, mine(x), mine(y)), kEach);
+    shards.take_gradients();
+    optimizer.step();
+    shards.gather();
+    expected.zero_grad();
+    loss(twin, x, y).backward();
+    expected.step();
+  }
+  const auto got = unique_parameters(model), wanted = unique_parameters(twin);
   for (std::size_t i = 0; i < got.size(); ++i) {
     EXPECT_LT((got[i] - wanted[i]).abs().max().item<double>(), tolerance(torch::kFloat).step) << i;
     expect_same_everywhere(got[i], "parameter " + std::to_string(i));

@@ -54,7 +54,8 @@ struct Row {
   Homogeneity homogeneity = kStrict;
   std::optional<int64_t> degree = kMixed;
   OperatorTable table = {};
-  /// Whether the logits scale to the bit; what the homogeneity says unless given.
+  /// Whether the logits scale to the bit once biases are zero; what the homogeneity says unless
+  /// given.
   std::optional<bool> exact = std::nullopt;
   bool deterministic = true;
 };
@@ -369,9 +370,33 @@ const Row kRows[] = {
      },
      {"heads.out_proj.weight", "head.weight"},
      kUpToBiases,
-     2,
-     {},
-     true},  // its biases start at 0
+     2},
+    {"SeparateMultiHeadAttentionWithBiases",
+     [] {
+       return attention([](Parts& net) -> std::function<Tensor(Tensor)> {
+         auto heads = net.add(
+             "heads", nn::MultiheadAttention(nn::MultiheadAttentionOptions(8, 2).kdim(6).vdim(6)));
+         heads->in_proj_bias.data().normal_();
+         return [=](const Tensor& x) mutable {
+           return std::get<0>(heads(x, x.slice(2, 0, 6), x.slice(2, 0, 6)));
+         };
+       });
+     },
+     {"heads.v_proj_weight", "heads.out_proj.weight", "head.weight"},
+     kUpToBiases,
+     3},
+    {"TransformerEncoderLayer",
+     [] {
+       return attention([](Parts& net) -> std::function<Tensor(Tensor)> {
+         auto layer = net.add(
+             "layer", nn::TransformerEncoderLayer(
+                          nn::TransformerEncoderLayerOptions(8, 2).dim_feedforward(16).dropout(0)));
+         return [=](const Tensor& x) mutable { return layer(x); };
+       });
+     },
+     {"head.weight"},
+     kStrict,
+     1},
     {"SeparateMultiHeadAttention",
      [] {
        return attention([](Parts& net) -> std::function<Tensor(Tensor)> {
@@ -461,6 +486,32 @@ const Row kRows[] = {
      {"cell.weight_ih_l0", "cell.weight_hh_l0", "head.weight"},
      kUpToAdds,
      kMixed},
+
+    {"LstmOfTwoLayersInBothDirections",
+     [] {
+       return recurrent([](Parts& net) -> std::function<Tensor(Tensor)> {
+         auto cell =
+             net.add("cell", nn::LSTM(nn::LSTMOptions(6, 4).num_layers(2).bidirectional(true)));
+         return [=](const Tensor& x) mutable { return std::get<0>(cell(x)); };
+       });
+     },
+     {"head.weight"},
+     kStrict,
+     1},
+    {"GruCellByCell",
+     [] {
+       return recurrent([](Parts& net) -> std::function<Tensor(Tensor)> {
+         auto cell = net.add("cell", nn::GRUCell(6, 8));
+         return [=](const Tensor& x) mutable {
+           Tensor h;
+           for (const Tensor& step : x.unbind(0)) h = cell(step, h);
+           return h.unsqueeze(0);
+         };
+       });
+     },
+     {"head.weight"},
+     kStrict,
+     1},
 
     // Activations and normalisations.
     {"Prelu",
@@ -642,6 +693,36 @@ const Row kRows[] = {
      {"hidden.weight", "head.weight"},
      kUpToBiases,
      2},
+    {"BiasAlsoBehindABoundary",
+     [] {
+       auto net = parts();
+       auto bias = net->weight("bias", {8});
+       return around([=](const Tensor& h) { return torch::relu(h + bias) * torch::sigmoid(bias); },
+                     net);
+     },
+     {"hidden.weight", "head.weight"},
+     kUpToBiases,
+     2},
+    {"FrozenLinearBias",
+     [] {
+       auto network = mlp(true);
+       auto parameters = network.module->named_parameters();
+       for (const char* name : {"hidden1.bias", "head.bias"})
+         parameters[name].set_requires_grad(false);
+       return network;
+     },
+     {"hidden1.weight", "hidden2.weight", "head.weight"},
+     kUpToBiases,
+     3},
+    {"BufferAddedAsABias",
+     [] {
+       return around([shift = torch::randn({8})](const Tensor& h) {
+         return torch::addmm(shift, h, torch::eye(8));
+       });
+     },
+     {"hidden.weight", "head.weight"},
+     kUpToAdds,
+     kMixed},
     {"LearnedPositions",
      [] {
        auto net = parts();
@@ -819,8 +900,11 @@ TEST_P(GraphWalk, ScalesAsItsHomogeneitySays) {
   const auto subnetwork =
       final_homogeneous_subnetwork(network_.logits(), *network_.module, GetParam().table);
   const auto check = check_homogeneity(network_.logits, subnetwork);
-  EXPECT_EQ(check.exact, GetParam().exact.value_or(GetParam().homogeneity == kStrict)) << check;
+  EXPECT_EQ(check.exact, GetParam().exact.value_or(GetParam().homogeneity != kUpToAdds)) << check;
   EXPECT_EQ(check.largest_error == 0, check.exact) << check;
+  if (GetParam().homogeneity != kUpToAdds) {
+    EXPECT_EQ(subnetwork.added_biases().empty(), GetParam().homogeneity == kStrict) << subnetwork;
+  }
 }
 
 INSTANTIATE_TEST_SUITE_P(Networks, GraphWalk, ::testing::ValuesIn(kRows),
@@ -877,6 +961,33 @@ TEST_F(GraphWalkDetails, TakesABiasForOneWhateverItsNameIs) {
   EXPECT_EQ(find(subnetwork, "shift").role, lawn::Role::kBias);
   EXPECT_EQ(find(subnetwork, "bias").role, lawn::Role::kWeight);
   EXPECT_TRUE(find(subnetwork, "bias").constrained());
+}
+
+TEST_F(GraphWalkDetails, KnowsABiasByTheWordInItsName) {
+  auto net = parts();
+  net->add("heads", nn::MultiheadAttention(nn::MultiheadAttentionOptions(8, 2).add_bias_kv(true)));
+  net->add("cell", nn::LSTM(6, 8));
+  net->weight("unbiased", {3});
+  net->weight("biases_of_others", {3});
+  net->weight("out_bias", {3});
+  const auto subnetwork = walk(around([](const Tensor& h) { return h; }, net));
+  for (const char* name : {"heads.in_proj_bias", "heads.bias_k", "heads.out_proj.bias",
+                           "cell.bias_ih_l0", "out_bias"}) {
+    EXPECT_EQ(find(subnetwork, name).role, lawn::Role::kBias) << name;
+    EXPECT_FALSE(find(subnetwork, name).added) << name;
+  }
+  for (const char* name :
+       {"heads.in_proj_weight", "cell.weight_ih_l0", "unbiased", "biases_of_others"}) {
+    EXPECT_EQ(find(subnetwork, name).role, lawn::Role::kWeight) << name;
+  }
+}
+
+TEST_F(GraphWalkDetails, TellsWhichBiasesAreAddedWithin) {
+  const auto normalised = walk(resnet());
+  EXPECT_TRUE(find(normalised, "head.bias").added);
+  EXPECT_FALSE(find(normalised, "norm2.bias").added);
+  ASSERT_EQ(normalised.added_biases().size(), 1U);
+  EXPECT_TRUE(normalised.added_biases()[0].is_same(find(normalised, "head.bias").tensor));
 }
 
 TEST_F(GraphWalkDetails, KeepsTheNamedRoleOfWhatIsOutside) {
@@ -948,6 +1059,7 @@ TEST_F(GraphWalkDetails, SaysWhyAParameterIsOutside) {
   EXPECT_EQ(find(others, "(not in the module)").reason, "not a parameter of the module");
   EXPECT_TRUE(find(others, "(not in the module)").tensor.is_same(foreign));
   EXPECT_EQ(others.all().back().name, "(not in the module)");
+  EXPECT_FALSE(find(others, "(not in the module)").added);
 }
 
 TEST_F(GraphWalkDetails, LeavesTheScaleOfANormalisationOutside) {

@@ -46,22 +46,40 @@ TEST_F(CheckHomogeneity, IsExactForAnyPowerOfTwo) {
   }
 }
 
-TEST_F(CheckHomogeneity, SeesBiases) {
+TEST_F(CheckHomogeneity, IsExactExceptForBiases) {
   const auto network = mlp(true);
   const auto check = check_homogeneity(network.logits, walk(network));
-  EXPECT_FALSE(check.exact);
+  EXPECT_TRUE(check.exact);
   EXPECT_EQ(check.degree, 3);
   EXPECT_EQ(check.expected_ratio, 8);
-  EXPECT_GT(check.largest_error, 0.01);
+  EXPECT_EQ(check.largest_error, 0);
+  EXPECT_GT(check.error_with_biases, 0.01);
 }
 
-TEST_F(CheckHomogeneity, IsExactOnceBiasesAreZero) {
+TEST_F(CheckHomogeneity, HasNoErrorWithBiasesOnceTheyAreZero) {
   const auto network = mlp(true);
   const auto subnetwork = walk(network);
-  for (const auto& parameter : subnetwork.all()) {
-    if (parameter.role == lawn::Role::kBias) parameter.tensor.data().zero_();
-  }
-  EXPECT_TRUE(check_homogeneity(network.logits, subnetwork).exact);
+  for (const auto& bias : subnetwork.added_biases()) bias.data().zero_();
+  const auto check = check_homogeneity(network.logits, subnetwork);
+  EXPECT_TRUE(check.exact);
+  EXPECT_EQ(check.error_with_biases, 0);
+}
+
+TEST_F(CheckHomogeneity, IsExactExceptForBiasesOfASelectionByHand) {
+  const auto network = mlp(true);
+  const auto check = check_homogeneity(network.logits, lawn::select_all_weights(*network.module));
+  EXPECT_TRUE(check.exact);
+  EXPECT_EQ(check.degree, 3);
+  EXPECT_GT(check.error_with_biases, 0.01);
+}
+
+TEST_F(CheckHomogeneity, ScalesABiasThatIsSelected) {
+  const auto network = mlp(true);
+  const auto check =
+      check_homogeneity(network.logits, lawn::select_by_name(*network.module, "head\\..*"));
+  EXPECT_TRUE(check.exact);
+  EXPECT_EQ(check.degree, 1);
+  EXPECT_EQ(check.error_with_biases, 0);
 }
 
 TEST_F(CheckHomogeneity, MeasuresTheErrorRelativeToTheLargestLogit) {
@@ -130,11 +148,13 @@ TEST_F(CheckHomogeneity, PutsTheWeightsBackBitForBit) {
     versions.push_back(parameter._version());
   }
   check_homogeneity(network.logits, subnetwork, HomogeneityCheckOptions().factor(0.5));
-  const auto throws = [&, calls = 0]() mutable {
-    if (++calls == 3) throw std::runtime_error("out of luck");
-    return network.logits();
-  };
-  EXPECT_THROW(check_homogeneity(throws, subnetwork), std::runtime_error);
+  for (const int last : {3, 4, 5}) {
+    const auto throws = [&, calls = 0]() mutable {
+      if (++calls == last) throw std::runtime_error("out of luck");
+      return network.logits();
+    };
+    EXPECT_THROW(check_homogeneity(throws, subnetwork), std::runtime_error) << last;
+  }
   const auto after = network.module->parameters();
   for (size_t i = 0; i < after.size(); ++i) {
     EXPECT_TRUE(torch::equal(after[i].view(torch::kInt), before[i].view(torch::kInt))) << i;
@@ -185,13 +205,20 @@ TEST_F(CheckHomogeneity, RefusesAForwardThatReturnsNothing) {
 }
 
 TEST_F(CheckHomogeneity, PrintsOneLine) {
+  constexpr double kNaN = std::numeric_limits<double>::quiet_NaN();
   std::ostringstream text;
   const auto network = mlp(false);
   text << check_homogeneity(network.logits, walk(network)) << '\n'
-       << lawn::HomogeneityCheck{false, std::nullopt, 1, 0.5};
+       << lawn::HomogeneityCheck{true, 2, 4, 0, 0.25} << '\n'
+       << lawn::HomogeneityCheck{false, std::nullopt, 1, 0.5, 0.5} << '\n'
+       << lawn::HomogeneityCheck{false, 1, 2, 0.5, 0.75} << '\n'
+       << lawn::HomogeneityCheck{false, 1, 2, kNaN, kNaN};
   EXPECT_EQ(text.str(),
             "exact: degree 3, ratio 8, relative error 0\n"
-            "not exact: degree unknown, ratio 1, relative error 0.5");
+            "exact except for biases: degree 2, ratio 4, relative error 0; with biases 0.25\n"
+            "not exact: degree unknown, ratio 1, relative error 0.5\n"
+            "not exact: degree 1, ratio 2, relative error 0.5; with biases 0.75\n"
+            "not exact: degree 1, ratio 2, relative error nan");
 }
 
 }  // namespace

@@ -68,6 +68,15 @@ TEST(SubnetworkTable, GivesManyParametersOutsideForOneReasonOneLine) {
   EXPECT_NE(text.find("constrained: 1 of 6 parameters"), std::string::npos) << text;
 }
 
+TEST(SubnetworkTable, NamesTensorsThatAreNotInTheModuleOnce) {
+  nn::Sequential body(nn::Linear(4, 2), nn::ReLU());
+  nn::Linear head(2, 3);
+  const auto text =
+      print(lawn::final_homogeneous_subnetwork(head(body->forward(torch::ones({5, 4}))), *head));
+  EXPECT_NE(text.find("(not in the module)  2 tensors"), std::string::npos) << text;
+  EXPECT_EQ(text.find("(not in the module)"), text.rfind("(not in the module)")) << text;
+}
+
 TEST(SubnetworkTable, SaysHowTheNetworkScales) {
   const auto last_line = [](const Network& network) {
     auto text = print(lawn::final_homogeneous_subnetwork(network.logits(), *network.module));

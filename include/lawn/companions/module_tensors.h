@@ -10,7 +10,8 @@
 
 #include <ATen/core/Tensor.h>
 #include <c10/util/Exception.h>
-#include <torch/nn/module.h>
+
+#include <lawn/module_view.h>
 
 /// Parameters and buffers of a module, for pairing with those of another module of the same
 /// architecture.
@@ -26,14 +27,10 @@ struct ModuleTensor {
 };
 
 /// Every parameter and then every buffer that is defined, each under every name that it has.
-inline std::vector<ModuleTensor> module_tensors(const torch::nn::Module& module) {
+inline std::vector<ModuleTensor> module_tensors(const ModuleView& module) {
   std::vector<ModuleTensor> all;
-  for (const auto& item : module.named_parameters()) {
-    if (item.value().defined()) all.push_back({item.key(), item.value(), false});
-  }
-  for (const auto& item : module.named_buffers()) {
-    if (item.value().defined()) all.push_back({item.key(), item.value(), true});
-  }
+  for (const auto& [name, tensor] : module.parameters()) all.push_back({name, tensor, false});
+  for (const auto& [name, tensor] : module.buffers()) all.push_back({name, tensor, true});
   return all;
 }
 

@@ -18,9 +18,9 @@
 #include <torch/serialize/output-archive.h>
 
 #include <lawn/checkpoint/checked_read.h>
+#include <lawn/module_view.h>
 #include <lawn/parameters/held_once.h>
 #include <lawn/subnetwork/subnetwork.h>
-#include <lawn/unique_parameters.h>
 
 /// The weights on which a decorator works, and where its optimizer holds them.
 namespace lawn::detail::decorator {

@@ -20,7 +20,6 @@
 #include <c10/util/Exception.h>
 #include <c10/util/intrusive_ptr.h>
 #include <torch/csrc/autograd/autograd.h>
-#include <torch/nn/module.h>
 #include <torch/csrc/distributed/c10d/comm.hpp>
 #include <torch/csrc/distributed/c10d/reducer.hpp>
 
@@ -30,6 +29,7 @@
 #include <lawn/distributed/process_group.h>
 #include <lawn/distributed/replica.h>
 #include <lawn/distributed/step_record.h>
+#include <lawn/module_view.h>
 
 namespace lawn {
 
@@ -116,17 +116,18 @@ class DataParallel {
  public:
   /// Checks that all ranks have the same model (names, shapes, dtypes of parameters and buffers)
   /// and the same options, then gives every rank the values of rank 0.
-  /// @param model    with at least one parameter that requires a gradient, on `ranks`' device
+  /// @param model    of torch::nn or TorchScript, with at least one parameter that requires a
+  ///                 gradient, on `ranks`' device
   /// @param ranks    must outlive this object, as the model must
   /// @param options  the same on every rank
   /// @throws c10::Error on every rank, if one differs, before anything is changed; the message says
   ///         which rank, and in what
-  DataParallel(const torch::nn::Module& model, ProcessGroup& ranks,
+  DataParallel(const ModuleView& model, ProcessGroup& ranks,
                const DataParallelOptions& options = {})
       : options_(options),
         ranks_(ranks),
-        parameters_(detail::each_once(model.named_parameters())),
-        buffers_(detail::each_once(model.named_buffers())),
+        parameters_(detail::each_once(model.parameters())),
+        buffers_(detail::each_once(model.buffers())),
         average_(options.buffers() == BufferPolicy::kAverage ? buffers_
                                                              : std::vector<detail::NamedTensor>{}) {
     detail::distributed::tell_of_errors(ranks_, [&] { options_.validate(); });

@@ -16,13 +16,13 @@
 #include <c10/core/TensorImpl.h>
 #include <c10/util/Exception.h>
 #include <c10/util/irange.h>
-#include <torch/nn/module.h>
 
 #include <lawn/distributed/agreement.h>
 #include <lawn/distributed/process_group.h>
 #include <lawn/distributed/replica.h>
 #include <lawn/distributed/shard.h>
 #include <lawn/distributed/sharded_spheres.h>
+#include <lawn/module_view.h>
 #include <lawn/sphere/spheres.h>
 #include <lawn/subnetwork/subnetwork.h>
 
@@ -56,15 +56,15 @@ namespace lawn {
 /// @source  Rajbhandari et al. 2020, arXiv 1910.02054
 class ParameterShards {
  public:
-  /// @param model  already on its device and in its dtype, the same on every rank. Parameters that
-  ///               require gradients must be contiguous, and are moved into the common memory (one
-  ///               for each dtype and device); do not move the model later, since the parts would
-  ///               not follow
+  /// @param model  of torch::nn or TorchScript, already on its device and in its dtype, the same on
+  ///               every rank. Parameters that require gradients must be contiguous, and are moved
+  ///               into the common memory (one for each dtype and device); do not move the model
+  ///               later, since the parts would not follow
   /// @param ranks  must outlive this object
   /// @throws c10::Error on every rank, if the parameters differ from rank to rank, or one is not
   ///         contiguous
-  ParameterShards(const torch::nn::Module& model, ProcessGroup& ranks) : ranks_(ranks) {
-    const auto named = detail::each_once(model.named_parameters());
+  ParameterShards(const ModuleView& model, ProcessGroup& ranks) : ranks_(ranks) {
+    const auto named = detail::each_once(model.parameters());
     detail::distributed::tell_of_errors(ranks, [&] {
       for (const auto& [name, whole] : named) {
         if (!whole.requires_grad()) continue;

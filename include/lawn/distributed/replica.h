@@ -14,7 +14,7 @@
 #include <c10/util/Exception.h>
 
 #include <lawn/distributed/collective.h>
-#include <lawn/unique_parameters.h>
+#include <lawn/module_view.h>
 
 namespace lawn::detail::distributed {
 

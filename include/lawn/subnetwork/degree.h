@@ -35,20 +35,18 @@ struct DegreeAnalysis {
 
 /// Computes degrees from the leaves up. A node that is not inside or has no gradient does not
 /// change with the constrained weights: its degree is zero.
-/// @param leaves  for every leaf that is inside, its own degree, and whether it is a bias
+/// @param leaves         for every leaf, its own degree, and whether it is a bias
+/// @param frozen_biases  whether there are biases that the graph does not show
 inline DegreeAnalysis find_degree(const std::vector<GraphNode>& graph,
                                   const std::vector<Paths>& paths,
-                                  const std::vector<Degree>& leaves) {
+                                  const std::vector<Degree>& leaves, bool frozen_biases) {
   std::vector<Degree> degrees(graph.size());
   bool biases = false;
   bool mixed = false;
   for (size_t i = graph.size(); i-- > 0;) {
-    if (!paths[i].inside) continue;
     const GraphNode& node = graph[i];
-    if (node.is_leaf()) {
-      degrees[i] = leaves[i];
-      continue;
-    }
+    if (node.is_leaf()) degrees[i] = leaves[i];
+    if (node.is_leaf() || !paths[i].inside) continue;
     Degree product;
     std::optional<Degree> sum;
     bool factors = false;
@@ -95,9 +93,13 @@ inline DegreeAnalysis find_degree(const std::vector<GraphNode>& graph,
       product.bias = bias_factor && !other_factor;
       add(product);
     }
-    // The constant of addmm is a frozen bias; that of an addition may be a whole branch.
-    if (constant && factors) adds_bias = true;
-    if (constant && !factors) add(Degree{});
+    // The constant of addmm is a frozen bias, if there are any; that of an addition may be a whole
+    // branch.
+    if (constant && factors && frozen_biases) {
+      adds_bias = true;
+    } else if (constant) {
+      add(Degree{});
+    }
     // What was written into a view stands beside what was there before.
     if (node.writes_view && node.target(0) != kNowhere) add(degrees[node.target(0)]);
     biases = biases || (adds_bias && sum && sum->value != 0);
@@ -105,9 +107,9 @@ inline DegreeAnalysis find_degree(const std::vector<GraphNode>& graph,
   }
   DegreeAnalysis result;
   result.degree = degrees[0].value;
-  result.homogeneity = mixed    ? Homogeneity::kUpToAdds
-                       : biases ? Homogeneity::kUpToBiases
-                                : Homogeneity::kStrict;
+  result.homogeneity = mixed                     ? Homogeneity::kUpToAdds
+                       : biases || frozen_biases ? Homogeneity::kUpToBiases
+                                                 : Homogeneity::kStrict;
   return result;
 }
 

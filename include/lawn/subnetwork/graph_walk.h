@@ -11,8 +11,8 @@
 #include <vector>
 
 #include <ATen/core/Tensor.h>
-#include <torch/nn/module.h>
 
+#include <lawn/module_view.h>
 #include <lawn/subnetwork/degree.h>
 #include <lawn/subnetwork/graph.h>
 #include <lawn/subnetwork/module_parameters.h>
@@ -102,33 +102,38 @@ inline std::string unfit(const SubnetworkParameter& parameter) {
   return "";
 }
 
-/// Whether a layer with a constrained weight has a frozen bias. The graph does not show such a
-/// bias, so the search is by name.
-inline bool has_frozen_bias(const std::vector<SubnetworkParameter>& parameters) {
+/// Marks the frozen biases of layers with a constrained weight as added, and says whether there is
+/// one. The graph does not show such a bias, so the search is by name.
+inline bool mark_frozen_biases(std::vector<SubnetworkParameter>& parameters) {
   const auto owner = [](const std::string& name) { return name.substr(0, name.rfind('.') + 1); };
   std::unordered_set<std::string> owners;
   for (const SubnetworkParameter& parameter : parameters) {
     if (parameter.constrained()) owners.insert(owner(parameter.name));
   }
-  for (const SubnetworkParameter& parameter : parameters) {
+  bool any = false;
+  for (SubnetworkParameter& parameter : parameters) {
     if (!parameter.tensor.requires_grad() && parameter.role == Role::kBias &&
         owners.count(owner(parameter.name)) != 0) {
-      return true;
+      parameter.added = true;
+      any = true;
     }
   }
-  return false;
+  return any;
 }
 
 [[noreturn]] inline void refuse_empty(const std::vector<Boundary>& boundaries) {
   std::string ends;
+  bool hidden = false;  // whether the operators at the boundaries are unknown
   for (const Boundary& boundary : boundaries) {
     ends += (ends.empty() ? "" : "; ") + boundary.node + " (" + boundary.reason + ")";
+    hidden = hidden || operator_name(boundary.node) == kHiddenByTorchScript;
   }
   if (ends.empty()) ends = "the leaves of the graph, none of which is a weight of the module";
-  TORCH_CHECK(false,
-              "lawn::final_homogeneous_subnetwork: expected a weight from which every path to the "
-              "logits is homogeneous, got none: the walk from the logits ended at ",
-              ends, "; pass what comes before that operator, classify it, or select by hand");
+  TORCH_CHECK(
+      false,
+      "lawn::final_homogeneous_subnetwork: expected a weight from which every path to the "
+      "logits is homogeneous, got none: the walk from the logits ended at ",
+      ends, hidden ? "" : "; pass what comes before that operator, classify it, or select by hand");
 }
 
 }  // namespace detail::subnetwork
@@ -148,8 +153,9 @@ inline bool has_frozen_bias(const std::vector<SubnetworkParameter>& parameters) 
 /// `check_homogeneity` measures the rest.
 ///
 /// @param logits  output of the network on any batch, before softmax and loss, with its graph
-/// @param module  the network, whose parameters are reported in module order, each once; leaves of
-///                the graph that are not among them follow as "(not in the module)"
+/// @param module  the network, of torch::nn or TorchScript, whose parameters are reported in module
+///                order, each once; leaves of the graph that are not among them follow as "(not in
+///                the module)". For TorchScript see also the function that takes its inputs
 /// @param table   classification of operators that the library does not know, or that you classify
 ///                otherwise
 /// @return names, roles and reasons; the tensors are aliases
@@ -157,8 +163,7 @@ inline bool has_frozen_bias(const std::vector<SubnetworkParameter>& parameters) 
 ///         a loss, or if there is no such weight (the message says where the walk ended)
 /// @note   does not wait for the device; call it in the mode in which you train, before backward()
 /// @source Gupta et al. 2021, arXiv 2108.05839
-inline Subnetwork final_homogeneous_subnetwork(const at::Tensor& logits,
-                                               const torch::nn::Module& module,
+inline Subnetwork final_homogeneous_subnetwork(const at::Tensor& logits, const ModuleView& module,
                                                const OperatorTable& table = OperatorTable()) {
   TORCH_CHECK(logits.defined(),
               "lawn::final_homogeneous_subnetwork: expected logits, got an undefined tensor; pass "
@@ -214,18 +219,16 @@ inline Subnetwork final_homogeneous_subnetwork(const at::Tensor& logits,
       parameter.reason = detail::subnetwork::unfit(parameter);
       parameter.inside = parameter.reason.empty();
     }
+    parameter.added = in_module[i] && parameter.role == Role::kBias && paths.touched;
     leaves[i].value = parameter.constrained() ? 1 : 0;
-    leaves[i].bias = in_module[i] && parameter.role == Role::kBias;
+    leaves[i].bias = parameter.added;
     found = found || parameter.constrained();
   }
   if (!found) detail::subnetwork::refuse_empty(analysis.boundaries);
 
-  detail::subnetwork::DegreeAnalysis degree =
-      detail::subnetwork::find_degree(graph, analysis.paths, leaves);
-  if (degree.homogeneity == Homogeneity::kStrict &&
-      detail::subnetwork::has_frozen_bias(parameters)) {
-    degree.homogeneity = Homogeneity::kUpToBiases;
-  }
+  const bool frozen_biases = detail::subnetwork::mark_frozen_biases(parameters);
+  const detail::subnetwork::DegreeAnalysis degree =
+      detail::subnetwork::find_degree(graph, analysis.paths, leaves, frozen_biases);
   return Subnetwork(std::move(parameters), std::move(analysis.boundaries), degree.homogeneity,
                     degree.degree);
 }

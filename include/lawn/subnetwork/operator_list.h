@@ -113,6 +113,11 @@ inline constexpr OperatorGroup kOperatorGroups[] = {
      "rounding and sign do not scale with their input"},
     {"MkldnnRnnLayer CudnnRnn MiopenRnn LstmMps ThnnFusedLstmCell ThnnFusedGruCell", ".",
      "fused recurrent cell with sigmoid and tanh gates"},
+    {"DifferentiableGraph", ".",
+     "TorchScript's executor hides operators here, as it does from the second forward on: call "
+     "final_homogeneous_subnetwork(module, {inputs}) of lawn/subnetwork/torchscript.h, or compute "
+     "the logits of module.clone(/*inplace=*/true) under "
+     "torch::jit::GraphOptimizerEnabledGuard(false)"},
     {"NllLoss NllLoss2D MseLoss BinaryCrossEntropy BinaryCrossEntropyWithLogits SmoothL1Loss "
      "HuberLoss SoftMarginLoss MultiMarginLoss MultilabelMarginLoss CtcLoss CudnnCtcLoss "
      "MiopenCtcLoss",

@@ -70,10 +70,16 @@ struct Operator {
 
 namespace detail::subnetwork {
 
-/// The name of an autograd node without namespace: "ReluBackward0", "CppNode<MyFunction>".
+/// The operator in whose place TorchScript's executor puts several of a module.
+inline constexpr std::string_view kHiddenByTorchScript = "DifferentiableGraph";
+
+/// The name of an autograd node without namespace: "ReluBackward0", "CppNode<MyFunction>",
+/// "DifferentiableGraphBackward" for "torch::jit::(anonymous namespace)::...".
 inline std::string_view without_namespace(std::string_view name) {
   constexpr std::string_view kPrefix = "torch::autograd::";
   if (name.substr(0, kPrefix.size()) == kPrefix) name.remove_prefix(kPrefix.size());
+  const size_t hidden = name.find(kHiddenByTorchScript);
+  if (hidden != std::string_view::npos && name.substr(0, 5) == "torch") name.remove_prefix(hidden);
   return name;
 }
 

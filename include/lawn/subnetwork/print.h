@@ -68,7 +68,7 @@ inline std::string status_text(const SubnetworkParameter& parameter) {
 }
 
 /// From this number on, consecutive parameters that are outside for one reason are printed as one
-/// line.
+/// line; tensors of one name, which are not in the module, always are.
 constexpr size_t kFewestToShareALine = 4;
 
 /// End of the run of parameters, from `begin` on, that are outside for the same reason.
@@ -85,7 +85,8 @@ inline size_t end_of_like(const std::vector<SubnetworkParameter>& all, size_t be
 
 /// Prints the sub-network as a table: one line per parameter with its name, shape, Euclidean norm,
 /// role, node, and whether it is constrained or why not; below it the boundaries and the
-/// homogeneity. Four or more parameters in a row that are outside for one reason share a line.
+/// homogeneity. Four or more parameters in a row that are outside for one reason share a line, and
+/// so do all tensors that are not in the module.
 /// @note waits for the device: it reads the norm of every parameter
 inline std::ostream& operator<<(std::ostream& stream, const Subnetwork& subnetwork) {
   const auto& all = subnetwork.all();
@@ -93,8 +94,9 @@ inline std::ostream& operator<<(std::ostream& stream, const Subnetwork& subnetwo
       {"name", "shape", "norm", "role", "node", "constrained"}};
   for (size_t i = 0; i < all.size();) {
     const size_t next = detail::subnetwork::end_of_like(all, i);
-    if (next - i >= detail::subnetwork::kFewestToShareALine) {
-      rows.push_back({all[i].name + " ... " + all[next - 1].name,
+    const bool one_name = all[i].name == all[next - 1].name;
+    if (next - i >= (one_name ? 2 : detail::subnetwork::kFewestToShareALine)) {
+      rows.push_back({one_name ? all[i].name : all[i].name + " ... " + all[next - 1].name,
                       std::to_string(next - i) + " tensors", "-", "-", "-",
                       detail::subnetwork::status_text(all[i])});
       i = next;

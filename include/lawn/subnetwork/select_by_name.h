@@ -7,8 +7,8 @@
 
 #include <ATen/core/Tensor.h>
 #include <c10/util/Exception.h>
-#include <torch/nn/module.h>
 
+#include <lawn/module_view.h>
 #include <lawn/subnetwork/module_parameters.h>
 #include <lawn/subnetwork/selection.h>
 #include <lawn/subnetwork/subnetwork.h>
@@ -23,7 +23,7 @@ namespace lawn {
 /// @throws c10::Error if the pattern is malformed, if no name matches, or if a parameter that
 ///         matches is not of a real floating-point type
 /// @note   does not wait for the device
-inline Subnetwork select_by_name(const torch::nn::Module& module, const std::string& pattern) {
+inline Subnetwork select_by_name(const ModuleView& module, const std::string& pattern) {
   std::regex expression;
   try {
     expression = std::regex(pattern, std::regex::ECMAScript);

@@ -9,8 +9,7 @@
 #include <utility>
 #include <vector>
 
-#include <torch/nn/module.h>
-
+#include <lawn/module_view.h>
 #include <lawn/subnetwork/module_parameters.h>
 #include <lawn/subnetwork/print.h>
 #include <lawn/subnetwork/subnetwork.h>
@@ -21,14 +20,14 @@
 namespace lawn {
 
 /// Selects the parameters for which a predicate holds.
-/// @param module     the predicate gets its parameters in module order, each once, under its first
-///                   name
+/// @param module     of torch::nn or TorchScript; the predicate gets its parameters in module order,
+///                   each once, under its first name
 /// @param predicate  (dotted name, parameter) -> whether to select it
 /// @return every parameter of the module; those selected are inside, with the role of a weight
 /// @throws c10::Error if no parameter is selected, or one that is not of a real floating-point type
 /// @note   does not wait for the device
 inline Subnetwork select_if(
-    const torch::nn::Module& module,
+    const ModuleView& module,
     const std::function<bool(const std::string&, const at::Tensor&)>& predicate) {
   std::vector<SubnetworkParameter> parameters = detail::subnetwork::module_parameters(module);
   TORCH_CHECK(!parameters.empty(),
@@ -39,6 +38,7 @@ inline Subnetwork select_if(
     parameter.reason = parameter.inside ? "" : "not selected";
     // A bias that is selected by hand is constrained like a weight.
     if (parameter.inside && parameter.role == Role::kBias) parameter.role = Role::kWeight;
+    parameter.added = parameter.role == Role::kBias;
   }
   return Subnetwork(std::move(parameters));
 }
@@ -48,7 +48,7 @@ inline Subnetwork select_if(
 /// @param module  the network; parameters that are not of a real floating-point type stay outside
 /// @throws c10::Error if there is none
 /// @note   does not wait for the device
-inline Subnetwork select_all_weights(const torch::nn::Module& module) {
+inline Subnetwork select_all_weights(const ModuleView& module) {
   return select_if(module, [](const std::string&, const at::Tensor& tensor) {
     return tensor.dim() >= 2 && at::isFloatingType(tensor.scalar_type());
   });
@@ -79,7 +79,7 @@ inline Subnetwork select(const std::vector<at::Tensor>& tensors) {
 /// @throws c10::Error if a tensor is not a parameter of the module, comes twice, is not of a real
 ///         floating-point type, or if the list is empty
 /// @note   does not wait for the device
-inline Subnetwork select(const torch::nn::Module& module, const std::vector<at::Tensor>& tensors) {
+inline Subnetwork select(const ModuleView& module, const std::vector<at::Tensor>& tensors) {
   std::unordered_set<const c10::TensorImpl*> known;
   for (const SubnetworkParameter& parameter : detail::subnetwork::module_parameters(module)) {
     known.insert(parameter.tensor.unsafeGetTensorImpl());

@@ -34,6 +34,9 @@ struct SubnetworkParameter {
   std::string node;
   /// Whether it belongs to the sub-network.
   bool inside = false;
+  /// Whether it is a bias that is added within the sub-network, be it frozen or used elsewhere as
+  /// well. For selections by hand, whether it is a bias by name that was not selected.
+  bool added = false;
   /// Dimension that counts output units: 0 for linear layers, convolutions and embeddings; 1 for
   /// transposed convolutions and `x.mm(w)`. A tensor of fewer than two dimensions is one unit.
   int64_t unit_dim = 0;
@@ -54,7 +57,7 @@ struct Boundary {
 /// How far f(a w) = a^k f(w) holds, w being all constrained parameters together.
 enum class Homogeneity {
   kStrict,      ///< exactly, for every a > 0
-  kUpToBiases,  ///< except for biases, which are added and do not scale
+  kUpToBiases,  ///< except for biases, which are added and do not scale: exactly once they are zero
   kUpToAdds,    ///< branches of different degree are added or joined; there may be biases as well
   kUnknown,     ///< selected by hand: the graph was not read
 };
@@ -102,6 +105,15 @@ class Subnetwork {
     std::vector<at::Tensor> tensors;
     for (const SubnetworkParameter& parameter : all_) {
       if (parameter.constrained()) tensors.push_back(parameter.tensor);
+    }
+    return tensors;
+  }
+
+  /// The biases because of which the logits scale only up to biases, in module order (aliases).
+  std::vector<at::Tensor> added_biases() const {
+    std::vector<at::Tensor> tensors;
+    for (const SubnetworkParameter& parameter : all_) {
+      if (parameter.added) tensors.push_back(parameter.tensor);
     }
     return tensors;
   }

@@ -70,7 +70,8 @@ bool describe_convolution(const torch::nn::Module& module, at::Tensor& weight, F
   if (convolution == nullptr || !convolution->weight.defined()) return false;
   weight = convolution->weight;
   fan.groups = convolution->options.groups();
-  fan.unit_dim = subnetwork::is_transposed_convolution(module) ? 1 : 0;
+  fan.unit_dim =
+      subnetwork::owner_kind(module) == subnetwork::Owner::kTransposedConvolution ? 1 : 0;
   fan.fan_in = weight.numel() / std::max<int64_t>(weight.size(fan.unit_dim), 1);
   // [in, out / groups, ...]: an output unit sees the channels of its group alone.
   if (fan.unit_dim == 1) fan.fan_in /= fan.groups;

@@ -11,11 +11,11 @@
 #include <ATen/core/grad_mode.h>
 #include <ATen/core/ivalue.h>
 #include <c10/util/Exception.h>
-#include <torch/nn/module.h>
 #include <torch/serialize/input-archive.h>
 #include <torch/serialize/output-archive.h>
 
 #include <lawn/decorator/held_weights.h>
+#include <lawn/module_view.h>
 #include <lawn/subnetwork/subnetwork.h>
 
 namespace lawn {
@@ -26,7 +26,8 @@ namespace lawn {
 class Snapshot {
  public:
   /// Copies every parameter and buffer, each on its device. Does not wait for the device.
-  explicit Snapshot(const torch::nn::Module& module) {
+  /// @param module  a `torch::nn::Module` or a `torch::jit::Module`
+  explicit Snapshot(const ModuleView& module) {
     const at::NoGradGuard no_grad;
     for (const auto& [name, tensor] : tensors_of(module)) {
       entries_.push_back({name, tensor.detach().clone()});
@@ -39,7 +40,7 @@ class Snapshot {
   ///                any device
   /// @throws c10::Error that names what differs; nothing is changed then
   /// @note   does not wait for the device
-  void rewind(torch::nn::Module& module) const {
+  void rewind(const ModuleView& module) const {
     const auto tensors = tensors_of(module);
     TORCH_CHECK(tensors.size() == entries_.size(), kWho, ": expected a module with ",
                 entries_.size(), " parameters and buffers, got one with ", tensors.size(),
@@ -57,7 +58,7 @@ class Snapshot {
     }
     const at::NoGradGuard no_grad;
     for (std::size_t i = 0; i < tensors.size(); ++i) {
-      at::Tensor into = tensors[i].second;
+      at::Tensor into = tensors[i].tensor;
       into.copy_(entries_[i].tensor, /*non_blocking=*/true);
     }
   }
@@ -112,15 +113,10 @@ class Snapshot {
   static constexpr const char* kWho = "lawn::Snapshot";
 
   /// Parameters, then buffers, under their dotted names, without undefined ones.
-  static std::vector<std::pair<std::string, at::Tensor>> tensors_of(
-      const torch::nn::Module& module) {
-    std::vector<std::pair<std::string, at::Tensor>> tensors;
-    for (const auto& item : module.named_parameters()) {
-      if (item.value().defined()) tensors.emplace_back(item.key(), item.value());
-    }
-    for (const auto& item : module.named_buffers()) {
-      if (item.value().defined()) tensors.emplace_back(item.key(), item.value());
-    }
+  static std::vector<detail::NamedTensor> tensors_of(const ModuleView& module) {
+    auto tensors = module.parameters();
+    const auto buffers = module.buffers();
+    tensors.insert(tensors.end(), buffers.begin(), buffers.end());
     return tensors;
   }
 
