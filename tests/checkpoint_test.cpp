@@ -8,6 +8,7 @@
 #include <vector>
 
 #include <gtest/gtest.h>
+#include <torch/script.h>
 #include <torch/torch.h>
 
 #include <lawn/checkpoint.h>
@@ -434,6 +435,26 @@ TEST_F(CheckpointTest, RefusesNamesThatAreEmptyTakenOrItsOwn) {
   expect_refusal([&] { checkpoint.add("", number); }, "expected a name that is not empty");
   expect_refusal([&] { checkpoint.add("lawn/kinds", number); }, "got 'lawn/kinds'");
   expect_refusal([&] { checkpoint.require("seed", 2); }, "expected every requirement once");
+}
+
+TEST_F(CheckpointTest, HoldsTorchScriptInPlace) {
+  const auto make = [](int64_t width) {
+    torch::jit::Module module("Scaled");
+    module.register_parameter("weight", torch::randn({width, 3}), /*is_buffer=*/false);
+    module.register_buffer("count", torch::zeros({}, torch::kLong));
+    module.define("def forward(self, x):\n    return x.matmul(self.weight.t())\n");
+    return module;
+  };
+  auto module = make(2);
+  Checkpoint().add("module", module).save(path_);
+  auto other = make(2);
+  const auto weight = other.attr("weight").toTensor();
+  Checkpoint().add("module", other).load(path_);
+  EXPECT_TRUE(torch::equal(weight, module.attr("weight").toTensor()));
+  EXPECT_TRUE(other.attr("weight").toTensor().is_same(weight));
+  auto wide = make(4);
+  expect_refusal([&] { Checkpoint().add("module", wide).load(path_); },
+                 "module.weight is Float of shape [2, 3] there and Float of shape [4, 3] here");
 }
 
 TEST_F(CheckpointTest, SavesWhatTheHolderHoldsNow) {

@@ -15,6 +15,7 @@
 #include <ATen/core/Generator.h>
 #include <ATen/core/ivalue.h>
 #include <c10/util/Exception.h>
+#include <torch/csrc/jit/api/module.h>
 #include <torch/nn/module.h>
 #include <torch/nn/pimpl.h>
 #include <torch/optim/optimizer.h>
@@ -31,6 +32,7 @@
 #include <lawn/checkpoint/optimizer_entry.h>
 #include <lawn/checkpoint/random_state_entry.h>
 #include <lawn/checkpoint/scheduler_entry.h>
+#include <lawn/checkpoint/script_entry.h>
 #include <lawn/checkpoint/value_entry.h>
 #include <lawn/write_atomically.h>
 
@@ -75,6 +77,7 @@ class Checkpoint {
   /// Adds an object that is saved and loaded under `name`:
   ///   - a module, its holder or a shared_ptr to it: parameters and buffers, and what modules with a
   ///     `save` and a `load` of their own write
+  ///   - a torch::jit::Module (TorchScript): parameters and buffers
   ///   - an optimizer, decorated or not: the state, the options of its groups, and what decorators
   ///     keep
   ///   - a learning-rate schedule of this library, or a scheduler of LibTorch's, of which the number
@@ -100,6 +103,8 @@ class Checkpoint {
     if constexpr (std::is_base_of_v<torch::nn::Module, T>) {
       return put<detail::checkpoint::ModuleEntry>(
           name, [&object]() -> torch::nn::Module& { return object; });
+    } else if constexpr (std::is_base_of_v<torch::jit::Module, T>) {
+      return put<detail::checkpoint::ScriptEntry>(name, object);
     } else if constexpr (kHoldsModule<T>) {
       return put<detail::checkpoint::ModuleEntry>(
           name, [&object]() -> torch::nn::Module& { return *object; });

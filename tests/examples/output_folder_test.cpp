@@ -10,8 +10,8 @@
 #include <optional>
 #include <string>
 
-#include "tests/examples/temporary_folder.h"
 #include "tests/support/refusal.h"
+#include "tests/support/temporary_folder.h"
 
 namespace {
 

@@ -3,6 +3,7 @@
 
 #include <c10/util/Exception.h>
 #include <fcntl.h>
+#include <lawn/write_atomically.h>
 #include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -15,8 +16,6 @@
 #include <optional>
 #include <string>
 #include <system_error>
-
-#include "examples/apps/support/atomic_file.h"
 
 namespace examples {
 
@@ -84,7 +83,7 @@ class OutputFolder {
 
   std::string folder_;
   std::filesystem::path path_;
-  std::optional<FileDescriptor> file_;
+  std::optional<lawn::detail::checkpoint::FileDescriptor> file_;
 };
 
 }  // namespace examples

@@ -1,9 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-#include <algorithm>
 #include <functional>
-#include <iterator>
 #include <list>
 #include <optional>
 #include <string>
@@ -11,15 +9,14 @@
 #include <vector>
 
 #include <ATen/core/Tensor.h>
-#include <ATen/core/grad_mode.h>
 #include <c10/core/Device.h>
-#include <c10/util/Exception.h>
 #include <torch/nn/module.h>
 #include <torch/serialize/input-archive.h>
 #include <torch/serialize/output-archive.h>
 
 #include <lawn/checkpoint/entry.h>
 #include <lawn/checkpoint/object_entry.h>
+#include <lawn/checkpoint/tensor_copies.h>
 
 namespace lawn::detail::checkpoint {
 
@@ -65,10 +62,7 @@ class ModuleEntry : public Entry {
     }
   }
 
-  void take() override {
-    const at::NoGradGuard no_grad;
-    for (auto& [mine, saved] : copies_) mine.copy_(saved);
-  }
+  void take() override { copies_.make(); }
 
   void forget() override {
     copies_.clear();
@@ -83,13 +77,6 @@ class ModuleEntry : public Entry {
     std::string before;
     bool loaded = false;
   };
-
-  using Keys = std::vector<std::string>;
-
-  static Keys sorted(Keys keys) {
-    std::sort(keys.begin(), keys.end());
-    return keys;
-  }
 
   /// What torch::nn::Module::save writes of a module.
   static Keys usual_keys(const torch::nn::Module& module) {
@@ -109,20 +96,6 @@ class ModuleEntry : public Entry {
     return sorted(archive.keys());
   }
 
-  static void compare(const std::string& path, const Keys& saved, const Keys& mine,
-                      Differences& differences) {
-    Keys missing;
-    Keys more;
-    std::set_difference(mine.begin(), mine.end(), saved.begin(), saved.end(),
-                        std::back_inserter(missing));
-    std::set_difference(saved.begin(), saved.end(), mine.begin(), mine.end(),
-                        std::back_inserter(more));
-    for (const auto& key : missing) differences.push_back("it lacks " + path + "." + key);
-    for (const auto& key : more) {
-      differences.push_back("it holds " + path + "." + key + ", which the module lacks");
-    }
-  }
-
   void read(torch::nn::Module& module, const std::string& path,
             torch::serialize::InputArchive archive, Differences& differences) {
     const Keys saved = sorted(archive.keys());
@@ -132,15 +105,16 @@ class ModuleEntry : public Entry {
       if (own != usual && own == saved) {
         own_.push_back({&module, std::move(archive), {}});
       } else {
-        compare(path, saved, own, differences);
+        compare_keys(path, saved, own, differences);
       }
       return;
     }
     for (const auto& parameter : module.named_parameters(false)) {
-      read(parameter.value(), path + "." + parameter.key(), parameter.key(), archive, differences);
+      copies_.read(parameter.value(), path + "." + parameter.key(), parameter.key(), archive,
+                   differences);
     }
     for (const auto& buffer : module.named_buffers(false)) {
-      read(buffer.value(), path + "." + buffer.key(), buffer.key(), archive, differences);
+      copies_.read(buffer.value(), path + "." + buffer.key(), buffer.key(), archive, differences);
     }
     for (const auto& child : module.named_children()) {
       if (!child.value()->is_serializable()) continue;
@@ -153,25 +127,8 @@ class ModuleEntry : public Entry {
     }
   }
 
-  void read(const at::Tensor& mine, const std::string& path, const std::string& key,
-            torch::serialize::InputArchive& archive, Differences& differences) {
-    c10::IValue value;
-    if (!archive.try_read(key, value) || !value.isTensor()) {
-      differences.push_back(path + " is no tensor there");
-      return;
-    }
-    const at::Tensor saved = value.toTensor();
-    if (saved.sizes() != mine.sizes() || saved.scalar_type() != mine.scalar_type()) {
-      differences.push_back(c10::str(path, " is ", saved.scalar_type(), " of shape ", saved.sizes(),
-                                     " there and ", mine.scalar_type(), " of shape ", mine.sizes(),
-                                     " here"));
-      return;
-    }
-    copies_.emplace_back(mine, saved);
-  }
-
   std::function<torch::nn::Module&()> module_;
-  std::vector<std::pair<at::Tensor, at::Tensor>> copies_;  ///< mine and saved
+  TensorCopies copies_;
   std::list<Own> own_;
 };
 
