@@ -18,7 +18,7 @@ import re
 import statistics
 import sys
 
-from experiment import Cell, load_records
+from experiment import METRICS, Cell, load_records
 from questions.companions import COMPANIONS
 from questions.continual import CONTINUAL
 
@@ -306,6 +306,23 @@ def short(cells: list[Cell], records: dict[str, dict]) -> str:
     return markdown(heading, rows) + "\n"
 
 
+def trials(cells: list[Cell], records: dict[str, dict]) -> str:
+    """The score of every trial: a row for what else is tried, a column for each rate. One seed each."""
+    rates = sorted({rate for cell in cells for rate in cell.rates})
+    rows = []
+    for cell in cells:
+        scores = {}
+        for (rate, extra), run in zip(cell.trials, cell.select_runs()):
+            if "figures" in records.get(run.key, {}):
+                scores.setdefault(extra, {})[rate] = records[run.key]["figures"][METRICS[cell.program].score]
+        for extra, by_rate in scores.items():
+            row = [*dict(cell.labels).values(), ", ".join(f"{name} {value}" for name, value in extra)]
+            rows.append(row + [f"{100 * by_rate[rate]:.1f}" if rate in by_rate else "–" for rate in rates])
+    if not rows:
+        return "*Not run yet.*\n"
+    return markdown([*dict(cells[0].labels), "tried", *(f"lr {rate:g}" for rate in rates)], rows) + "\n"
+
+
 def tables(records: dict[str, dict]) -> dict[str, str]:
     """The text of each table by its name in a marker."""
     found = {}
@@ -313,6 +330,7 @@ def tables(records: dict[str, dict]) -> dict[str, str]:
         for question in (*QUESTIONS, *COMPANIONS, *CONTINUAL):
             cells = importlib.import_module(f"questions.{question}").cells(size)
             found[f"{size}/{question}"] = (mechanism if question == "mechanism" else table)(cells, records)
+        found[f"{size}/continual_trials"] = trials(importlib.import_module("questions.continual").cells(size), records)
         found[f"{size}/short"] = short(importlib.import_module("questions.optimizers").cells(size), records)
     return found
 
