@@ -44,6 +44,14 @@ class Hosts:
         self.devices: list[str] = []
 
     def __enter__(self) -> "Hosts":
+        try:
+            self.join()
+        except subprocess.CalledProcessError:
+            self.__exit__()
+            raise
+        return self
+
+    def join(self) -> None:
         for space in self.spaces:
             ip("netns", "add", space)
             ip("-n", space, "link", "set", "lo", "up")
@@ -53,16 +61,16 @@ class Hosts:
             ip("-n", space, "link", "set", "v0", "up")
             self.devices.append(re.search(r"link/ether (\S+)", ip("-n", space, "link", "show", "v0"))[1])
         self.lose_packets(False)
-        return self
 
     def __exit__(self, *_: object) -> None:
         for space in self.spaces:
-            for process in ip("netns", "pids", space).split():
+            there = subprocess.run(["ip", "netns", "pids", space], check=False, capture_output=True, text=True).stdout
+            for process in there.split():
                 try:
                     os.kill(int(process), signal.SIGKILL)
                 except ProcessLookupError:
                     pass
-            subprocess.run(["ip", "netns", "del", space], check=False)
+            subprocess.run(["ip", "netns", "del", space], check=False, stderr=subprocess.DEVNULL)
 
     def lose_packets(self, lose: bool) -> None:
         for here, there in ((0, 1), (1, 0)):
@@ -162,7 +170,7 @@ def check_possible() -> None:
         except subprocess.CalledProcessError as error:
             reason = error.stderr or str(error)
     if reason:
-        print(f"skipped: there can be no two hosts here: {reason}")
+        print(f"skipped: there can be no two hosts here: {reason.strip()}")
         sys.exit(77)
 
 
