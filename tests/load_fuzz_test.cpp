@@ -4,7 +4,7 @@
 // others, and numbers and names changed in the pickles within. A load ends in an exception or in an object that can go on. After an
 // exception the object is as it was, bit for bit. A new kind of object is one struct here, and its name in `Kinds`.
 //
-// LAWN_FUZZ_MUTATIONS is the number of files for each kind; the target fuzz_loads runs many.
+// LAWN_FUZZ_MUTATIONS is the number of files for each kind, LAWN_FUZZ_FIRST the number of the first; the target fuzz_loads runs many.
 
 #include <algorithm>
 #include <cstdint>
@@ -245,6 +245,12 @@ class MemoryLimit {
   rlimit before_ = {};
 };
 
+/// The number that the environment gives a variable, or another.
+int64_t asked(const char* variable, int64_t otherwise) {
+  const char* const text = std::getenv(variable);
+  return text == nullptr ? otherwise : std::atoll(text);
+}
+
 template <class Kind>
 class DamagedFiles : public testing::Test {};
 
@@ -260,13 +266,13 @@ using Kinds = testing::Types<
 TYPED_TEST_SUITE(DamagedFiles, Kinds);
 
 TYPED_TEST(DamagedFiles, AreRefusedAsAWholeOrLeaveAnObjectThatGoesOn) {
-  const char* const asked = std::getenv("LAWN_FUZZ_MUTATIONS");
-  const int64_t mutations = asked == nullptr ? 150 : std::atoll(asked);
+  const int64_t first = asked("LAWN_FUZZ_FIRST", 0);
+  const int64_t mutations = asked("LAWN_FUZZ_MUTATIONS", 150);
   const lawn::testing::CapturedWarnings warnings;
   const std::string whole = TypeParam().save();
   auto object = std::make_unique<TypeParam>();
   int64_t refused = 0;
-  for (int64_t seed = 0; seed < mutations; ++seed) {
+  for (int64_t seed = first; seed < first + mutations; ++seed) {
     SCOPED_TRACE(seed);
     const std::string damaged = Mutator(static_cast<std::uint64_t>(seed))(whole);
     const std::string before = object->state();

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
 #include <memory>
-#include <sstream>
 #include <string>
 #include <vector>
 
@@ -10,6 +9,7 @@
 
 #include "examples/apps/support/optimizers.h"
 #include "tests/support/refusal.h"
+#include "tests/support/temporary_folder.h"
 #include "tests/support/tolerance.h"
 
 namespace {
@@ -232,15 +232,15 @@ TEST_F(Steppers, SaveAndLoadAnAblatedLAWNOnBothSidesOfItsSwitch) {
     const auto first = torch::ones({3}, torch::requires_grad());
     const auto interrupted = examples::make_stepper({first}, lawn::select({first}), chosen);
     steps(*interrupted, first, stop);
-    torch::serialize::OutputArchive out;
-    interrupted->save(out);
-    std::stringstream file;
-    out.save_to(file);
-    torch::serialize::InputArchive in;
-    in.load_from(file);
+    TemporaryFolder folder;
+    lawn::Checkpoint saved;
+    interrupted->add_to(saved);
+    saved.save(folder.path() / "run.pt");
     const auto second = first.detach().clone().requires_grad_();
     const auto resumed = examples::make_stepper({second}, lawn::select({second}), chosen);
-    resumed->load(in);
+    lawn::Checkpoint loaded;
+    resumed->add_to(loaded);
+    loaded.load(folder.path() / "run.pt");
     EXPECT_EQ(resumed->constrained(), stop > 2);
     steps(*resumed, second, 6 - stop);
     EXPECT_TRUE(torch::equal(second, whole)) << stop;

@@ -6,10 +6,17 @@
 #include <string>
 #include <vector>
 
+#ifdef __GLIBC__
+#include <malloc.h>
+#endif
+
 #include <ATen/EmptyTensor.h>
 #include <ATen/core/Tensor.h>
 #include <ATen/core/ivalue.h>
+#include <c10/core/Allocator.h>
+#include <c10/core/CPUAllocator.h>
 #include <c10/core/ScalarType.h>
+#include <c10/core/Storage.h>
 #include <c10/util/ArrayRef.h>
 #include <c10/util/Exception.h>
 #include <torch/serialize/input-archive.h>
@@ -19,6 +26,20 @@
 /// @param who  begins the messages, which end with "nothing was changed": read everything before you
 ///             change anything
 namespace lawn::detail::checkpoint {
+
+/// Whether the memory of a storage is as large as the storage says. An archive holds each storage's
+/// size and, apart from it, the bytes, of which LibTorch's reader takes as many as are there. They
+/// can be counted where LibTorch's allocator has them from glibc; elsewhere this function holds.
+inline bool has_its_memory(const at::Storage& storage) {
+#ifdef __GLIBC__
+  const at::DataPtr& memory = storage.data_ptr();
+  if (memory.get() != nullptr && memory.get_deleter() != nullptr &&
+      memory.get_deleter() == c10::GetDefaultCPUAllocator()->raw_deleter()) {
+    return ::malloc_usable_size(memory.get()) >= storage.nbytes();
+  }
+#endif
+  return storage.device_type() != at::kCPU || storage.nbytes() == 0 || storage.data() != nullptr;
+}
 
 /// @throws c10::Error for a tensor that is undefined, not dense, or reaches beyond its storage
 inline void check_storage(const char* who, const std::string& what, const at::Tensor& tensor) {
@@ -30,7 +51,7 @@ inline void check_storage(const char* who, const std::string& what, const at::Te
     const auto bytes =
         at::detail::computeStorageNbytes(tensor.sizes(), tensor.strides(), tensor.itemsize(),
                                          static_cast<std::size_t>(tensor.storage_offset()));
-    whole = bytes <= tensor.storage().nbytes();
+    whole = bytes <= tensor.storage().nbytes() && has_its_memory(tensor.storage());
   }
   TORCH_CHECK(whole, who, ": expected ", what, " of shape ", tensor.sizes(), " and strides ",
               tensor.strides(), " to lie in its storage of ", tensor.storage().nbytes(),
