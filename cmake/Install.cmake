@@ -16,7 +16,8 @@ install(EXPORT lawnTargets NAMESPACE lawn:: DESTINATION "${package_folder}")
 # Header-only: one package serves every architecture.
 write_basic_package_version_file(
   "${PROJECT_BINARY_DIR}/lawnConfigVersion.cmake" COMPATIBILITY SameMinorVersion ARCH_INDEPENDENT)
-install(FILES cmake/lawnConfig.cmake cmake/LawnTorch.cmake cmake/LawnFindTorch.cmake cmake/LawnCuda.cmake
+install(FILES cmake/lawnConfig.cmake cmake/LawnTorch.cmake cmake/LawnFindTorch.cmake cmake/LawnTorchVersion.cmake
+              cmake/LawnWantsCuda.cmake cmake/LawnCuda.cmake
               cmake/LawnCudaArchitectures.cmake cmake/LawnMpi.cmake
               "${PROJECT_BINARY_DIR}/lawnConfigVersion.cmake" DESTINATION "${package_folder}")
 install(FILES LICENSE DESTINATION "${CMAKE_INSTALL_DATADIR}/doc/lawn")

@@ -18,7 +18,7 @@ LAWN = ROOT / "include/lawn"
 # The floors, from the ground up: a file includes files of its own floor's folder, and of floors below. `X.h` and the folder `X/`
 # with its parts are one.
 FLOORS = [
-    ["finite_math.h"],
+    ["finite_math.h", "torch_version.h"],
     ["version.h", "text_columns.h", "unique_parameters.h", "sphere"],
     ["cuda_kernels.h", "parameters", "subnetwork"],
     ["capture", "distributed", "schedule"],
