@@ -19,7 +19,7 @@ LAWN = ROOT / "include/lawn"
 # with its parts are one.
 FLOORS = [
     ["finite_math.h", "torch_version.h"],
-    ["version.h", "text_columns.h", "unique_parameters.h", "sphere"],
+    ["autocast.h", "version.h", "text_columns.h", "unique_parameters.h", "sphere"],
     ["cuda_kernels.h", "parameters", "subnetwork"],
     ["capture", "distributed", "schedule"],
     ["clip_grad_norm.h", "folded", "grad_scaler"],
