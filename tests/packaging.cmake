@@ -143,6 +143,13 @@ foreach(version 2.4.0 2.16.0)
   lawn_add_refusal_test(libtorch_${version} "expected[ \n]+LibTorch[ \n]+2.4.1[ \n]+to[ \n]+2.15,[ \n]+found[ \n]+${version}"
                         "-DTorch_DIR=${CMAKE_CURRENT_BINARY_DIR}/libtorch-${version}")
 endforeach()
+# The first thing that a package says which find_package has taken is that the language is missing.
+foreach(range "0.1...<2" "0.0.5...${PROJECT_VERSION}")
+  lawn_add_refusal_test("of_versions_${range}" "enable[ \\n]+CXX" -DCONSUMER_LANGUAGES=C "-DCONSUMER_VERSION=${range}")
+endforeach()
+foreach(range "0.0.5...<${PROJECT_VERSION}" 0.0.9 9999)
+  lawn_add_refusal_test("of_versions_${range}" "version:[ \\n]+${PROJECT_VERSION}" -DCONSUMER_LANGUAGES=C "-DCONSUMER_VERSION=${range}")
+endforeach()
 lawn_add_refusal_test(without_cxx "found[ \n]+C;[ \n]+enable[ \n]+CXX" -DCONSUMER_LANGUAGES=C)
 
 foreach(name find_package quickstart cifar10 libraries without_openmp)
