@@ -3,7 +3,6 @@
 # Installs the headers and a package that find_package(lawn) finds.
 
 include(GNUInstallDirs)
-include(CMakePackageConfigHelpers)
 
 set(package_folder "${CMAKE_INSTALL_DATADIR}/cmake/lawn")
 
@@ -13,10 +12,9 @@ install(TARGETS lawn EXPORT lawnTargets
         FILE_SET kernels DESTINATION "${CMAKE_INSTALL_INCLUDEDIR}")
 install(EXPORT lawnTargets NAMESPACE lawn:: DESTINATION "${package_folder}")
 
-# Header-only: one package serves every architecture.
-write_basic_package_version_file(
-  "${PROJECT_BINARY_DIR}/lawnConfigVersion.cmake" COMPATIBILITY SameMinorVersion ARCH_INDEPENDENT)
-install(FILES cmake/lawnConfig.cmake cmake/LawnTorch.cmake cmake/LawnFindTorch.cmake cmake/LawnCuda.cmake
+configure_file(cmake/lawnConfigVersion.cmake.in "${PROJECT_BINARY_DIR}/lawnConfigVersion.cmake" @ONLY)
+install(FILES cmake/lawnConfig.cmake cmake/LawnTorch.cmake cmake/LawnFindTorch.cmake cmake/LawnTorchVersion.cmake
+              cmake/LawnWantsCuda.cmake cmake/LawnCuda.cmake
               cmake/LawnCudaArchitectures.cmake cmake/LawnMpi.cmake
               "${PROJECT_BINARY_DIR}/lawnConfigVersion.cmake" DESTINATION "${package_folder}")
 install(FILES LICENSE DESTINATION "${CMAKE_INSTALL_DATADIR}/doc/lawn")

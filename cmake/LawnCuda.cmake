@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 #
-# Compiles lawn's CUDA kernels, where LibTorch is a CUDA build and there is an nvcc, and makes the target lawn::cuda of them;
-# elsewhere that target is empty, and tensors on a GPU go through ATen. Included after the target lawn::lawn is there, by lawn's
+# Compiles lawn's CUDA kernels, unless LawnWantsCuda.cmake says why not, and makes the target lawn::cuda of them; elsewhere that
+# target is empty, and tensors on a GPU go through ATen. Included after the target lawn::lawn is there, by lawn's
 # own build and by the installed lawnConfig.cmake.
 #
 # The kernels are one object file, compiled once in a project and put on the link line of every program and shared library that
@@ -19,12 +19,12 @@ set(LAWN_KERNELS "${LAWN_INCLUDE_DIR}/lawn/kernels.cu")
 # --use_fast_math, or -Ofast for the host's half. The architectures are compiled side by side.
 set(LAWN_CUDA_OPTIONS --threads=4 --ftz=false --prec-div=true --prec-sqrt=true -Xcompiler=-fno-finite-math-only)
 
-if(NOT LAWN_TORCH_HAS_CUDA)
-  message(STATUS "lawn: no CUDA kernels, since LibTorch is built without CUDA")
-elseif(NOT LAWN_NVCC OR NOT CMAKE_CUDA_COMPILER) # the second outlives in the cache the nvcc that it was found by
-  message(STATUS "lawn: no CUDA kernels, since there is no nvcc: tensors on a GPU go through ATen")
+if(LAWN_NO_KERNELS)
+  message(STATUS "lawn: no CUDA kernels, since ${LAWN_NO_KERNELS}: tensors on a GPU go through ATen (LAWN_CUDA=${LAWN_CUDA}, of AUTO, "
+                 "ON and OFF)")
 else()
-  message(STATUS "lawn: CUDA kernels for the architectures ${TORCH_CUDA_ARCH_LIST}")
+  message(STATUS "lawn: CUDA kernels for the architectures ${TORCH_CUDA_ARCH_LIST}, from ${LAWN_ARCHITECTURES_FROM} "
+                 "(LAWN_CUDA=${LAWN_CUDA}; -DLAWN_CUDA=OFF does without)")
   add_library(lawn_cuda OBJECT "${LAWN_KERNELS}")
   target_include_directories(lawn_cuda PRIVATE "${LAWN_INCLUDE_DIR}")
   set_target_properties(

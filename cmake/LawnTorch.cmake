@@ -7,8 +7,16 @@ if(TARGET lawn::torch)
   return()
 endif()
 
+get_property(LAWN_LANGUAGES GLOBAL PROPERTY ENABLED_LANGUAGES)
+if(NOT CXX IN_LIST LAWN_LANGUAGES)
+  message(FATAL_ERROR "lawn: expected a project with the language CXX, found ${LAWN_LANGUAGES}; enable CXX, by "
+                      "project(${PROJECT_NAME} LANGUAGES C CXX) or by enable_language(CXX) before lawn")
+endif()
+
 include("${CMAKE_CURRENT_LIST_DIR}/LawnFindTorch.cmake")
 lawn_find_torch()
+include("${CMAKE_CURRENT_LIST_DIR}/LawnTorchVersion.cmake")
+lawn_check_torch_version(Torch_VERSION)
 
 # --- What it needs: sets LAWN_TORCH_LIBRARIES -------------------------------------------------------------------------
 
@@ -18,12 +26,12 @@ set(CMAKE_FIND_PACKAGE_TARGETS_GLOBAL ON)
 
 get_filename_component(LAWN_TORCH_ROOT "${Torch_DIR}/../../.." ABSOLUTE)
 file(GLOB LAWN_TORCH_HAS_CUDA "${LAWN_TORCH_ROOT}/lib/libtorch_cuda.so")
-find_program(LAWN_NVCC nvcc HINTS ENV CUDACXX ENV CUDA_HOME ENV CUDA_PATH PATHS /usr/local/cuda PATH_SUFFIXES bin)
+include("${CMAKE_CURRENT_LIST_DIR}/LawnWantsCuda.cmake") # sets LAWN_NO_KERNELS, to why there are none
 
-if(LAWN_TORCH_HAS_CUDA AND NOT LAWN_NVCC)
+if(LAWN_TORCH_HAS_CUDA AND LAWN_NO_KERNELS)
   # LibTorch's own CMake files refuse to go on without the CUDA toolkit, even for a program that has no CUDA code of its
   # own. Such a program compiles against the headers and links against the libraries, which bring their CUDA along.
-  message(STATUS "lawn: ${LAWN_TORCH_ROOT} is a CUDA build, but there is no nvcc: linking its libraries directly")
+  message(STATUS "lawn: ${LAWN_TORCH_ROOT} is a CUDA build, but ${LAWN_NO_KERNELS}: linking its libraries directly")
   add_library(lawn_torch_without_nvcc INTERFACE IMPORTED GLOBAL)
   target_include_directories(
     lawn_torch_without_nvcc SYSTEM INTERFACE "${LAWN_TORCH_ROOT}/include"
@@ -33,14 +41,26 @@ if(LAWN_TORCH_HAS_CUDA AND NOT LAWN_NVCC)
   # Nothing refers to libtorch_cuda by name (it registers itself when loaded): the linker must not drop it.
   target_link_libraries(
     lawn_torch_without_nvcc INTERFACE -Wl,--no-as-needed torch torch_cuda c10_cuda -Wl,--as-needed torch_cpu c10)
+  # The wheels up to 2.6 have the older ABI of std::string.
+  file(STRINGS "${Torch_DIR}/TorchConfig.cmake" LAWN_ABI REGEX "TORCH_CXX_FLAGS.*_GLIBCXX_USE_CXX11_ABI=")
+  if(LAWN_ABI MATCHES "_GLIBCXX_USE_CXX11_ABI=[01]")
+    target_compile_definitions(lawn_torch_without_nvcc INTERFACE "${CMAKE_MATCH_0}")
+  endif()
   set(LAWN_TORCH_LIBRARIES lawn_torch_without_nvcc)
-  include("${Torch_DIR}/TorchConfigVersion.cmake")
-  set(Torch_VERSION "${PACKAGE_VERSION}")
 else()
-  if(LAWN_TORCH_HAS_CUDA AND NOT TORCH_CUDA_ARCH_LIST AND NOT DEFINED ENV{TORCH_CUDA_ARCH_LIST})
-    # Without a GPU LibTorch would pick every architecture it ever knew, some of which today's nvcc refuses.
-    include("${CMAKE_CURRENT_LIST_DIR}/LawnCudaArchitectures.cmake")
-    lawn_cuda_architectures(TORCH_CUDA_ARCH_LIST "${LAWN_NVCC}")
+  if(LAWN_TORCH_HAS_CUDA)
+    set(LAWN_ARCHITECTURES_FROM "TORCH_CUDA_ARCH_LIST")
+    if(NOT TORCH_CUDA_ARCH_LIST AND NOT "$ENV{TORCH_CUDA_ARCH_LIST}" STREQUAL "")
+      set(TORCH_CUDA_ARCH_LIST "$ENV{TORCH_CUDA_ARCH_LIST}")
+      set(LAWN_ARCHITECTURES_FROM "the environment's TORCH_CUDA_ARCH_LIST")
+    elseif(NOT TORCH_CUDA_ARCH_LIST)
+      # Without a GPU LibTorch would pick every architecture it ever knew, some of which today's nvcc refuses.
+      include("${CMAKE_CURRENT_LIST_DIR}/LawnCudaArchitectures.cmake")
+      lawn_cuda_architectures(TORCH_CUDA_ARCH_LIST LAWN_ARCHITECTURES_FROM "${LAWN_CUDA_COMPILER}")
+      if(Torch_VERSION VERSION_LESS 2.6) # whose CMake files refuse such numbers
+        list(FILTER TORCH_CUDA_ARCH_LIST EXCLUDE REGEX "^[0-9][0-9]")
+      endif()
+    endif()
   endif()
   # Messages below errors are dropped: thirty lines about CUDA, and a warning that kineto, a profiler, is not in the wheel.
   set(LAWN_SAVED_LOG_LEVEL "${CMAKE_MESSAGE_LOG_LEVEL}")
@@ -56,7 +76,7 @@ message(STATUS "lawn: LibTorch ${Torch_VERSION} in ${LAWN_TORCH_ROOT}, from ${LA
 
 add_library(lawn::torch INTERFACE IMPORTED GLOBAL)
 target_link_libraries(lawn::torch INTERFACE ${LAWN_TORCH_LIBRARIES})
-if(Torch_VERSION VERSION_GREATER_EQUAL 2.15)
+if(Torch_VERSION VERSION_GREATER_EQUAL 2.14)
   target_compile_features(lawn::torch INTERFACE cxx_std_20)
 endif()
 

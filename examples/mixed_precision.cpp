@@ -1,35 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Mixed precision: autocast, a loss that lawn::GradScaler scales, clipped gradients, LAWN around
-// Adam. It runs in float16 on a GPU, and on a CPU in bfloat16, whose range needs no scale.
+// Mixed precision: lawn::Autocast, a loss that lawn::GradScaler scales, clipped gradients, LAWN
+// around Adam. It runs in float16 on a GPU, and on a CPU in bfloat16, whose range needs no scale.
 
-#include <ATen/autocast_mode.h>
+#include <lawn/autocast.h>
 #include <lawn/lawn.h>
 #include <torch/torch.h>
 
 #include <iostream>
-
-namespace {
-
-/// Matrix products and convolutions compute in `dtype` while it lives; weights stay in float32.
-class Autocast {
- public:
-  Autocast(torch::DeviceType device, torch::ScalarType dtype) : device_(device) {
-    at::autocast::set_autocast_dtype(device, dtype);
-    at::autocast::set_autocast_enabled(device, true);
-  }
-  ~Autocast() {
-    at::autocast::clear_cache();  // casts of weights that the next step changes
-    at::autocast::set_autocast_enabled(device_, false);
-  }
-  Autocast(const Autocast&) = delete;
-  Autocast& operator=(const Autocast&) = delete;
-
- private:
-  torch::DeviceType device_;
-};
-
-}  // namespace
 
 int main() {
   torch::manual_seed(0);
@@ -54,7 +32,7 @@ int main() {
     optimizer.zero_grad();
     torch::Tensor loss;
     {
-      const Autocast autocast(device, dtype);  // around the forward pass alone
+      const lawn::Autocast autocast(device, dtype);  // around the forward pass alone
       loss = torch::cross_entropy_loss(model->forward(points), labels);
     }
     scaler.scale(loss).backward();

@@ -25,7 +25,7 @@ done < <(grep '^GTest_DIR:[A-Z]*=/' build/test/CMakeCache.txt)
 
 alone() { env -i HOME="$HOME" XDG_CACHE_HOME="${XDG_CACHE_HOME:-}" PATH="$build/tools" CI=true "$@"; }
 alone cmake --preset test -B "$build" -DLAWN_BUILD_BENCHMARKS=OFF "${hidden[@]}"
-for name in LAWN_CCACHE LAWN_NVCC LAWN_CLANG MPI_CXX_HEADER_DIR ZLIB_LIBRARY_RELEASE; do
+for name in LAWN_CCACHE LAWN_CUDA_COMPILER LAWN_CLANG MPI_CXX_HEADER_DIR ZLIB_LIBRARY_RELEASE; do
   if grep "^$name:[A-Z]*=." "$build/CMakeCache.txt" | grep -v NOTFOUND; then
     echo "$name was to be hidden, and was found"
     exit 1

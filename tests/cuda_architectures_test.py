@@ -1,10 +1,12 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
-"""For which architectures lawn compiles its CUDA kernels, by the version of nvcc: with made-up ones, and with the real one.
+"""For which architectures lawn compiles its CUDA kernels, by the GPUs that are there and by the version of nvcc: with made-up ones,
+and with the real nvcc.
 
 usage: cuda_architectures_test.py CMAKE [NVCC]
 """
 
+import os
 import pathlib
 import re
 import shutil
@@ -16,23 +18,42 @@ import unittest
 MODULE = pathlib.Path(__file__).resolve().parent.parent / "cmake/LawnCudaArchitectures.cmake"
 
 
-def ask(nvcc):
-    """Returns the list, and what CMake says beside."""
+def write_program(folder, name, lines):
+    path = pathlib.Path(folder, name)
+    path.write_text("#!/bin/sh\n" + lines)
+    path.chmod(0o755)
+    return path
+
+
+def ask(nvcc, nvidia_smi="exit 9\n"):
+    """Returns the list, and what CMake says beside, with an nvidia-smi of these lines."""
     with tempfile.TemporaryDirectory() as folder:
+        write_program(folder, "nvidia-smi", nvidia_smi)
         script = pathlib.Path(folder, "ask.cmake")
-        script.write_text(f'include("{MODULE}")\nlawn_cuda_architectures(list "{nvcc}")\nmessage("took ${{list}}")\n')
-        run = subprocess.run([CMAKE, "-P", script], capture_output=True, text=True, check=True)
-    return re.search(r"^took (.*)$", run.stderr, re.MULTILINE)[1], re.sub(r"\s+", " ", run.stderr)
+        script.write_text(f'include("{MODULE}")\nlawn_cuda_architectures(list reason "{nvcc}")\n'
+                          'message("took ${list}")\nmessage("from ${reason}.")\n')
+        run = subprocess.run([CMAKE, "-P", script], capture_output=True, text=True, check=True,
+                             env={**os.environ, "PATH": f"{folder}:{os.environ['PATH']}"})
+    return re.search(r"^took (.*)$", run.stderr, re.MULTILINE)[1], re.sub(r"\s+", " ", run.stdout + run.stderr)
 
 
-def ask_version(version):
-    """The same of an nvcc that says it is of `version`."""
+def ask_version(version, nvidia_smi="exit 9\n"):
+    """The same of an nvcc that says it is of `version`, and knows three architectures."""
     with tempfile.TemporaryDirectory() as folder:
-        nvcc = pathlib.Path(folder, "nvcc")
-        nvcc.write_text("#!/bin/sh\n[ \"$*\" = --version ] || exit 1\necho 'nvcc: NVIDIA (R) Cuda compiler driver'\n"
-                        f"echo 'Cuda compilation tools, release {version}, V{version}.99'\n")
-        nvcc.chmod(0o755)
-        return ask(nvcc)
+        nvcc = write_program(folder, "nvcc", f"""
+case "$*" in
+  --version) echo 'nvcc: NVIDIA (R) Cuda compiler driver'; echo 'Cuda compilation tools, release {version}, V{version}.99' ;;
+  --list-gpu-arch) echo compute_75; echo compute_80; echo compute_89; echo compute_120 ;;
+  *) exit 1 ;;
+esac
+""")
+        return ask(nvcc, nvidia_smi)
+
+
+def gpus(*capabilities):
+    """An nvidia-smi of a machine with these GPUs."""
+    lines = "".join(f"echo {capability}\n" for capability in capabilities)
+    return f'[ "$*" = "--query-gpu=compute_cap --format=csv,noheader" ] || exit 1\n{lines}'
 
 
 class CudaArchitectures(unittest.TestCase):
@@ -48,6 +69,22 @@ class CudaArchitectures(unittest.TestCase):
             self.expect(version, "7.5;8.0;9.0+PTX")
         for version in ("11.1", "11.7"):
             self.expect(version, "7.5;8.0+PTX")
+
+    def test_are_those_of_the_gpus_that_are_there(self):
+        for there, expected in ((["8.9"], "8.9"), (["12.0", "8.0", "8.0"], "8.0;12.0")):
+            architectures, text = ask_version("13.0", gpus(*there))
+            self.assertEqual(architectures, expected)
+            self.assertIn("from the GPUs here.", text)
+
+    def test_are_the_usual_ones_where_nvcc_does_not_know_a_gpu_or_there_is_none(self):
+        for nvidia_smi in (gpus("8.9", "6.1"), gpus("7.5", "12.1")):
+            architectures, text = ask_version("13.0", nvidia_smi)
+            self.assertEqual(architectures, "7.5;8.0;9.0;10.0+PTX")
+            self.assertIn("does not know the architecture", text)
+        for nvidia_smi in (gpus(), "echo No devices were found\n", "echo '[N/A]'\n", "echo 9.0; exit 1\n"):
+            architectures, text = ask_version("13.0", nvidia_smi)
+            self.assertEqual(architectures, "7.5;8.0;9.0;10.0+PTX")
+            self.assertIn("from lawn's own list, since no GPU was found here.", text)
 
     def test_are_told_with_a_warning_where_nvcc_does_not_tell_its_version(self):
         for nvcc in ("/bin/false", "/there/is/none"):

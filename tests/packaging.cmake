@@ -29,10 +29,8 @@ set(consumer_options "-DCMAKE_CXX_COMPILER=${CMAKE_CXX_COMPILER}" "-DTorch_DIR=$
 if(LAWN_CCACHE)
   list(APPEND consumer_options "-DCMAKE_CXX_COMPILER_LAUNCHER=${LAWN_CCACHE}")
 endif()
-if(LAWN_NVCC)
-  list(APPEND consumer_options "-DLAWN_NVCC=${LAWN_NVCC}")
-else()
-  list(APPEND consumer_options -DLAWN_NVCC=OFF)
+if(NOT TARGET lawn_cuda)
+  list(APPEND consumer_options -DLAWN_CUDA=OFF)
 endif()
 foreach(variable CMAKE_DISABLE_FIND_PACKAGE_MPI CMAKE_DISABLE_FIND_PACKAGE_OpenMP CMAKE_DISABLE_FIND_PACKAGE_ZLIB
                  CMAKE_FIND_USE_CMAKE_SYSTEM_PATH)
@@ -62,13 +60,13 @@ endfunction()
 lawn_add_consumer_test(fetch_content "${CMAKE_CURRENT_SOURCE_DIR}/consumer" consumer
                        CONFIGURE "-DLAWN_SOURCE_DIR=${PROJECT_SOURCE_DIR}" RUN ${kernels} ${threads})
 lawn_add_consumer_test(find_package "${CMAKE_CURRENT_SOURCE_DIR}/consumer" consumer
-                       CONFIGURE "-Dlawn_ROOT=${prefix}" -DLAWN_NVCC=OFF RUN none ${threads})
+                       CONFIGURE "-Dlawn_ROOT=${prefix}" -DLAWN_CUDA=OFF RUN none ${threads})
 lawn_add_consumer_test(quickstart "${PROJECT_SOURCE_DIR}/examples" quickstart TARGET quickstart
-                       CONFIGURE "-Dlawn_ROOT=${prefix}" -DLAWN_NVCC=OFF)
+                       CONFIGURE "-Dlawn_ROOT=${prefix}" -DLAWN_CUDA=OFF)
 # The full programs are only configured by themselves: what they are made of is compiled and run by this build.
 add_test(NAME consumer_cifar10
          COMMAND "${CMAKE_COMMAND}" -S "${PROJECT_SOURCE_DIR}/examples/apps/cifar10" -B "${CMAKE_CURRENT_BINARY_DIR}/consumer/cifar10"
-                 -G "${CMAKE_GENERATOR}" ${consumer_options} "-Dlawn_ROOT=${prefix}" -DLAWN_NVCC=OFF)
+                 -G "${CMAKE_GENERATOR}" ${consumer_options} "-Dlawn_ROOT=${prefix}" -DLAWN_CUDA=OFF)
 
 # A static library, a shared one and a program's own code in a program, and a program that has lawn from its static library alone; in C++20,
 # which the kernels, that are there, are not.
@@ -78,7 +76,7 @@ lawn_add_consumer_test(libraries "${libraries}" "${CMAKE_CTEST_COMMAND}"
 
 # Without what lawn can do without. The LibTorch without CUDA is made up: no such wheel is at hand.
 lawn_add_consumer_test(without_openmp "${libraries}" alone TARGET alone
-                       CONFIGURE "-Dlawn_ROOT=${prefix}" -DLAWN_NVCC=OFF -DCMAKE_DISABLE_FIND_PACKAGE_OpenMP=ON
+                       CONFIGURE "-Dlawn_ROOT=${prefix}" -DLAWN_CUDA=OFF -DCMAKE_DISABLE_FIND_PACKAGE_OpenMP=ON
                        RUN none 1)
 set(without_cuda "${CMAKE_CURRENT_BINARY_DIR}/libtorch_without_cuda")
 lawn_add_consumer_test(libtorch_without_cuda "${libraries}" alone TARGET alone
@@ -101,7 +99,7 @@ if(LAWN_CLANG)
     set(clang_threads 1)
   endif()
   lawn_add_consumer_test(clang "${libraries}" alone TARGET alone
-                         CONFIGURE "-Dlawn_ROOT=${prefix}" "-DCMAKE_CXX_COMPILER=${LAWN_CLANG}" -DLAWN_NVCC=OFF
+                         CONFIGURE "-Dlawn_ROOT=${prefix}" "-DCMAKE_CXX_COMPILER=${LAWN_CLANG}" -DLAWN_CUDA=OFF
                          RUN none ${clang_threads})
   set_tests_properties(consumer_clang PROPERTIES FIXTURES_REQUIRED installed)
 else()
@@ -116,7 +114,7 @@ if(TARGET lawn::mpi AND MPIEXEC_EXECUTABLE)
       set(lawn_from "-DLAWN_SOURCE_DIR=${PROJECT_SOURCE_DIR}")
     endif()
     lawn_add_consumer_test(mpi_${source} "${CMAKE_CURRENT_SOURCE_DIR}/consumer_mpi" "${MPIEXEC_EXECUTABLE}"
-                           CONFIGURE "${lawn_from}" -DLAWN_NVCC=OFF RUN ${MPIEXEC_NUMPROC_FLAG} 2 ./consumer_mpi)
+                           CONFIGURE "${lawn_from}" -DLAWN_CUDA=OFF RUN ${MPIEXEC_NUMPROC_FLAG} 2 ./consumer_mpi)
     set_tests_properties(consumer_mpi_${source} PROPERTIES ENVIRONMENT "${mpi_environment}")
   endforeach()
   set_tests_properties(consumer_mpi_find_package PROPERTIES FIXTURES_REQUIRED installed)
@@ -128,9 +126,31 @@ endif()
 add_test(NAME consumer_without_mpi
          COMMAND "${CMAKE_COMMAND}" -S "${CMAKE_CURRENT_SOURCE_DIR}/consumer_mpi"
                  -B "${CMAKE_CURRENT_BINARY_DIR}/consumer/without_mpi" ${consumer_options} "-Dlawn_ROOT=${prefix}"
-                 -DLAWN_NVCC=OFF -DCMAKE_DISABLE_FIND_PACKAGE_MPI=ON)
+                 -DLAWN_CUDA=OFF -DCMAKE_DISABLE_FIND_PACKAGE_MPI=ON)
 set_tests_properties(consumer_without_mpi PROPERTIES FIXTURES_REQUIRED installed
                      PASS_REGULAR_EXPRESSION "its component mpi was not found")
+
+# What the package refuses, and what it says of kernels. Nothing is built; no LibTorch is loaded but the made-up ones.
+function(lawn_add_refusal_test name expected)
+  add_test(NAME consumer_${name}
+           COMMAND "${CMAKE_COMMAND}" -S "${CMAKE_CURRENT_SOURCE_DIR}/consumer" --fresh
+                   -B "${CMAKE_CURRENT_BINARY_DIR}/consumer/${name}" ${consumer_options} "-Dlawn_ROOT=${prefix}" ${ARGN})
+  set_tests_properties(consumer_${name} PROPERTIES FIXTURES_REQUIRED installed PASS_REGULAR_EXPRESSION "${expected}")
+endfunction()
+foreach(version 2.4.0 2.16.0)
+  file(WRITE "${CMAKE_CURRENT_BINARY_DIR}/libtorch-${version}/TorchConfig.cmake" "")
+  file(WRITE "${CMAKE_CURRENT_BINARY_DIR}/libtorch-${version}/TorchConfigVersion.cmake" "set(PACKAGE_VERSION ${version})\n")
+  lawn_add_refusal_test(libtorch_${version} "expected[ \n]+LibTorch[ \n]+2.4.1[ \n]+to[ \n]+2.15,[ \n]+found[ \n]+${version}"
+                        "-DTorch_DIR=${CMAKE_CURRENT_BINARY_DIR}/libtorch-${version}")
+endforeach()
+# The first thing that a package says which find_package has taken is that the language is missing.
+foreach(range "0.1...<2" "0.0.5...${PROJECT_VERSION}")
+  lawn_add_refusal_test("of_versions_${range}" "enable[ \\n]+CXX" -DCONSUMER_LANGUAGES=C "-DCONSUMER_VERSION=${range}")
+endforeach()
+foreach(range "0.0.5...<${PROJECT_VERSION}" 0.0.9 9999)
+  lawn_add_refusal_test("of_versions_${range}" "version:[ \\n]+${PROJECT_VERSION}" -DCONSUMER_LANGUAGES=C "-DCONSUMER_VERSION=${range}")
+endforeach()
+lawn_add_refusal_test(without_cxx "found[ \n]+C;[ \n]+enable[ \n]+CXX" -DCONSUMER_LANGUAGES=C)
 
 foreach(name find_package quickstart cifar10 libraries without_openmp)
   set_tests_properties(consumer_${name} PROPERTIES FIXTURES_REQUIRED installed)
@@ -149,9 +169,9 @@ endforeach()
 
 # --- The CUDA kernels' registers --------------------------------------------------------------------------------------
 
-set(cuda_resources "${Python3_EXECUTABLE}" "${scripts}/cuda_resources.py" --nvcc "${LAWN_NVCC}")
+set(cuda_resources "${Python3_EXECUTABLE}" "${scripts}/cuda_resources.py" --nvcc "${LAWN_CUDA_COMPILER}")
 # The toolkit's, or that which Triton brings beside LibTorch's wheel.
-find_program(LAWN_CUOBJDUMP cuobjdump HINTS "${LAWN_NVCC}/.." "${LAWN_TORCH_ROOT}/../triton/backends/nvidia/bin")
+find_program(LAWN_CUOBJDUMP cuobjdump HINTS "${LAWN_CUDA_COMPILER}/.." "${LAWN_TORCH_ROOT}/../triton/backends/nvidia/bin")
 if(LAWN_CUOBJDUMP)
   list(APPEND cuda_resources --cuobjdump "${LAWN_CUOBJDUMP}")
 endif()
@@ -188,7 +208,7 @@ target_compile_options(fast_math_test PRIVATE -Ofast -fno-finite-math-only)
 add_test(NAME fast_math_test COMMAND fast_math_test)
 
 add_test(NAME cuda_fast_math COMMAND "${Python3_EXECUTABLE}" "${CMAKE_CURRENT_SOURCE_DIR}/support/cuda_fast_math.py"
-                                     "${LAWN_KERNELS}" "${LAWN_NVCC}" ${LAWN_CUDA_OPTIONS})
+                                     "${LAWN_KERNELS}" "${LAWN_CUDA_COMPILER}" ${LAWN_CUDA_OPTIONS})
 set_tests_properties(cuda_fast_math PROPERTIES SKIP_RETURN_CODE 77)
 
 # --- Where LibTorch is found ------------------------------------------------------------------------------------------
@@ -206,8 +226,9 @@ endforeach()
 
 add_test(NAME gpu_script_test COMMAND "${Python3_EXECUTABLE}" -B "${CMAKE_CURRENT_SOURCE_DIR}/gpu_script_test.py")
 set_tests_properties(gpu_script_test PROPERTIES TIMEOUT 300)
+add_test(NAME versions_script_test COMMAND "${Python3_EXECUTABLE}" -B "${CMAKE_CURRENT_SOURCE_DIR}/versions_script_test.py")
 add_test(NAME cuda_architectures_test COMMAND "${Python3_EXECUTABLE}" -B "${CMAKE_CURRENT_SOURCE_DIR}/cuda_architectures_test.py"
-                                              "${CMAKE_COMMAND}" "${LAWN_NVCC}")
+                                              "${CMAKE_COMMAND}" "${LAWN_CUDA_COMPILER}")
 
 # --- The layout of the headers ------------------------------------------------------------------------------------------
 

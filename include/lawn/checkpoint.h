@@ -179,8 +179,8 @@ class Checkpoint {
     const Forget forget{*this};
     detail::checkpoint::Differences differences;
     check_version(file);
+    using detail::archive::read_texts;
     using detail::checkpoint::compare;
-    using detail::checkpoint::read_texts;
     compare(read_texts(file, kRequiredKey), required_, "set", strict, differences);
     compare(read_texts(file, kKindsKey), kinds(), "added", strict, differences);
     refuse(path, differences);

@@ -15,7 +15,7 @@ namespace lawn {
 /// since it needs the kernels of a build with nvcc.
 ///
 /// The result is false for a device that is not a GPU, on a machine without GPUs, in a program that
-/// was built without nvcc or with `LAWN_NVCC=OFF`, and for a GPU for which the kernels were not
+/// was built without nvcc or with `LAWN_CUDA=OFF`, and for a GPU for which the kernels were not
 /// compiled (`TORCH_CUDA_ARCH_LIST`). A warning names such a GPU once.
 /// @param device  without an index: the current one
 /// @note  the first question about a GPU loads a kernel there; it does not wait for the device

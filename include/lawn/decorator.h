@@ -12,7 +12,7 @@
 #include <torch/serialize/input-archive.h>
 #include <torch/serialize/output-archive.h>
 
-#include <lawn/decorator/checkpoint.h>
+#include <lawn/archive/optimizer_state.h>
 #include <lawn/finite_math.h>
 #include <lawn/parameters/held_once.h>
 
@@ -121,8 +121,8 @@ class Decorator : public Opt {
   void save(torch::serialize::OutputArchive& archive) const override {
     Opt::save(archive);
     if constexpr (kDecorators == 1) {
-      archive.write(detail::decorator::kParametersKey,
-                    c10::IValue(detail::decorator::describe_parameters(*this)));
+      archive.write(detail::archive::kParametersKey,
+                    c10::IValue(detail::archive::describe_parameters(*this)));
     }
     torch::serialize::OutputArchive state(archive.compilation_unit());
     state.write("name", c10::IValue(std::string(Rule::kWho)));
@@ -135,11 +135,11 @@ class Decorator : public Opt {
   /// changes.
   /// @throws c10::Error
   void load(torch::serialize::InputArchive& archive) override {
-    detail::decorator::refuse_other_parameters(Rule::kWho, archive, *this);
+    detail::archive::refuse_other_parameters(Rule::kWho, archive, *this);
     Rule loaded = rule_;
     torch::serialize::InputArchive state;
     if (archive.try_read(key(), state)) {
-      const auto name = detail::checkpoint::read_text(Rule::kWho, state, "name");
+      const auto name = detail::archive::read_text(Rule::kWho, state, "name");
       TORCH_CHECK(name == Rule::kWho, Rule::kWho, ": expected a checkpoint of ", Rule::kWho,
                   " in place ", kDecorators, " of the decorators, got one of ", name,
                   ": nest them as they were saved; nothing was changed");
@@ -149,7 +149,7 @@ class Decorator : public Opt {
                  ": the checkpoint was written by an optimizer without this decorator; the base "
                  "optimizer's state is loaded, the decorator's own stays as it is");
     }
-    detail::decorator::load_or_restore(Rule::kWho, *this, [&] { Opt::load(archive); });
+    detail::archive::load_or_restore(Rule::kWho, *this, [&] { Opt::load(archive); });
     rule_ = std::move(loaded);
   }
 

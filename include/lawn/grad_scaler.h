@@ -20,7 +20,7 @@
 #include <torch/serialize/input-archive.h>
 #include <torch/serialize/output-archive.h>
 
-#include <lawn/checkpoint/checked_read.h>
+#include <lawn/archive/checked_read.h>
 #include <lawn/distributed/collective.h>
 #include <lawn/distributed/shard_ranks.h>
 #include <lawn/grad_scaler/options.h>
@@ -193,7 +193,7 @@ class GradScaler {
   ///         nothing is changed then
   void load(torch::serialize::InputArchive& archive) {
     if (!options_.enabled()) return;
-    using namespace detail::checkpoint;
+    using namespace detail::archive;
     TORCH_CHECK(read_bool(kWho, archive, "enabled"), kWho,
                 ": expected the checkpoint of an enabled scaler, got that of a disabled one; "
                 "nothing was changed");

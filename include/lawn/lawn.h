@@ -3,6 +3,8 @@
 
 /// The main header of lawn: Logit Attenuating Weight Normalization for LibTorch.
 
+#include <lawn/torch_version.h>  // before any header that an unsupported LibTorch does not compile
+
 #include <lawn/clip_grad_norm.h>
 #include <lawn/cuda_kernels.h>
 #include <lawn/decorator.h>

@@ -18,8 +18,8 @@
 #include "examples/apps/support/mlp.h"
 #include "examples/apps/support/mpi_ranks.h"
 #include "tests/distributed/ranks.h"
-#include "tests/support/temporary_folder.h"
 #include "tests/support/refusal.h"
+#include "tests/support/temporary_folder.h"
 #include "tests/support/tolerance.h"
 
 namespace {

@@ -13,8 +13,8 @@
 #include "examples/apps/continual/learner.h"
 #include "examples/apps/support/generated.h"
 #include "examples/apps/support/trainer.h"
-#include "tests/support/temporary_folder.h"
 #include "tests/support/refusal.h"
+#include "tests/support/temporary_folder.h"
 
 namespace {
 

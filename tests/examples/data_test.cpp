@@ -13,8 +13,8 @@
 #include "examples/apps/support/cifar10.h"
 #include "examples/apps/support/generated.h"
 #include "examples/apps/support/idx.h"
-#include "tests/support/temporary_folder.h"
 #include "tests/support/refusal.h"
+#include "tests/support/temporary_folder.h"
 #include "tests/support/tolerance.h"
 
 namespace {

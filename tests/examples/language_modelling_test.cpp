@@ -16,8 +16,8 @@
 
 #include "examples/apps/support/generated_text.h"
 #include "examples/apps/support/trainer.h"
-#include "tests/support/temporary_folder.h"
 #include "tests/support/refusal.h"
+#include "tests/support/temporary_folder.h"
 
 namespace {
 

@@ -8,8 +8,8 @@
 #include <fstream>
 #include <string>
 
-#include "tests/support/temporary_folder.h"
 #include "tests/support/refusal.h"
+#include "tests/support/temporary_folder.h"
 
 namespace {
 

@@ -17,8 +17,8 @@
 
 #include "examples/apps/support/generated_interactions.h"
 #include "examples/apps/support/trainer.h"
-#include "tests/support/temporary_folder.h"
 #include "tests/support/refusal.h"
+#include "tests/support/temporary_folder.h"
 #include "tests/support/tolerance.h"
 
 namespace {

@@ -9,8 +9,8 @@
 #include <limits>
 #include <string>
 
-#include "tests/support/temporary_folder.h"
 #include "tests/support/refusal.h"
+#include "tests/support/temporary_folder.h"
 
 namespace {
 

@@ -13,8 +13,8 @@
 #include <vector>
 
 #include "examples/apps/support/generated_text.h"
-#include "tests/support/temporary_folder.h"
 #include "tests/support/refusal.h"
+#include "tests/support/temporary_folder.h"
 
 namespace {
 

@@ -37,11 +37,16 @@ class FindTorch(unittest.TestCase):
         python.write_text(f"#!/bin/sh\n{line}\n")
         python.chmod(0o755)
 
-    def libtorch(self, name):
+    def libtorch(self, name, version=None, cuda=False):
         """Makes a LibTorch in `name` and returns that folder."""
         folder = self.root / name
         (folder / CONFIG).mkdir(parents=True)
         (folder / CONFIG / "TorchConfig.cmake").write_text("set(Torch_FOUND TRUE)\n")
+        if version:
+            (folder / CONFIG / "TorchConfigVersion.cmake").write_text(f'set(PACKAGE_VERSION "{version}")\n')
+        if cuda:
+            (folder / "lib").mkdir()
+            (folder / "lib/libtorch_cuda.so").touch()
         return folder
 
     def python_torch(self):
@@ -179,6 +184,58 @@ class FindTorch(unittest.TestCase):
         text = self.configure(Torch_DIR=f"{self.root}/typo", CMAKE_PREFIX_PATH=other)
         self.assertIn(f"lawn: expected a LibTorch in the environment's Torch_DIR, got {self.root}/typo, where there is none; "
                       "correct it, or unset it", text)
+
+    def check(self, torch, *options):
+        return self.configure("--fresh", "-DCHECK=ON", f"-DTorch_DIR={torch / CONFIG}", *options)
+
+    def test_refuses_a_libtorch_outside_the_supported_versions_and_names_both(self):
+        for version in ("1.13.1", "2.4.0", "2.16.0", "3.0.0"):
+            torch = self.libtorch(version, version)
+            self.assertIn(f"lawn: expected LibTorch 2.4.1 to 2.15, found {version} in {torch / CONFIG} (from Torch_DIR); give one of "
+                          "these", self.check(torch))
+        for version in ("2.4.1", "2.4.1+cu121", "2.10.0", "2.15.3"):
+            self.assertIn(f"version {version}, kernels: ", self.check(self.libtorch(version, version)))
+
+    def test_says_that_later_versions_require_a_later_standard(self):
+        torch = self.libtorch("a", "2.14.0")
+        text = self.check(torch, "-DCMAKE_CXX_STANDARD=17")
+        self.assertIn("LibTorch 2.14 and later require C++20: set CMAKE_CXX_STANDARD 20; it is 17, and found is LibTorch 2.14.0", text)
+        for options in ([], ["-DCMAKE_CXX_STANDARD=20"]):
+            self.assertNotIn("C++20", self.check(torch, *options))
+        self.assertNotIn("C++20", self.check(self.libtorch("b", "2.13.1"), "-DCMAKE_CXX_STANDARD=17"))
+        self.assertIn("require C++20, which /usr/bin/old++ does not know", self.check(
+            torch, "-DCMAKE_CXX_COMPILE_FEATURES=cxx_std_17", "-DCMAKE_CXX_COMPILER=/usr/bin/old++"))
+
+    # --- whether there are kernels --------------------------------------------------------------------------------------
+
+    def nvcc(self):
+        (self.root / "bin/nvcc").write_text("#!/bin/sh\n")
+        (self.root / "bin/nvcc").chmod(0o755)
+        return ["-DCMAKE_FIND_USE_SYSTEM_ENVIRONMENT_PATH=ON"]
+
+    def without_nvcc(self):
+        return ["-DCMAKE_FIND_USE_SYSTEM_ENVIRONMENT_PATH=OFF",
+                "-DCMAKE_IGNORE_PATH=/usr/local/cuda/bin"]
+
+    def test_has_kernels_by_default_where_there_are_a_cuda_build_and_an_nvcc(self):
+        torch = self.libtorch("a", "2.11.0", cuda=True)
+        self.assertIn("kernels: .", self.check(torch, *self.nvcc()))
+        self.assertIn("kernels: LAWN_CUDA is OFF.", self.check(torch, *self.nvcc(), "-DLAWN_CUDA=OFF"))
+        self.assertIn("kernels: LibTorch is built without CUDA.", self.check(self.libtorch("b", "2.11.0"), *self.nvcc()))
+
+    def test_has_kernels_or_refuses_where_they_are_asked_for(self):
+        torch = self.libtorch("a", "2.11.0", cuda=True)
+        self.assertIn("kernels: .", self.check(torch, *self.nvcc(), "-DLAWN_CUDA=ON"))
+        self.assertIn("since LAWN_CUDA is ON, but LibTorch is built without CUDA; LibTorch is in",
+                      self.check(self.libtorch("b", "2.11.0"), *self.nvcc(), "-DLAWN_CUDA=ON"))
+        self.assertIn("lawn: expected AUTO, ON or OFF as LAWN_CUDA, got yes", self.check(torch, "-DLAWN_CUDA=yes"))
+
+    def test_has_no_kernels_without_an_nvcc_and_says_so(self):
+        torch = self.libtorch("a", "2.11.0", cuda=True)
+        nowhere = {"CUDA_HOME": "", "CUDA_PATH": "", "CUDACXX": ""}
+        check = ["--fresh", "-DCHECK=ON", f"-DTorch_DIR={torch / CONFIG}", *self.without_nvcc()]
+        self.assertIn("kernels: there is no nvcc.", self.configure(*check, **nowhere))
+        self.assertIn("since LAWN_CUDA is ON, but there is no nvcc", self.configure(*check, "-DLAWN_CUDA=ON", **nowhere))
 
     # --- configuring again ----------------------------------------------------------------------------------------------
 

@@ -9,6 +9,8 @@
 #include <cmath>
 #include <vector>
 
+#include <lawn/autocast.h>
+
 #include "examples/apps/support/augment.h"
 #include "examples/apps/support/classifier.h"
 #include "examples/apps/support/dataset.h"
@@ -57,7 +59,7 @@ struct Feeding {
   /// The network's float32 logits for a batch of bytes.
   at::Tensor logits(Classifier& network, const at::Tensor& images) const {
     const at::Tensor normalised = input(images);
-    const Autocast autocast(device, precision);
+    const lawn::Autocast autocast(device.type(), precision, precision != at::kFloat);
     return network.forward(normalised).to(at::kFloat);
   }
 };

@@ -11,9 +11,9 @@
 #include <vector>
 
 #include "examples/apps/support/betas.h"
-#include "examples/apps/support/settings.h"
 #include "examples/apps/support/flags.h"
 #include "examples/apps/support/optimizers.h"
+#include "examples/apps/support/settings.h"
 
 namespace examples {
 

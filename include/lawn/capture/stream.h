@@ -10,6 +10,7 @@
 #include <torch/optim/optimizer.h>
 
 #include <lawn/sphere/cuda/entries.h>
+#include <lawn/sphere/cuda/stream_handle.h>
 
 /// Says whether a CUDA graph is being captured. LibTorch's headers for that need those of the CUDA
 /// toolkit; lawn's kernels, which were compiled with the toolkit, ask CUDA instead.
@@ -23,7 +24,7 @@ inline bool notices_captures(at::Device device) {
 inline bool current_stream_captures(at::Device device) {
   if (!device.is_cuda() || sphere::cuda::entries == nullptr) return false;
   const auto stream = c10::impl::VirtualGuardImpl(device.type()).getStream(device);
-  return sphere::cuda::entries->is_capturing(stream.native_handle());
+  return sphere::cuda::entries->is_capturing(sphere::cuda::stream_handle(stream));
 }
 
 /// Whether the current stream of a device is being captured. It is a variable, so that tests can

@@ -15,9 +15,9 @@
 #include <torch/serialize/input-archive.h>
 #include <torch/serialize/output-archive.h>
 
+#include <lawn/archive/optimizer_state.h>
 #include <lawn/checkpoint/entry.h>
 #include <lawn/checkpoint/object_entry.h>
-#include <lawn/decorator/checkpoint.h>
 
 namespace lawn::detail::checkpoint {
 
@@ -47,7 +47,7 @@ class OptimizerEntry : public Entry {
 
   void read(torch::serialize::InputArchive& archive, Differences& differences) override {
     try {
-      decorator::refuse_other_parameters(name().c_str(), archive, optimizer_);
+      archive::refuse_other_parameters(name().c_str(), archive, optimizer_);
     } catch (const c10::Error& error) {
       differences.emplace_back(error.what_without_backtrace());
     }
@@ -56,7 +56,7 @@ class OptimizerEntry : public Entry {
 
   void load() override {
     before_ = saved_bytes(optimizer_);
-    decorator::load_or_restore(name().c_str(), optimizer_, [this] { optimizer_.load(archive_); });
+    archive::load_or_restore(name().c_str(), optimizer_, [this] { optimizer_.load(archive_); });
   }
 
   void undo() override { load_bytes(optimizer_, before_); }

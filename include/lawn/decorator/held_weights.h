@@ -17,7 +17,7 @@
 #include <torch/serialize/input-archive.h>
 #include <torch/serialize/output-archive.h>
 
-#include <lawn/checkpoint/checked_read.h>
+#include <lawn/archive/checked_read.h>
 #include <lawn/module_view.h>
 #include <lawn/parameters/held_once.h>
 #include <lawn/subnetwork/subnetwork.h>
@@ -121,8 +121,8 @@ class HeldWeights {
 
   /// Refuses a state that `save` wrote for other weights.
   void refuse_others(const char* who, torch::serialize::InputArchive& archive) const {
-    const auto names = checkpoint::read_texts(who, archive, "names");
-    TORCH_CHECK(checkpoint::read_ints(who, archive, "positions") == positions_in_a_row(), who,
+    const auto names = archive::read_texts(who, archive, "names");
+    TORCH_CHECK(archive::read_ints(who, archive, "positions") == positions_in_a_row(), who,
                 ": expected a checkpoint of the weights ", c10::ArrayRef<std::string>(names_),
                 ", got one of ", c10::ArrayRef<std::string>(names),
                 ": select the same; nothing was changed");
@@ -190,7 +190,7 @@ inline std::vector<std::string> names_of(const std::vector<NamedTensor>& weights
 inline at::Tensor read_beside(const char* who, torch::serialize::InputArchive& archive,
                               const std::string& key, const NamedTensor& weight,
                               at::IntArrayRef shape, at::ScalarType dtype) {
-  return checkpoint::read_tensor(who, archive, key, " of " + weight.name, shape, dtype)
+  return archive::read_tensor(who, archive, key, " of " + weight.name, shape, dtype)
       .to(weight.tensor.device());
 }
 

@@ -25,6 +25,7 @@
 
 #include <lawn/distributed/agreement.h>
 #include <lawn/distributed/buffer_average.h>
+#include <lawn/distributed/c10d_versions.h>
 #include <lawn/distributed/data_parallel_options.h>
 #include <lawn/distributed/process_group.h>
 #include <lawn/distributed/replica.h>
@@ -200,19 +201,19 @@ class DataParallel {
     }
     const std::vector<bool> sparse(tensors.size(), false);
     // The backward pass begins with the last layers: theirs is the first bucket.
-    auto buckets = std::get<0>(c10d::compute_bucket_assignment_by_size(
+    auto [buckets, limits] = c10d::compute_bucket_assignment_by_size(
         tensors,
         {static_cast<std::size_t>(options_.first_bucket_bytes()),
          static_cast<std::size_t>(options_.bucket_bytes())},
-        sparse));
+        sparse);
     std::reverse(buckets.begin(), buckets.end());
+    std::reverse(limits.begin(), limits.end());
     // Gradients that are views of buckets (true) cannot be detached, as zero_grad() does in C++.
     constexpr bool kGradientAsBucketView = false;
-    reducer_ = std::make_unique<c10d::Reducer>(
-        tensors, buckets, ranks_.group(), sparse, options_.bucket_bytes(),
-        options_.find_unused_parameters(), kGradientAsBucketView, names,
-        options_.first_bucket_bytes(), /*skip_all_reduce_unused_params=*/false,
-        /*use_python_reducer=*/false, std::vector<int64_t>{});
+    reducer_ = detail::distributed::make_reducer(
+        {tensors, buckets, limits, ranks_.group(), sparse, options_.bucket_bytes(),
+         options_.find_unused_parameters(), kGradientAsBucketView, names,
+         options_.first_bucket_bytes()});
     state_->ranks = &ranks_;
     state_->buffers = &average_;
     reducer_->register_comm_hook(std::make_unique<detail::distributed::WeightedSumHook>(state_));

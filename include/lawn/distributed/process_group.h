@@ -23,6 +23,7 @@
 #include <torch/csrc/distributed/c10d/Types.hpp>
 #include <torch/csrc/distributed/c10d/Work.hpp>
 
+#include <lawn/distributed/c10d_versions.h>
 #include <lawn/distributed/collective.h>
 
 namespace lawn {
@@ -101,11 +102,12 @@ class ProcessGroup : public Collective {
     return texts;
   }
 
-  /// Aborts the backend; the other ranks do not learn the reason.
+  /// Aborts the backend; the other ranks do not learn the reason. In LibTorch 2.6 and older a
+  /// backend cannot be aborted: the other ranks wait until their time limit.
   void fail(const std::string& reason) noexcept override {
     (void)reason;
     try {
-      group_->getBackend(device_.type())->abort();
+      detail::distributed::abort_backend(*group_->getBackend(device_.type()), 0);
     } catch (const std::exception&) {  // this rank is about to end with an error in any case
     }
   }
@@ -150,9 +152,7 @@ class ProcessGroup : public Collective {
  protected:
   /// Lets `backend` serve one more kind of device.
   void add(const c10::intrusive_ptr<c10d::Backend>& backend, c10::DeviceType type) {
-    const auto kind = c10d::ProcessGroup::strToBackendType(backend->getBackendName());
-    group_->setBackend(type, kind, backend);
-    group_->setDefaultBackend(kind);
+    detail::distributed::add_backend(*group_, type, backend, 0);
   }
 
  private:

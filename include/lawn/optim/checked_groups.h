@@ -11,7 +11,7 @@
 #include <torch/serialize/input-archive.h>
 #include <torch/serialize/output-archive.h>
 
-#include <lawn/decorator/checkpoint.h>
+#include <lawn/archive/optimizer_state.h>
 #include <lawn/optim/group_options.h>
 #include <lawn/optim/parameter_lists.h>
 #include <lawn/parameters/held_once.h>
@@ -53,9 +53,9 @@ class CheckedGroups : public torch::optim::Optimizer {
   /// @throws c10::Error for a checkpoint that is damaged or of other parameters; nothing is changed
   ///         then
   void load(torch::serialize::InputArchive& archive) override {
-    decorator::refuse_other_parameters(who_, archive, *this);
-    decorator::load_or_restore(who_, *this,
-                               [&] { torch::optim::serialize<State, Options>(archive, *this); });
+    archive::refuse_other_parameters(who_, archive, *this);
+    archive::load_or_restore(who_, *this,
+                             [&] { torch::optim::serialize<State, Options>(archive, *this); });
     held_once_ = {};  // so that the new state is checked
   }
 

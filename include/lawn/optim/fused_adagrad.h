@@ -8,6 +8,7 @@
 #include <ATen/ops/full_like.h>
 #include <c10/util/ArrayRef.h>
 #include <torch/optim/adagrad.h>
+#include <torch/version.h>
 
 #include <lawn/optim/fused/groups.h>
 #include <lawn/parameters/held_once.h>
@@ -23,6 +24,7 @@ struct FusedAdagradPolicy {
   using Entry = FusedEntry<State>;
   static constexpr const char* kWho = "lawn::FusedAdagrad";
   static constexpr bool kReducedOnCPU = true;
+  static constexpr bool kOnGPU = TORCH_VERSION_MINOR >= 10;
   static constexpr bool kFolds = false;
   static constexpr bool kStateByConstructor = true;
   static constexpr bool kCounts = true;
@@ -56,9 +58,20 @@ struct FusedAdagradPolicy {
     at::_fused_adagrad_(column(list, [](const Entry& entry) { return entry.parameter; }),
                         column(list, [](const Entry& entry) { return entry.gradient; }),
                         column(list, [](const Entry& entry) { return entry.state->sum(); }),
-                        step_counts(list), lr, options.lr_decay(), options.weight_decay(),
+                        step_counts(list), rate(lr), options.lr_decay(), options.weight_decay(),
                         options.eps(), /*maximize=*/false);
   }
+
+ private:
+#if TORCH_VERSION_MINOR >= 8
+  template <class Rate>
+  static const Rate& rate(const Rate& lr) {
+    return lr;
+  }
+#else  // the fused function takes a number alone, and steps parameters on a CPU alone
+  static double rate(double lr) { return lr; }
+  static double rate(const at::Tensor& lr) { return lr.item<double>(); }
+#endif
 };
 
 }  // namespace detail::optim
@@ -79,8 +92,9 @@ struct FusedAdagradPolicy {
 ///
 /// The fused step takes float64, float32, half and bfloat16 on CPU and CUDA, dense without gaps in
 /// any order of dimensions, each parameter held once. Everything else, including sparse gradients,
-/// takes Adagrad's own step. `step()` leaves the gradients as they are and does not wait for the
-/// device. `make_capturable()` readies it for CUDA graphs.
+/// takes Adagrad's own step, and so does everything on a GPU before LibTorch 2.10. `step()` leaves
+/// the gradients as they are and does not wait for the device. `make_capturable()` readies it for
+/// CUDA graphs.
 ///
 /// @source  Duchi, Hazan, Singer 2011, "Adaptive subgradient methods for online learning and
 ///          stochastic optimization"

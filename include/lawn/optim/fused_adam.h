@@ -39,6 +39,7 @@ struct AdamFamilyPolicy {
   using State = AdamState;
   using Entry = FusedEntry<State>;
   static constexpr bool kReducedOnCPU = true;
+  static constexpr bool kOnGPU = true;
   static constexpr bool kFolds = true;
   static constexpr bool kStateByConstructor = false;
   static constexpr bool kCounts = true;

@@ -24,6 +24,7 @@ struct FusedSGDPolicy {
   static constexpr const char* kWho = "lawn::FusedSGD";
   // LibTorch 2.11's vector loop for them computes the momentum and never writes the parameter.
   static constexpr bool kReducedOnCPU = false;
+  static constexpr bool kOnGPU = true;
   static constexpr bool kFolds = true;
   static constexpr bool kStateByConstructor = false;
   static constexpr bool kCounts = false;

@@ -134,9 +134,10 @@ class LAMB
       LAMBParamState& state = state_of(list.weights[i]);
       state.step(state.step() + 1);
       values[i] = at::empty_like(wide_weights[i]);
-      const bool fits = detail::optim::can_fuse(values[i], /*reduced_on_cpu=*/false) &&
-                        sphere::beside(values[i], state.exp_avg()) &&
-                        sphere::beside(values[i], state.exp_avg_sq());
+      const bool fits =
+          detail::optim::can_fuse(values[i], /*reduced_on_cpu=*/false, /*on_gpu=*/true) &&
+          sphere::beside(values[i], state.exp_avg()) &&
+          sphere::beside(values[i], state.exp_avg_sq());
       const auto ordered =
           fits ? detail::optim::in_order_of(values[i], gradients[i]) : at::Tensor();
       if (ordered.defined()) {

@@ -25,8 +25,8 @@
 #include <torch/serialize/input-archive.h>
 #include <torch/serialize/output-archive.h>
 
+#include <lawn/archive/checked_read.h>
 #include <lawn/capture/phase_clock.h>
-#include <lawn/checkpoint/checked_read.h>
 #include <lawn/decorator/base_optimizer.h>
 #include <lawn/decorator/held_weights.h>
 #include <lawn/folded/folding.h>
@@ -166,9 +166,9 @@ class LAWNRule {
   }
 
   void load(torch::serialize::InputArchive& archive, const torch::optim::Optimizer& /*optimizer*/) {
-    const bool constrained = checkpoint::read_int(kWho, archive, "phase", 0, 1) ==
+    const bool constrained = archive::read_int(kWho, archive, "phase", 0, 1) ==
                              static_cast<int64_t>(Phase::kConstrained);
-    const int64_t steps = checkpoint::read_int(kWho, archive, "steps");
+    const int64_t steps = archive::read_int(kWho, archive, "steps");
     weights_.refuse_others(kWho, archive);
     auto layers = layers_;
     for (std::size_t i = 0; i < layers.size(); ++i) {

@@ -16,7 +16,7 @@
 #include <torch/optim/schedulers/lr_scheduler.h>
 #include <torch/serialize/archive.h>
 
-#include <lawn/checkpoint/checked_read.h>
+#include <lawn/archive/checked_read.h>
 #include <lawn/schedule/option_checks.h>
 #include <lawn/schedule/segment.h>
 
@@ -90,17 +90,17 @@ class SegmentSchedule : public torch::optim::LRScheduler {
     TORCH_CHECK(description.toStringRef() == description_, name_, ": the checkpoint is of ",
                 description.toStringRef(), ", this schedule is ", description_,
                 "; construct it with the options of the checkpoint");
-    const int64_t steps = checkpoint::read_int(who, archive, "steps", 0, kMostSteps);
+    const int64_t steps = archive::read_int(who, archive, "steps", 0, kMostSteps);
     std::vector<double> base_lrs =
-        checkpoint::read_value(who, archive, "base_lrs", &c10::IValue::isDoubleList,
-                               "a list of numbers")
+        archive::read_value(who, archive, "base_lrs", &c10::IValue::isDoubleList,
+                            "a list of numbers")
             .toDoubleVector();
     const auto groups = optimizer_.param_groups().size();
     TORCH_CHECK(base_lrs.size() == groups, name_, ": the checkpoint has ", base_lrs.size(),
                 " parameter groups, the optimizer ", groups);
     check_base_rates(name_, base_lrs, "the checkpoint", "load one of a schedule that moves");
-    const int64_t scheduled = checkpoint::read_int(who, archive, "scheduled_groups", 1,
-                                                   static_cast<int64_t>(base_lrs.size()));
+    const int64_t scheduled = archive::read_int(who, archive, "scheduled_groups", 1,
+                                                static_cast<int64_t>(base_lrs.size()));
     set(steps, base_lrs, static_cast<std::size_t>(scheduled));
   }
 

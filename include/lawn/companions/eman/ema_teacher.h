@@ -20,7 +20,7 @@
 #include <torch/serialize/input-archive.h>
 #include <torch/serialize/output-archive.h>
 
-#include <lawn/checkpoint/checked_read.h>
+#include <lawn/archive/checked_read.h>
 #include <lawn/companions/eman/ema_options.h>
 #include <lawn/companions/keep_random_state.h>
 #include <lawn/companions/module_tensors.h>
@@ -160,7 +160,7 @@ class EmaTeacher : public torch::nn::Module {
   /// @throws c10::Error for a teacher of another architecture or dtype; nothing is changed then
   void load(torch::serialize::InputArchive& archive) override {
     auto mine = detail::companions::module_tensors(*teacher_);
-    using namespace detail::checkpoint;
+    using namespace detail::archive;
     c10::IValue tensors;
     TORCH_CHECK(archive.try_read("tensors", tensors) && tensors.isList(), kWho,
                 ": expected a checkpoint of an EmaTeacher, got one of something else; nothing was "

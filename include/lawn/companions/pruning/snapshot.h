@@ -93,7 +93,7 @@ class Snapshot {
 
   friend torch::serialize::InputArchive& operator>>(torch::serialize::InputArchive& archive,
                                                     Snapshot& snapshot) {
-    TORCH_CHECK(detail::checkpoint::read_texts(kWho, archive, "names") ==
+    TORCH_CHECK(detail::archive::read_texts(kWho, archive, "names") ==
                     detail::decorator::names_of(snapshot.entries_),
                 kWho,
                 ": expected a snapshot of a module with the same parameters and buffers, got "

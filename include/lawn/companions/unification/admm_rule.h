@@ -150,9 +150,9 @@ class AdmmRule {
 
   void load(torch::serialize::InputArchive& archive, const torch::optim::Optimizer& /*optimizer*/) {
     weights_.refuse_others(kWho, archive);
-    const auto saved = checkpoint::read_texts(kWho, archive, "projections");
-    const bool finalized = checkpoint::read_bool(kWho, archive, "finalized");
-    const double rho = checkpoint::read_double(kWho, archive, "rho");
+    const auto saved = archive::read_texts(kWho, archive, "projections");
+    const bool finalized = archive::read_bool(kWho, archive, "finalized");
+    const double rho = archive::read_double(kWho, archive, "rho");
     TORCH_CHECK(std::isfinite(rho) && rho > 0, kWho,
                 ": expected a checkpoint whose rho is finite and ", "> 0, got ", rho,
                 "; nothing was changed");

@@ -21,6 +21,7 @@
 #include <c10/util/Exception.h>
 #include <c10/util/intrusive_ptr.h>
 #include <mpi.h>
+#include <torch/version.h>
 #include <torch/csrc/distributed/c10d/Backend.hpp>
 #include <torch/csrc/distributed/c10d/Types.hpp>
 #include <torch/csrc/distributed/c10d/Work.hpp>
@@ -71,7 +72,9 @@ class MpiBackend : public c10d::Backend {
   // NOLINTNEXTLINE(readability-const-return-type): the base class's
   const std::string getBackendName() const override { return "lawn_mpi"; }
   MpiEngine& engine() { return *engine_; }
+#if TORCH_VERSION_MINOR >= 8  // Backend has it
   void abort() override { engine_->fail("it aborted its process group"); }
+#endif
 
   c10::intrusive_ptr<c10d::Work> allreduce(std::vector<at::Tensor>& tensors,
                                            const c10d::AllreduceOptions& options) override {

@@ -33,10 +33,11 @@ struct FusedEntry {
 /// Whether LibTorch's fused functions step `parameter` correctly. Those of the CPU check nothing:
 /// they walk the memory of each tensor from its first element on.
 /// @param reduced_on_cpu  whether the function steps half and bfloat16 on the CPU
-inline bool can_fuse(const at::Tensor& parameter, bool reduced_on_cpu) {
+/// @param on_gpu          whether it steps parameters on a GPU
+inline bool can_fuse(const at::Tensor& parameter, bool reduced_on_cpu, bool on_gpu) {
   const auto dtype = parameter.scalar_type();
   const bool wide = dtype == at::kFloat || dtype == at::kDouble;
-  return (parameter.is_cuda() || (parameter.is_cpu() && (wide || reduced_on_cpu))) &&
+  return ((parameter.is_cuda() && on_gpu) || (parameter.is_cpu() && (wide || reduced_on_cpu))) &&
          sphere::detail::plain(parameter) && parameter.is_non_overlapping_and_dense() &&
          parameter.numel() > 0;
 }

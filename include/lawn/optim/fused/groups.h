@@ -15,7 +15,7 @@
 #include <torch/optim/optimizer.h>
 #include <torch/serialize/input-archive.h>
 
-#include <lawn/decorator/checkpoint.h>
+#include <lawn/archive/optimizer_state.h>
 #include <lawn/folded/folding.h>
 #include <lawn/optim/fused/capturable.h>
 #include <lawn/optim/fused/entries.h>
@@ -106,8 +106,8 @@ class Fused : public Capturable<Base, Policy>,
   /// @throws c10::Error  for a checkpoint that is damaged or of other parameters; nothing is changed
   ///                     then
   void load(torch::serialize::InputArchive& archive) override {
-    decorator::refuse_other_parameters(Policy::kWho, archive, *this);
-    decorator::load_or_restore(Policy::kWho, *this, [&] { Base::load(archive); });
+    archive::refuse_other_parameters(Policy::kWho, archive, *this);
+    archive::load_or_restore(Policy::kWho, *this, [&] { Base::load(archive); });
     held_once_ = {};  // so that the new state is checked
     this->forget_device_counts();
   }

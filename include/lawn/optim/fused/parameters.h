@@ -20,6 +20,7 @@ namespace lawn::detail::optim {
 ///   const char* kWho                               in messages
 ///   Options, State                                  types of Base
 ///   bool kReducedOnCPU                              its function steps half and bfloat16 there
+///   bool kOnGPU                                     its function steps parameters on a GPU
 ///   bool kFolds                                     see FoldedGroup for what it has then
 ///   bool kStateByConstructor                        Base makes its state there alone
 ///   bool keeps_state(const Options&)
@@ -60,7 +61,7 @@ class FusedParameters : public Base {
       if (!gradient.defined()) continue;
       Entry entry;
       entry.state = find_state(parameter);
-      if (can_fuse(parameter, Policy::kReducedOnCPU) &&
+      if (can_fuse(parameter, Policy::kReducedOnCPU, Policy::kOnGPU) &&
           (entry.state == nullptr || Policy::fits(*entry.state, parameter, options))) {
         entry.gradient = in_order_of(parameter, gradient);
       }

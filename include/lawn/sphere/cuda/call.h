@@ -16,6 +16,7 @@
 #include <c10/util/Exception.h>
 
 #include <lawn/sphere/cuda/entries.h>
+#include <lawn/sphere/cuda/stream_handle.h>
 #include <lawn/sphere/flat.h>
 
 namespace lawn::sphere::cuda {
@@ -74,7 +75,7 @@ void call(at::Device device, std::int64_t workspace_bytes, const Launch& launch)
   // The tests run the kernels on the host, which has no streams.
   void* stream = device.is_cpu()
                      ? nullptr
-                     : c10::impl::VirtualGuardImpl(device.type()).getStream(device).native_handle();
+                     : stream_handle(c10::impl::VirtualGuardImpl(device.type()).getStream(device));
   const auto workspace = at::empty({workspace_bytes}, at::TensorOptions(device).dtype(at::kByte));
   const char* error = launch(workspace.data_ptr(), stream);
   TORCH_CHECK(error == nullptr, "lawn: launching a kernel on ", device, " failed: ", error);

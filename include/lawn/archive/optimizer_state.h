@@ -18,11 +18,11 @@
 #include <torch/serialize/input-archive.h>
 #include <torch/types.h>
 
-#include <lawn/checkpoint/checked_read.h>
+#include <lawn/archive/checked_read.h>
 
-/// Reads checkpoints so that a wrong one is refused before anything is changed. LibTorch's own
-/// `load` writes state group by group and checks on the way.
-namespace lawn::detail::decorator {
+/// Reads checkpoints of optimizers so that a wrong one is refused before anything is changed.
+/// LibTorch's own `load` writes state group by group and checks on the way.
+namespace lawn::detail::archive {
 
 /// Key under which the innermost decorator keeps `describe_parameters`.
 constexpr const char* kParametersKey = "lawn/parameters";
@@ -57,7 +57,7 @@ inline int64_t read_count(const char* who, torch::serialize::InputArchive& archi
 /// LibTorch checks none of these before a step computes with them.
 inline void refuse_other_state(const char* who, torch::serialize::InputArchive& archive,
                                const torch::optim::Optimizer& optimizer) {
-  checkpoint::check_storages(who, archive);
+  check_storages(who, archive);
   torch::serialize::InputArchive groups;
   torch::serialize::InputArchive states;
   if (!archive.try_read("param_groups", groups) || !archive.try_read("state", states)) return;
@@ -146,4 +146,4 @@ void load_or_restore(const char* who, torch::optim::Optimizer& optimizer, const 
   }
 }
 
-}  // namespace lawn::detail::decorator
+}  // namespace lawn::detail::archive

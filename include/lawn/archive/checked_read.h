@@ -25,7 +25,7 @@
 /// types nor, in a tensor, that its storage is as large as sizes and strides say.
 /// @param who  begins the messages, which end with "nothing was changed": read everything before you
 ///             change anything
-namespace lawn::detail::checkpoint {
+namespace lawn::detail::archive {
 
 /// Whether the memory of a storage is as large as the storage says. An archive holds each storage's
 /// size and, apart from it, the bytes, of which LibTorch's reader takes as many as are there. They
@@ -143,4 +143,4 @@ inline at::Tensor read_tensor(const char* who, torch::serialize::InputArchive& a
   return tensor;
 }
 
-}  // namespace lawn::detail::checkpoint
+}  // namespace lawn::detail::archive
