@@ -32,5 +32,7 @@ foreach(reader IN LISTS readers)
   add_test(NAME fuzz_${reader} COMMAND "${Python3_EXECUTABLE}" -B "${CMAKE_CURRENT_SOURCE_DIR}/fuzz/fuzz.py"
                                        $<TARGET_FILE:fuzz_readers> ${reader})
   # LibTorch is not instrumented: a std::vector that it hands over looks overflown. What it keeps until its end is no leak.
-  set_tests_properties(fuzz_${reader} PROPERTIES TIMEOUT 300 ENVIRONMENT "ASAN_OPTIONS=detect_container_overflow=0:detect_leaks=0")
+  set_tests_properties(
+    fuzz_${reader} PROPERTIES TIMEOUT 300
+                              ENVIRONMENT "OMP_NUM_THREADS=1;ASAN_OPTIONS=detect_container_overflow=0:detect_leaks=0")
 endforeach()
