@@ -4,6 +4,7 @@
 #include <fstream>
 #include <iterator>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include <gtest/gtest.h>
@@ -55,9 +56,10 @@ TEST_F(WriteAtomically, KeepsTheOldContentsWhenTheDiskIsFull) {
   lawn::write_atomically(folder_ / "file", "old");
   {
     const FileSizeLimit limit(1000);
-    expect_refusal([&] { lawn::write_atomically(folder_ / "file", std::string(5000, 'x')); },
-                   "file: 5000 bytes could not be written: File too large; the file that was "
-                   "there is unchanged");
+    expect_refusal(
+        [&] { lawn::write_atomically(folder_ / "file", std::string(5000, 'x')); },
+        "file: 5000 bytes could not be written: File too large (a limit of this process, "
+        "ulimit -f); the file that was there is unchanged");
   }
   EXPECT_EQ(contents(folder_ / "file"), "old");
   EXPECT_EQ(files(), 1U);
@@ -85,11 +87,31 @@ TEST_F(WriteAtomically, WritesIntoTheWorkingFolderToo) {
   EXPECT_EQ(contents(folder_ / "file"), "text");
 }
 
-TEST_F(WriteAtomically, IsNotDisturbedByAnotherWritersTemporary) {
-  put(folder_ / "file.tmp", "another writer's");
+TEST_F(WriteAtomically, TakesOverWhatAKilledWriterHasLeft) {
+  put(folder_ / "file.tmp", std::string(1000, 'x'));
   lawn::write_atomically(folder_ / "file", "text");
-  EXPECT_EQ(contents(folder_ / "file.tmp"), "another writer's");
   EXPECT_EQ(contents(folder_ / "file"), "text");
+  EXPECT_EQ(files(), 1U);
+}
+
+TEST_F(WriteAtomically, HasWritersOfOnePathWaitForEachOther) {
+  const auto path = folder_ / "file";
+  lawn::write_atomically(path, std::string(20000, 'a'));
+  std::vector<std::thread> writers;
+  for (const char letter : {'a', 'b', 'c'}) {
+    writers.emplace_back([path, letter] {
+      for (int turn = 0; turn < 20; ++turn) {
+        lawn::write_atomically(path, std::string(20000 + 1000 * turn, letter));
+      }
+    });
+  }
+  for (int turn = 0; turn < 60; ++turn) {
+    const std::string read = contents(path);
+    EXPECT_GE(read.size(), 20000U);
+    EXPECT_EQ(read.find_first_not_of(read.front()), std::string::npos);
+  }
+  for (auto& writer : writers) writer.join();
+  EXPECT_EQ(files(), 1U);
 }
 
 /// A checkpoint of one tensor and one number.

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-#include <atomic>
 #include <cerrno>
 #include <cstddef>
 #include <cstdio>
@@ -11,6 +10,8 @@
 #include <utility>
 
 #include <fcntl.h>
+#include <sys/file.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <c10/util/Exception.h>
@@ -26,20 +27,41 @@ class FileDescriptor {
   ~FileDescriptor() {
     if (descriptor_ >= 0) ::close(descriptor_);
   }
-  FileDescriptor(const FileDescriptor&) = delete;
-  FileDescriptor& operator=(const FileDescriptor&) = delete;
+  FileDescriptor(FileDescriptor&& other) noexcept
+      : descriptor_(std::exchange(other.descriptor_, -1)) {}
+  FileDescriptor& operator=(FileDescriptor&&) = delete;
 
   int get() const { return descriptor_; }
-  /// Closes now; false if what was written could not be kept.
-  bool close() { return ::close(std::exchange(descriptor_, -1)) == 0; }
 
  private:
   int descriptor_;
 };
 
+/// Whether `file` still has the name `path`, which another process may have given away since.
+inline bool is_named(const FileDescriptor& file, const std::filesystem::path& path) {
+  struct stat opened = {};
+  struct stat named = {};
+  return ::fstat(file.get(), &opened) == 0 && ::stat(path.c_str(), &named) == 0 &&
+         opened.st_dev == named.st_dev && opened.st_ino == named.st_ino;
+}
+
+/// Opens an empty file that no other writer has until it is closed; waits for one that does. What a
+/// killed writer has left there is taken over. The descriptor is negative if that fails.
+inline FileDescriptor open_alone(const std::filesystem::path& path) {
+  for (;;) {
+    FileDescriptor file(::open(path.c_str(), O_WRONLY | O_CREAT | O_CLOEXEC, 0666));
+    if (file.get() < 0) return file;
+    while (::flock(file.get(), LOCK_EX) != 0 && errno == EINTR) {
+    }
+    if (!is_named(file, path)) continue;
+    if (::ftruncate(file.get(), 0) != 0 && errno != EINVAL) return FileDescriptor(-1);
+    return file;
+  }
+}
+
 /// Writes all of `bytes` and has the disk take them, if `file` is on one (EINVAL: it is not).
 /// Returns false with errno set if that fails.
-inline bool write_through(FileDescriptor& file, const std::string& bytes) {
+inline bool write_through(const FileDescriptor& file, const std::string& bytes) {
   const char* next = bytes.data();
   std::size_t left = bytes.size();
   while (left > 0) {
@@ -49,28 +71,21 @@ inline bool write_through(FileDescriptor& file, const std::string& bytes) {
     next += written;
     left -= static_cast<std::size_t>(written);
   }
-  return (::fsync(file.get()) == 0 || errno == EINVAL) && file.close();
-}
-
-/// A name beside `path` that no other process or thread of this machine takes at the same time.
-inline std::filesystem::path temporary_beside(const std::filesystem::path& path) {
-  static std::atomic<unsigned> count{0};
-  return path.string() + "." + std::to_string(::getpid()) + "-" + std::to_string(count++) + ".tmp";
+  return ::fsync(file.get()) == 0 || errno == EINVAL;
 }
 
 }  // namespace detail::checkpoint
 
 /// Puts `bytes` into the file at `path`. At every moment, also if the machine stops, the path holds
-/// either the old contents or the new, whole: they go to a temporary file in the same folder, to
-/// disk, and take over the name. Of two writers at once, the later one prevails.
-/// @throws c10::Error if a step fails (a full disk); the file at `path` is then as before, and the
-///         temporary is gone
+/// either the old contents or the new, whole: they go to the file `path`.tmp, to disk, and take over
+/// the name. Writers of one path wait for each other, in threads and in processes.
+/// @throws c10::Error if a step fails (a full disk, a limit of the size of files); the file at `path`
+///         is then as before, and the temporary one is gone
 inline void write_atomically(const std::filesystem::path& path, const std::string& bytes) {
-  const std::filesystem::path temporary = detail::checkpoint::temporary_beside(path);
+  const std::filesystem::path temporary = path.string() + ".tmp";
   std::filesystem::path folder = path.parent_path();
   if (folder.empty()) folder = ".";
-  detail::checkpoint::FileDescriptor file(
-      ::open(temporary.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666));
+  const auto file = detail::checkpoint::open_alone(temporary);
   const bool opened = file.get() >= 0;
   if (opened && detail::checkpoint::write_through(file, bytes) &&
       std::rename(temporary.c_str(), path.c_str()) == 0) {
@@ -80,9 +95,11 @@ inline void write_atomically(const std::filesystem::path& path, const std::strin
     if (directory.get() >= 0) ::fsync(directory.get());
     return;
   }
-  const std::string reason = std::strerror(errno);
+  const int number = errno;
   if (opened) ::unlink(temporary.c_str());
-  TORCH_CHECK(false, path.string(), ": ", bytes.size(), " bytes could not be written: ", reason,
+  TORCH_CHECK(false, path.string(), ": ", bytes.size(),
+              " bytes could not be written: ", std::strerror(number),
+              number == EFBIG ? " (a limit of this process, ulimit -f)" : "",
               std::filesystem::exists(path) ? "; the file that was there is unchanged" : "");
 }
 

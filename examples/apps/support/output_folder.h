@@ -35,7 +35,7 @@ class OutputFolder {
       file_.emplace(::open(path_.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0644));
       check_written(file_->get() >= 0);
       lock();
-    } while (!is_named());
+    } while (!lawn::detail::checkpoint::is_named(*file_, path_));
     std::string host(HOST_NAME_MAX + 1, '\0');
     ::gethostname(host.data(), host.size() - 1);
     const std::string owner =
@@ -70,15 +70,6 @@ class OutputFolder {
     if (::read(file_->get(), owner.data(), owner.size() - 1) <= 0) owner = {"a process"};
     TORCH_CHECK(false, "--out ", folder_, ": another run has this folder: ", owner.data(),
                 "; wait for its end, or name another folder");
-  }
-
-  /// Whether the locked file is still the one of this name, which the run before may have removed
-  /// since it was opened.
-  bool is_named() const {
-    struct stat locked = {};
-    struct stat named = {};
-    return ::fstat(file_->get(), &locked) == 0 && ::stat(path_.c_str(), &named) == 0 &&
-           locked.st_dev == named.st_dev && locked.st_ino == named.st_ino;
   }
 
   std::string folder_;
