@@ -42,8 +42,7 @@ def link_faults(root):
         if not page.exists():
             yield f"{page.name} is missing"
             continue
-        text = re.sub(r"^```.*?^```", "", page.read_text(), flags=re.MULTILINE | re.DOTALL)
-        text = re.sub(r"`[^`]*`", "", text)
+        text = re.sub(r"<!--.*?-->|^```.*?^```|`[^`\n]*`", "", page.read_text(), flags=re.MULTILINE | re.DOTALL)
         for target in re.findall(r"\]\(([^)#]+)", text):
             if not re.match(r"https?:", target) and not (page.parent / target).exists():
                 yield f"{page.relative_to(root)} links to {target}, which is missing"

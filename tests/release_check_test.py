@@ -17,7 +17,7 @@ WHOLE = {
     "CHANGELOG.md": "# Changelog\n\n## [Unreleased]\n\n## [1.2.0] - 2026-01-31\n\n- A thing.\n\n## [1.1.0] - 2025-12-01\n\n- Another.\n",
     "README.md": "This is version 1.2. See [the guide](docs/guide.md#top) and [the paper](https://example.org/a).\n",
     "CONTRIBUTING.md": "```cpp\n[](const auto& x) {}\n```\n",
-    "docs/guide.md": "[Back](../README.md), `[](auto& x)`\n",
+    "docs/guide.md": "[Back](../README.md), `[](auto& x)`\n<!--\n[](int y) -->",
 }
 
 
