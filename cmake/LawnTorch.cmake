@@ -76,6 +76,9 @@ message(STATUS "lawn: LibTorch ${Torch_VERSION} in ${LAWN_TORCH_ROOT}, from ${LA
 
 add_library(lawn::torch INTERFACE IMPORTED GLOBAL)
 target_link_libraries(lawn::torch INTERFACE ${LAWN_TORCH_LIBRARIES})
+if(Torch_VERSION VERSION_LESS 2.11)
+  target_link_libraries(lawn::torch INTERFACE ${CMAKE_DL_LIBS}) # for lawn/sphere/cuda/stream_handle.h
+endif()
 if(Torch_VERSION VERSION_GREATER_EQUAL 2.14)
   target_compile_features(lawn::torch INTERFACE cxx_std_20)
 endif()

@@ -226,6 +226,7 @@ endforeach()
 
 add_test(NAME gpu_script_test COMMAND "${Python3_EXECUTABLE}" -B "${CMAKE_CURRENT_SOURCE_DIR}/gpu_script_test.py")
 set_tests_properties(gpu_script_test PROPERTIES TIMEOUT 300)
+add_test(NAME release_check_test COMMAND "${Python3_EXECUTABLE}" -B "${CMAKE_CURRENT_SOURCE_DIR}/release_check_test.py")
 add_test(NAME versions_script_test COMMAND "${Python3_EXECUTABLE}" -B "${CMAKE_CURRENT_SOURCE_DIR}/versions_script_test.py")
 add_test(NAME cuda_architectures_test COMMAND "${Python3_EXECUTABLE}" -B "${CMAKE_CURRENT_SOURCE_DIR}/cuda_architectures_test.py"
                                               "${CMAKE_COMMAND}" "${LAWN_CUDA_COMPILER}")

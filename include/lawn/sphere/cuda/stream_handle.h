@@ -1,12 +1,21 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <c10/core/Stream.h>
+#include <torch/version.h>
+#if TORCH_VERSION_MINOR < 11
 #include <dlfcn.h>
 
-#include <c10/core/Stream.h>
 #include <c10/util/Exception.h>
+#endif
 
 namespace lawn::sphere::cuda {
+
+#if TORCH_VERSION_MINOR >= 11
+/// The cudaStream_t of a stream of a GPU.
+/// @note  does not wait for the device
+inline void* stream_handle(const c10::Stream& stream) { return stream.native_handle(); }
+#else
 
 namespace detail {
 
@@ -21,26 +30,15 @@ inline auto stream_of_cuda_stream() {
   return reinterpret_cast<void* (*)(const c10::Stream*)>(dlsym(RTLD_DEFAULT, kStreamOfCudaStream));
 }
 
-/// In LibTorch 2.11 and later.
-template <class Stream>
-auto handle_of(const Stream& stream, int) -> decltype(stream.native_handle()) {
-  return stream.native_handle();
-}
-
-/// In older ones, in which a c10::Stream does not know its handle.
-template <class Stream>
-void* handle_of(const Stream& stream, long) {
-  static const auto function = stream_of_cuda_stream();
-  TORCH_CHECK(function != nullptr, "lawn: expected libc10_cuda in a program with a stream of ",
-              stream.device(), ", which exports ", kStreamOfCudaStream, "; found none: link ",
-              "LibTorch's own libraries for CUDA");
-  return function(&stream);
-}
-
 }  // namespace detail
 
-/// The cudaStream_t of a stream of a GPU.
-/// @note  does not wait for the device
-inline void* stream_handle(const c10::Stream& stream) { return detail::handle_of(stream, 0); }
+inline void* stream_handle(const c10::Stream& stream) {
+  static const auto function = detail::stream_of_cuda_stream();
+  TORCH_CHECK(function != nullptr, "lawn: expected libc10_cuda in a program with a stream of ",
+              stream.device(), ", which exports ", detail::kStreamOfCudaStream,
+              "; found none: link LibTorch's own libraries for CUDA");
+  return function(&stream);
+}
+#endif
 
 }  // namespace lawn::sphere::cuda
