@@ -3,17 +3,18 @@
 // A residual network on CIFAR-10, trained by LAWN around Adam: a plain loop, to be copied.
 //
 //   image_classifier                              on 2,000 generated images
-//   image_classifier cifar-10-batches-bin [20]    on CIFAR-10's binary files, for 20 epochs
+//   image_classifier cifar-10-batches-bin 20      on CIFAR-10's binary files, for 20 epochs
+//   image_classifier "" 20 run.pt                 goes on from run.pt if it is there; saves each epoch
 
+#include <lawn/checkpoint.h>
 #include <lawn/lawn.h>
 #include <torch/torch.h>
 
-#include <algorithm>
+#include <filesystem>
 #include <fstream>
 #include <iostream>
 #include <iterator>
 #include <string>
-#include <utility>
 #include <vector>
 
 namespace {
@@ -126,7 +127,13 @@ int main(int argc, char** argv) {
                                              .total_steps(steps)
                                              .second_warmup_steps(steps / 50)
                                              .decay(lawn::Decay::kCosine));
-  for (int64_t epoch = 1; epoch <= epochs; ++epoch) {
+  int64_t epoch = 0;
+  lawn::Checkpoint checkpoint;
+  checkpoint.add("model", model).add("optimizer", optimizer).add("schedule", schedule);
+  checkpoint.add("epoch", epoch).add_random_state().require("epochs", epochs);
+  const std::string file = argc > 3 ? argv[3] : "";
+  if (std::filesystem::exists(file)) checkpoint.load(file);
+  while (epoch < epochs) {
     for (const auto& batch : torch::randperm(train.labels.size(0)).split(kBatch)) {
       optimizer.zero_grad();
       const auto logits = model->forward(train.pixels.index_select(0, batch));
@@ -134,6 +141,8 @@ int main(int argc, char** argv) {
       optimizer.step();
       schedule.step();
     }
+    ++epoch;
+    if (!file.empty()) checkpoint.save(file);
     std::cout << "epoch " << epoch << "  " << optimizer.phase() << "  test accuracy "
               << accuracy(model, test) << std::endl;
   }
