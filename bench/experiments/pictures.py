@@ -122,6 +122,39 @@ def over_training(plt, cells: list[Cell], records: dict):
     return figure
 
 
+def over_tasks(plt, cells: list[Cell], records: dict):
+    """Accuracy at the end of a task, norms, dead units and the angle of a step, from task to task: a row for each stream, and
+    for each method the mean over seeds, in a band from the smallest to the largest."""
+    streams = {}
+    for cell in cells:
+        if cell.finals(records):
+            streams.setdefault(dict(cell.labels)["stream"], []).append(cell)
+    if not streams:
+        return None
+    columns = (
+        ("task_accuracy", "accuracy at the end of a task"),
+        ("weight_norm", "norm of the constrained weights, relative to task 1"),
+        ("dead_units", "share of dead units"),
+        ("angle", "angle of a step"),
+    )
+    figure, panels = plt.subplots(len(streams), 4, figsize=(16, 3.4 * len(streams)), squeeze=False)
+    for line, (stream, row) in zip(panels, streams.items()):
+        for axes, (column, title) in zip(line, columns):
+            for number, cell in enumerate(row):
+                histories = [record["history"] for record in cell.finals(records)]
+                curves = [history[column] for history in histories]
+                if column == "weight_norm":
+                    curves = [[value / curve[0] for value in curve] for curve in curves]
+                tasks, by_task = histories[0]["task"], list(zip(*curves))
+                axes.plot(tasks, [statistics.fmean(values) for values in by_task], color=f"C{number}", label=dict(cell.labels)["method"])
+                axes.fill_between(tasks, *zip(*[(min(v), max(v)) for v in by_task]), color=f"C{number}", alpha=0.2, linewidth=0)
+            axes.set_title(f"{stream}: {title}", fontsize=9)
+            axes.set_xlabel("task")
+            axes.grid(alpha=0.3)
+        line[0].legend(fontsize=8)
+    return figure
+
+
 def draw_all(records: dict, folder: pathlib.Path) -> None:
     """Draws every picture whose runs are there into `folder`."""
     import matplotlib
@@ -134,6 +167,7 @@ def draw_all(records: dict, folder: pathlib.Path) -> None:
             ("batch_size", by_batch_size),
             ("free_steps", by_free_steps),
             ("mechanism", over_training),
+            ("continual", over_tasks),
         ):
             figure = draw(plt, importlib.import_module(f"questions.{question}").cells(size), records)
             if figure is None:

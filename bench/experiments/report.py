@@ -323,6 +323,23 @@ def trials(cells: list[Cell], records: dict[str, dict]) -> str:
     return markdown([*dict(cells[0].labels), "tried", *(f"lr {rate:g}" for rate in rates)], rows) + "\n"
 
 
+def short_continual(cells: list[Cell], records: dict[str, dict]) -> str:
+    """For the README: accuracy at the end of the first tasks and of the last, each method as it was chosen."""
+    rows = []
+    for cell in cells:
+        finals = cell.finals(records)
+        if not finals or len(finals) < len(cell.seeds):
+            continue
+        rate, extra = cell.chosen(records)
+        row = [dict(cell.labels)["stream"], dict(cell.labels)["method"]]
+        row.append(", ".join([f"lr {rate:g}", *(f"{name} {value}" for name, value in extra)]))
+        row += [written(values(finals, f"task_accuracy_{part}_tenth"), 100, 1) for part in ("first", "last")]
+        rows.append(row)
+    if not rows:
+        return "*Not run yet.*\n"
+    return markdown(["stream", "method", "chosen", "accuracy, %: tasks 1 to 10", "tasks 91 to 100"], rows) + "\n"
+
+
 def tables(records: dict[str, dict]) -> dict[str, str]:
     """The text of each table by its name in a marker."""
     found = {}
@@ -330,7 +347,9 @@ def tables(records: dict[str, dict]) -> dict[str, str]:
         for question in (*QUESTIONS, *COMPANIONS, *CONTINUAL):
             cells = importlib.import_module(f"questions.{question}").cells(size)
             found[f"{size}/{question}"] = (mechanism if question == "mechanism" else table)(cells, records)
-        found[f"{size}/continual_trials"] = trials(importlib.import_module("questions.continual").cells(size), records)
+        streams = importlib.import_module("questions.continual").cells(size)
+        found[f"{size}/continual_trials"] = trials(streams, records)
+        found[f"{size}/continual_short"] = short_continual(streams, records)
         found[f"{size}/short"] = short(importlib.import_module("questions.optimizers").cells(size), records)
     return found
 

@@ -134,8 +134,7 @@ inline std::vector<std::string> read_texts(const char* who, torch::serialize::In
 inline at::Tensor read_tensor(const char* who, torch::serialize::InputArchive& archive,
                               const std::string& key, const std::string& of, at::IntArrayRef shape,
                               at::ScalarType dtype) {
-  const at::Tensor tensor =
-      read_value(who, archive, key, &c10::IValue::isTensor, "a tensor").toTensor();
+  at::Tensor tensor = read_value(who, archive, key, &c10::IValue::isTensor, "a tensor").toTensor();
   check_storage(who, key + of, tensor);
   TORCH_CHECK(tensor.sizes() == shape && tensor.scalar_type() == dtype, who, ": expected ", key, of,
               " to be ", dtype, " of shape ", shape, ", got ", tensor.scalar_type(), " of shape ",

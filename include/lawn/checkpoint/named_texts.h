@@ -8,6 +8,7 @@
 
 #include <ATen/core/ivalue.h>
 #include <c10/util/Exception.h>
+#include <c10/util/StringUtil.h>
 #include <torch/serialize/input-archive.h>
 
 #include <lawn/checkpoint/archive_file.h>
@@ -60,11 +61,13 @@ inline void compare(const NamedTexts& there, const NamedTexts& here, const std::
   for (const auto& [name, text] : here) {
     const std::string* theirs = find(there, name);
     const std::string said = theirs == nullptr ? "not " + verb : *theirs;
-    if (said != text) differences.push_back(name + " is " + said + " there and " + text + " here");
+    if (said != text) {
+      differences.push_back(c10::str(name, " is ", said, " there and ", text, " here"));
+    }
   }
   for (const auto& [name, text] : there) {
     if (!strict || find(here, name) != nullptr) continue;
-    differences.push_back(name + " is " + text + " there and not " + verb + " here");
+    differences.push_back(c10::str(name, " is ", text, " there and not ", verb, " here"));
   }
 }
 

@@ -34,9 +34,9 @@ inline void compare_keys(const std::string& path, const Keys& saved, const Keys&
                       std::back_inserter(missing));
   std::set_difference(saved.begin(), saved.end(), mine.begin(), mine.end(),
                       std::back_inserter(more));
-  for (const auto& key : missing) differences.push_back("it lacks " + path + "." + key);
+  for (const auto& key : missing) differences.push_back(c10::str("it lacks ", path, ".", key));
   for (const auto& key : more) {
-    differences.push_back("it holds " + path + "." + key + ", which the module lacks");
+    differences.push_back(c10::str("it holds ", path, ".", key, ", which the module lacks"));
   }
 }
 

@@ -122,7 +122,7 @@ inline at::Tensor read_radius(const char* who, torch::serialize::InputArchive& a
   }
   TORCH_CHECK(value.isTensor(), who, ": expected the radius of ", name, " to be a tensor, got ",
               value.tagKind(), "; nothing was changed");
-  const at::Tensor radius = value.toTensor();
+  at::Tensor radius = value.toTensor();
   archive::check_storage(who, "the radius of " + name, radius);
   TORCH_CHECK(radius.sizes() == shape, who, ": expected the radius of ", name, " to have shape ",
               shape, ", got ", radius.sizes(),
