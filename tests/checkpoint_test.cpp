@@ -119,8 +119,8 @@ struct Training {
   Checkpoint checkpoint;
 };
 
-/// Trains a new run of the same seed to the step at which `run` is, and then both on, from one state
-/// of the default generator.
+/// Trains a new run of the same seed to the step at which `run` is, and then both on, from one
+/// state of the default generator.
 template <class Kind>
 void expect_same_course(Training<Kind>& run, uint64_t seed) {
   const int64_t end = run.step + 4;

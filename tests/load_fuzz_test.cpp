@@ -1,10 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Everything that lawn loads is given files that are damaged: bits turned over, bytes overwritten, cut off, pieces copied over
-// others, and numbers and names changed in the pickles within. A load ends in an exception or in an object that can go on. After an
-// exception the object is as it was, bit for bit. A new kind of object is one struct here, and its name in `Kinds`.
+// Everything that lawn loads is given files that are damaged: bits turned over, bytes overwritten,
+// cut off, pieces copied over others, and numbers and names changed in the pickles within. A load
+// ends in an exception or in an object that can go on. After an exception the object is as it was,
+// bit for bit. A new kind of object is one struct here, and its name in `Kinds`.
 //
-// LAWN_FUZZ_MUTATIONS is the number of files for each kind, LAWN_FUZZ_FIRST the number of the first; the target fuzz_loads runs many.
+// LAWN_FUZZ_MUTATIONS is the number of files for each kind, LAWN_FUZZ_FIRST the number of the
+// first; the target fuzz_loads runs many.
 
 #include <algorithm>
 #include <cstdint>

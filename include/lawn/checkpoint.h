@@ -57,9 +57,9 @@ namespace lawn {
 ///
 /// The objects are referred to, not copied: they must live as long as the checkpoint.
 ///
-/// A file is written as a whole or not at all, also if the machine stops. It ends with a checksum of
-/// all its bytes. It is an archive as `torch::save` writes one, in which each entry has its name, so
-/// that other programs can read it: `archive.read("model", part); model->load(part)`.
+/// A file is written as a whole or not at all, also if the machine stops. It ends with a checksum
+/// of all its bytes. It is an archive as `torch::save` writes one, in which each entry has its
+/// name, so that other programs can read it: `archive.read("model", part); model->load(part)`.
 ///
 /// A file is loaded as a whole or not at all: everything is read and compared, before anything of
 /// the program is changed, and the error names all that differs. Weights are overwritten in place;
@@ -75,19 +75,20 @@ class Checkpoint {
   ~Checkpoint() = default;
 
   /// Adds an object that is saved and loaded under `name`:
-  ///   - a module, its holder or a shared_ptr to it: parameters and buffers, and what modules with a
-  ///     `save` and a `load` of their own write
+  ///   - a module, its holder or a shared_ptr to it: parameters and buffers, and what modules with
+  ///     a `save` and a `load` of their own write
   ///   - a torch::jit::Module (TorchScript): parameters and buffers
   ///   - an optimizer, decorated or not: the state, the options of its groups, and what decorators
   ///     keep
-  ///   - a learning-rate schedule of this library, or a scheduler of LibTorch's, of which the number
-  ///     of steps is saved
-  ///   - a GradScaler, and any class with `save(OutputArchive&) const` and `load(InputArchive&)`, or
-  ///     with `<<` and `>>` for these archives
-  ///   - a number, a bool, a std::string, a tensor, a std::vector of int64_t, double or std::string.
-  ///     A tensor variable becomes the saved tensor, whatever its shape, on the device on which it
-  ///     was before
+  ///   - a learning-rate schedule of this library, or a scheduler of LibTorch's, of which the
+  ///     number of steps is saved
+  ///   - a GradScaler, and any class with `save(OutputArchive&) const` and `load(InputArchive&)`,
+  ///     or with `<<` and `>>` for these archives
+  ///   - a number, a bool, a std::string, a tensor, a std::vector of int64_t, double or
+  ///     std::string. A tensor variable becomes the saved tensor, whatever its shape, on the device
+  ///     on which it was before
   ///   - an at::Generator
+  /// @param name    of the entry in the file
   /// @param object  referred to
   /// @throws c10::Error for a name that is empty, taken, or begins with "lawn/"
   template <class T>
@@ -126,14 +127,15 @@ class Checkpoint {
   }
 
   /// Adds the states of LibTorch's default generators, the CPU's and those of all GPUs, under the
-  /// name "random_state". If a run is resumed with other GPUs, a GPU whose state was not saved keeps
-  /// its own.
+  /// name "random_state". If a run is resumed with other GPUs, a GPU whose state was not saved
+  /// keeps its own.
   Checkpoint& add_random_state() {
     return put<detail::checkpoint::RandomStateEntry>("random_state");
   }
 
-  /// Adds something that decides what the run is: a flag, the size of a batch. `load` refuses a file
-  /// with another value under this name, or without one.
+  /// Adds something that decides what the run is: a flag, the size of a batch. `load` refuses a
+  /// file with another value under this name, or without one.
+  /// @param name   of the requirement, apart from the names of entries
   /// @param value  of any type that can be printed; doubles are compared by all their digits
   /// @throws c10::Error for a name that was required before
   template <class T>
@@ -150,8 +152,8 @@ class Checkpoint {
   }
 
   /// Writes all entries and requirements into the file at `path`. Waits for the devices.
-  /// @throws c10::Error if the file cannot be written, naming the reason; the file that was there is
-  ///         then unchanged, and no other one is left
+  /// @throws c10::Error if the file cannot be written, naming the reason; the file that was there
+  ///         is then unchanged, and no other one is left
   void save(const std::filesystem::path& path) const {
     torch::serialize::OutputArchive archive;
     archive.write(kVersionKey, c10::IValue(kVersion));
@@ -168,12 +170,13 @@ class Checkpoint {
   }
 
   /// Takes everything over from the file at `path`. Waits for the devices.
-  /// @param strict  whether the file may hold no entries and requirements except those that were
+  /// @param path    a file that save() wrote
+  /// @param strict  true: the file must hold no entries and requirements except those that were
   ///                added; false, to take a model from a run's checkpoint, say
   /// @throws c10::Error if the file is missing, cut off or damaged, if it was written by a later
-  ///         version, and if it does not fit, with all that differs by name. Nothing is changed then,
-  ///         except that captured steps must be captured anew after a file whose optimizers fit and
-  ///         in which another object was refused by its own `load`
+  ///         version, and if it does not fit, with all that differs by name. Nothing is changed
+  ///         then, except that captured steps must be captured anew after a file whose optimizers
+  ///         fit and in which another object was refused by its own `load`
   void load(const std::filesystem::path& path, bool strict = true) {
     detail::checkpoint::ArchiveFile file(path);
     const Forget forget{*this};

@@ -16,7 +16,7 @@ namespace lawn {
 ///
 /// `model->parameters()` of LibTorch's C++ side lists a tensor that is registered under two names
 /// twice (Python's does not), and an optimizer would step it twice.
-/// @param module  a `torch::nn::Module` or a `torch::jit::Module`; undefined parameters are left out
+/// @param module  a `torch::nn::Module` or a `torch::jit::Module`; undefined ones are left out
 /// @return aliases of the parameters, not copies
 inline std::vector<at::Tensor> unique_parameters(const ModuleView& module) {
   std::vector<at::Tensor> parameters;

@@ -77,10 +77,10 @@ inline bool write_through(const FileDescriptor& file, const std::string& bytes) 
 }  // namespace detail::checkpoint
 
 /// Puts `bytes` into the file at `path`. At every moment, also if the machine stops, the path holds
-/// either the old contents or the new, whole: they go to the file `path`.tmp, to disk, and take over
-/// the name. Writers of one path wait for each other, in threads and in processes.
-/// @throws c10::Error if a step fails (a full disk, a limit of the size of files); the file at `path`
-///         is then as before, and the temporary one is gone
+/// either the old contents or the new, whole: they go to the file `path`.tmp, to disk, and take
+/// over the name. Writers of one path wait for each other, in threads and in processes.
+/// @throws c10::Error if a step fails (a full disk, a limit of the size of files); the file at
+///         `path` is then as before, and the temporary one is gone
 inline void write_atomically(const std::filesystem::path& path, const std::string& bytes) {
   const std::filesystem::path temporary = path.string() + ".tmp";
   std::filesystem::path folder = path.parent_path();

@@ -58,7 +58,8 @@ inline int threads_per_rank(int of_torch, int64_t cores, int ranks_here) {
 class Session {
  public:
   /// Runs `body` on the ranks and this one's device; rank 0 takes the output folder for all. If it
-  /// fails on one rank, the others are told the reason. All but rank 0 are silent from here on, errors apart.
+  /// fails on one rank, the others are told the reason. All but rank 0 are silent from here on,
+  /// errors apart.
   /// @tparam Options  derived from RunOptions and RankOptions
   /// @return what `body` does
   /// @throws c10::Error for --distributed in a program without MPI; what `body` throws

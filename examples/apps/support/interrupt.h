@@ -17,10 +17,10 @@ inline void interrupt(int) {
 }  // namespace detail
 
 /// From now on the first Ctrl-C (SIGINT), SIGTERM, SIGHUP (its terminal is gone) or SIGUSR1, which
-/// mpirun passes on, only raises a flag, so that a run can finish its step and save; the second of a
-/// kind ends the program at once. A SIGHUP that is ignored, as nohup has it, stays ignored. A file
-/// that grows beyond the limit of its size (`ulimit -f`) is an error of what writes it, not the
-/// signal that ends the program.
+/// mpirun passes on, only raises a flag, so that a run can finish its step and save; the second of
+/// a kind ends the program at once. A SIGHUP that is ignored, as nohup has it, stays ignored. A
+/// file that grows beyond the limit of its size (`ulimit -f`) is an error of what writes it, not
+/// the signal that ends the program.
 inline void catch_signals() {
   struct sigaction action = {};
   action.sa_handler = detail::interrupt;

@@ -203,8 +203,8 @@ struct RunOptions {
     return there ? path.string() : "";
   }
 
-  /// Whether several processes have the output folder together, so that one of them must take it for
-  /// all.
+  /// Whether several processes have the output folder together, so that one of them must take it
+  /// for all.
   bool shares_folder() const { return false; }
 
   /// Whether more than one network is trained, so that --resume takes a folder.

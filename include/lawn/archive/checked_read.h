@@ -23,8 +23,8 @@
 
 /// Reads archives that may be damaged or of another program. LibTorch's own functions check neither
 /// types nor, in a tensor, that its storage is as large as sizes and strides say.
-/// @param who  begins the messages, which end with "nothing was changed": read everything before you
-///             change anything
+/// @param who  begins the messages, which end with "nothing was changed": read everything before
+///             you change anything
 namespace lawn::detail::archive {
 
 /// Whether the memory of a storage is as large as the storage says. An archive holds each storage's

@@ -105,7 +105,8 @@ class ArchiveFile {
     check_seal(path, bytes_);
   }
 
-  /// The archive with its tensors on `device`, or each where it was saved. Each device is read once.
+  /// The archive with its tensors on `device`, or each where it was saved. Each device is read
+  /// once.
   torch::serialize::InputArchive& on(std::optional<at::Device> device) {
     for (auto& [where, archive] : archives_) {
       if (where == device) return *archive;

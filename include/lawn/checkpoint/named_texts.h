@@ -52,8 +52,8 @@ inline const std::string* find(const NamedTexts& texts, const std::string& name)
   return nullptr;
 }
 
-/// Adds to `differences` each name whose text is another there, in the checkpoint, than here, in the
-/// program, and each that one of them lacks.
+/// Adds to `differences` each name whose text is another there, in the checkpoint, than here, in
+/// the program, and each that one of them lacks.
 /// @param verb    what having a name is called: "set", "added"
 /// @param strict  whether a name that is there alone is a difference
 inline void compare(const NamedTexts& there, const NamedTexts& here, const std::string& verb,

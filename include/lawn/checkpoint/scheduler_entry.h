@@ -17,8 +17,8 @@
 
 namespace lawn::detail::checkpoint {
 
-/// A scheduler of LibTorch's, which is its options, given anew, and the number of steps it has done.
-/// The rates that it has set are the optimizer's.
+/// A scheduler of LibTorch's, which is its options, given anew, and the number of steps it has
+/// done. The rates that it has set are the optimizer's.
 class SchedulerEntry : public Entry {
  public:
   SchedulerEntry(std::string name, torch::optim::LRScheduler& scheduler)

@@ -19,8 +19,8 @@
 
 namespace lawn::detail::checkpoint {
 
-/// How a type of number, text, tensor or list is written: `kName` names it in messages, `pack` gives
-/// what an archive holds, and `unpack` says whether an archive's value is one, and sets it.
+/// How a type of number, text, tensor or list is written: `kName` names it in messages, `pack`
+/// gives what an archive holds, and `unpack` says whether an archive's value is one, and sets it.
 template <class T, class = void>
 struct Packing;
 

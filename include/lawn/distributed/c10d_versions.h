@@ -66,7 +66,8 @@ std::unique_ptr<Reducer> make_reducer(const ReducerParts& parts) {
   using Buckets = std::vector<std::vector<std::size_t>>;
   using Group = c10::intrusive_ptr<c10d::ProcessGroup>;
   using Names = std::unordered_map<std::size_t, std::string>;
-  // Behind the first nine: skip_all_reduce_unused_params, use_python_reducer, bucket_bytes_cap_list.
+  // Behind the first nine: skip_all_reduce_unused_params, use_python_reducer,
+  // bucket_bytes_cap_list.
   if constexpr (std::is_constructible_v<Reducer, Tensors, Buckets, Group, std::vector<bool>,
                                         std::int64_t, bool, bool, Names, std::int64_t, bool, bool,
                                         std::vector<std::int64_t>>) {

@@ -75,9 +75,9 @@ class MpiSession {
 /// A collective runs on the group's own thread, by MPI's non-blocking calls, and is polled until
 /// `timeout`. A rank that waits longer, or fails, tells the others. Within `timeout` +
 /// `answer_time` each rank then ends with an error that says from which rank no message came and
-/// since when, which one failed and why, or, if all answer, where each of them waits. If a rank dies by a signal, or ends without telling the others, mpirun notices
-/// it first: it ends all ranks and names that one, unless it is told not to (`--enable-recovery` of
-/// Open MPI).
+/// since when, which one failed and why, or, if all answer, where each of them waits. If a rank
+/// dies by a signal, or ends without telling the others, mpirun notices it first: it ends all ranks
+/// and names that one, unless it is told not to (`--enable-recovery` of Open MPI).
 ///
 /// Half and bfloat16 are added in float32. The bits of a sum are those of MPI's all-reduce. The MPI
 /// standard recommends, but does not demand, that they are the same on each rank and in each run;

@@ -69,8 +69,8 @@ struct LAWNScheduleOptions {
 ///                                                .free_steps(2000).total_steps(10000)
 ///                                                .warmup_steps(200).second_warmup_steps(200));
 ///
-/// `step()` refuses a LAWN that has done more steps than the schedule: it was loaded from a checkpoint
-/// and the schedule was not, or `step()` was not called after each of its steps. After
+/// `step()` refuses a LAWN that has done more steps than the schedule: it was loaded from a
+/// checkpoint and the schedule was not, or `step()` was not called after each of its steps. After
 /// `make_capturable()`, when the count is on the device, that is not checked.
 ///
 /// @throws c10::Error at construction, the optimizer unchanged, if an option is out of its range,

@@ -61,8 +61,8 @@ inline std::ostream& operator<<(std::ostream& stream, const HomogeneityCheck& ch
 namespace detail::subnetwork {
 
 /// Lets tensors be changed while it lives, and then restores them bit for bit, also after an
-/// exception. It works on detached data: no version counter changes, so that a graph that is waiting
-/// for backward() stays valid.
+/// exception. It works on detached data: no version counter changes, so that a graph that is
+/// waiting for backward() stays valid.
 class ChangedForNow {
  public:
   explicit ChangedForNow(const std::vector<at::Tensor>& tensors) {
@@ -102,9 +102,9 @@ inline double relative_error(const at::Tensor& got, const at::Tensor& expected) 
 /// Measures the homogeneity of a network: multiplies every constrained parameter by a = 2 (or
 /// another power of two), and compares the logits with a^k times what they were. Powers of two are
 /// exact in floating point, so a strictly homogeneous network scales to the last bit, unless values
-/// overflow or become subnormal. Biases that are added do not scale, and hide whether the rest does:
-/// `added_biases()` of the sub-network are zero while the logits are compared. What they change is
-/// measured beside it.
+/// overflow or become subnormal. Biases that are added do not scale, and hide whether the rest
+/// does: `added_biases()` of the sub-network are zero while the logits are compared. What they
+/// change is measured beside it.
 ///
 /// @param forward     computes the logits from the parameters; must give the same bits when called
 ///                    twice (evaluation mode, no dropout). Called three times, without gradients,

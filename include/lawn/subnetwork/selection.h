@@ -20,8 +20,8 @@
 namespace lawn {
 
 /// Selects the parameters for which a predicate holds.
-/// @param module     of torch::nn or TorchScript; the predicate gets its parameters in module order,
-///                   each once, under its first name
+/// @param module     of torch::nn or TorchScript; the predicate gets its parameters in module
+///                   order, each once, under its first name
 /// @param predicate  (dotted name, parameter) -> whether to select it
 /// @return every parameter of the module; those selected are inside, with the role of a weight
 /// @throws c10::Error if no parameter is selected, or one that is not of a real floating-point type

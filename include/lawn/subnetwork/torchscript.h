@@ -48,8 +48,8 @@ class UnoptimizedForNow {
 /// @param inputs  the arguments of `forward`, which must return the logits as one tensor
 /// @param table   as for a module of torch::nn
 /// @return as for a module of torch::nn; the tensors are aliases of the module's
-/// @throws c10::Error if there are no parameters, if `forward` returns something else than a tensor,
-///         whatever `forward` throws, and as the function that takes logits
+/// @throws c10::Error if there are no parameters, if `forward` returns something else than a
+///         tensor, whatever `forward` throws, and as the function that takes logits
 /// @note   does not wait for the device; call it in the mode in which you train
 /// @source Gupta et al. 2021, arXiv 2108.05839
 inline Subnetwork final_homogeneous_subnetwork(const torch::jit::Module& module,

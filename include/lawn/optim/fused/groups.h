@@ -103,8 +103,8 @@ class Fused : public Capturable<Base, Policy>,
   }
 
   /// Loads as `Base` does. A captured step has to be captured anew.
-  /// @throws c10::Error  for a checkpoint that is damaged or of other parameters; nothing is changed
-  ///                     then
+  /// @throws c10::Error  for a checkpoint that is damaged or of other parameters; nothing is
+  ///                     changed then
   void load(torch::serialize::InputArchive& archive) override {
     archive::refuse_other_parameters(Policy::kWho, archive, *this);
     archive::load_or_restore(Policy::kWho, *this, [&] { Base::load(archive); });
