@@ -4,7 +4,7 @@
 //
 //   image_classifier                              on 2,000 generated images
 //   image_classifier cifar-10-batches-bin 20      on CIFAR-10's binary files, for 20 epochs
-//   image_classifier "" 20 run.pt                 saves each epoch; goes on from run.pt if it is there
+//   image_classifier "" 20 run.pt                 saves each epoch, and goes on from run.pt
 
 #include <lawn/checkpoint.h>
 #include <lawn/lawn.h>

@@ -8,13 +8,18 @@
 #include <string>
 #include <vector>
 
+#include <ATen/TensorOperators.h>
 #include <ATen/core/Tensor.h>
+#include <ATen/core/ivalue.h>
+#include <ATen/ops/isfinite.h>
 #include <c10/core/ScalarType.h>
 #include <c10/util/BFloat16.h>
 #include <c10/util/Exception.h>
 #include <c10/util/Half.h>
 #include <c10/util/accumulate.h>
+#include <torch/serialize/input-archive.h>
 
+#include <lawn/archive/checked_read.h>
 #include <lawn/sphere/layer.h>
 #include <lawn/sphere/spheres.h>
 
