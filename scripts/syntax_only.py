@@ -1,8 +1,9 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
-"""Has the compiler of a configured build folder read every source of it, without making programs; fails on any error or warning.
+"""Has the compiler of a configured build folder read its sources, without making programs; fails on any error or warning.
 
-usage: syntax_only.py BUILD          BUILD is configured with Ninja and CMAKE_EXPORT_COMPILE_COMMANDS
+usage: syntax_only.py BUILD [PATTERN]   BUILD is configured with Ninja and CMAKE_EXPORT_COMPILE_COMMANDS; only sources whose path
+                                        matches are read: "/headers/" are all headers, each alone
 
 This takes half the time of a build and shows all that the compiler has to say. Precompiled headers and sources that the build
 writes are made first.
@@ -12,6 +13,7 @@ import concurrent.futures
 import json
 import os
 import pathlib
+import re
 import shlex
 import subprocess
 import sys
@@ -41,10 +43,13 @@ def read(entry):
 
 def main():
     build = pathlib.Path(sys.argv[1])
+    pattern = re.compile(sys.argv[2] if len(sys.argv) > 2 else "")
     entries = [e for e in json.loads((build / "compile_commands.json").read_text()) if not e["file"].endswith(".cu")]
     precompiled = [e for e in entries if pathlib.Path(e["file"]).name.startswith("cmake_pch")]
-    sources = [e for e in entries if e not in precompiled]
-    made = [output(e) for e in precompiled] + [e["file"] for e in sources if not pathlib.Path(e["file"]).exists()]
+    sources = [e for e in entries if e not in precompiled and pattern.search(e["file"])]
+    needed = " ".join(e["command"] for e in sources)
+    made = [output(e) for e in precompiled if output(e) in needed]
+    made += [e["file"] for e in sources if not pathlib.Path(e["file"]).exists()]
     made = [os.path.relpath(path, build) if os.path.isabs(path) else path for path in made]
     if made:
         subprocess.run(["ninja", "-C", str(build), "--quiet", *made], check=True)
