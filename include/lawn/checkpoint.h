@@ -106,7 +106,7 @@ class Checkpoint {
           name, [&object]() -> torch::nn::Module& { return object; });
     } else if constexpr (std::is_base_of_v<torch::jit::Module, T>) {
       return put<detail::checkpoint::ScriptEntry>(name, object);
-    } else if constexpr (kHoldsModule<T>) {
+    } else if constexpr (detail::checkpoint::kHoldsModule<T>) {
       return put<detail::checkpoint::ModuleEntry>(
           name, [&object]() -> torch::nn::Module& { return *object; });
     } else if constexpr (std::is_base_of_v<torch::optim::Optimizer, T>) {
@@ -209,13 +209,6 @@ class Checkpoint {
   static constexpr const char* kVersionKey = "lawn/checkpoint";
   static constexpr const char* kRequiredKey = "lawn/required";
   static constexpr const char* kKindsKey = "lawn/kinds";
-
-  template <class T, class = void>
-  static constexpr bool kHoldsModule = false;
-  template <class T>
-  static constexpr bool kHoldsModule<
-      T, std::enable_if_t<std::is_base_of_v<
-             torch::nn::Module, std::remove_reference_t<decltype(*std::declval<T&>())>>>> = true;
 
   /// Forgets, in every case, what a file held.
   struct Forget {

@@ -5,6 +5,7 @@
 #include <list>
 #include <optional>
 #include <string>
+#include <type_traits>
 #include <utility>
 #include <vector>
 
@@ -19,6 +20,14 @@
 #include <lawn/checkpoint/tensor_copies.h>
 
 namespace lawn::detail::checkpoint {
+
+/// Whether a class is a holder of, or a pointer to, a module.
+template <class T, class = void>
+constexpr bool kHoldsModule = false;
+template <class T>
+constexpr bool kHoldsModule<
+    T, std::enable_if_t<std::is_base_of_v<
+           torch::nn::Module, std::remove_reference_t<decltype(*std::declval<T&>())>>>> = true;
 
 /// A network. Its tensors are overwritten in place, so that everything that holds them goes on
 /// holding them. A module in it that has a `save` and a `load` of its own is loaded by those.
