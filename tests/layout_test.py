@@ -18,8 +18,8 @@ LAWN = ROOT / "include/lawn"
 # The floors, from the ground up: a file includes files of its own floor's folder, and of floors below. `X.h` and the folder `X/`
 # with its parts are one.
 FLOORS = [
-    ["finite_math.h", "module_view.h", "torch_version.h", "write_atomically.h", "archive"],
-    ["autocast.h", "version.h", "text_columns.h", "unique_parameters.h", "sphere"],
+    ["finite_math.h", "module_view.h", "torch_version.h", "write_atomically.h"],
+    ["archive", "autocast.h", "version.h", "text_columns.h", "unique_parameters.h", "sphere"],
     ["cuda_kernels.h", "parameters", "subnetwork"],
     ["capture", "distributed", "schedule"],
     ["clip_grad_norm.h", "folded", "grad_scaler"],

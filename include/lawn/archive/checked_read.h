@@ -21,6 +21,8 @@
 #include <c10/util/Exception.h>
 #include <torch/serialize/input-archive.h>
 
+#include <lawn/finite_math.h>
+
 /// Reads archives that may be damaged or of another program. LibTorch's own functions check neither
 /// types nor, in a tensor, that its storage is as large as sizes and strides say.
 /// @param who  begins the messages, which end with "nothing was changed": read everything before

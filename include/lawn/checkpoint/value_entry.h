@@ -16,6 +16,7 @@
 #include <torch/serialize/output-archive.h>
 
 #include <lawn/checkpoint/entry.h>
+#include <lawn/finite_math.h>
 
 namespace lawn::detail::checkpoint {
 
