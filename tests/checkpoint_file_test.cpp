@@ -2,7 +2,6 @@
 
 #include <filesystem>
 #include <fstream>
-#include <iterator>
 #include <string>
 #include <thread>
 #include <vector>
@@ -13,6 +12,7 @@
 #include <lawn/checkpoint.h>
 #include <lawn/write_atomically.h>
 
+#include "tests/support/contents.h"
 #include "tests/support/file_size_limit.h"
 #include "tests/support/refusal.h"
 #include "tests/support/temporary_folder.h"
@@ -20,14 +20,10 @@
 namespace {
 
 namespace fs = std::filesystem;
+using lawn::testing::contents;
 using lawn::testing::expect_refusal;
 using lawn::testing::FileSizeLimit;
 using lawn::testing::refusal;
-
-std::string contents(const fs::path& path) {
-  std::ifstream file(path, std::ios::binary);
-  return {std::istreambuf_iterator<char>(file), {}};
-}
 
 void put(const fs::path& path, const std::string& bytes) {
   std::ofstream(path, std::ios::binary) << bytes;

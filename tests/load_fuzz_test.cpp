@@ -14,10 +14,10 @@
 #include <exception>
 #include <filesystem>
 #include <fstream>
-#include <iterator>
 #include <memory>
 #include <random>
 #include <string>
+#include <utility>
 
 #include <sys/resource.h>
 #include <unistd.h>
@@ -30,6 +30,7 @@
 #include <lawn/companions/pruning/snapshot.h>
 #include <lawn/lawn.h>
 
+#include "tests/support/contents.h"
 #include "tests/support/decorator_rows.h"
 #include "tests/support/rows.h"
 #include "tests/support/saved.h"
@@ -41,9 +42,10 @@ namespace {
 using namespace lawn::testing;
 
 /// An optimizer some steps on.
-template <class Row>
-struct Plain {
-  Plain() {
+/// @tparam Make  Make::of(problem) makes it
+template <class Make>
+struct Stepped {
+  Stepped() {
     for (int64_t step = 0; step < 3; ++step) go_on();
   }
   std::string save() { return saved(optimizer); }
@@ -56,29 +58,23 @@ struct Plain {
   }
 
   Problem problem;
-  typename Row::Opt optimizer = Row::make(problem.groups());
+  decltype(Make::of(std::declval<Problem&>())) optimizer = Make::of(problem);
   int64_t steps = 0;
 };
 
-/// A decorated optimizer some steps on.
 template <class Row>
-struct Decorated {
-  Decorated() {
-    for (int64_t step = 0; step < 3; ++step) go_on();
-  }
-  std::string save() { return saved(optimizer); }
-  void load(const std::string& bytes) { lawn::testing::load(optimizer, bytes); }
-  std::string state() { return saved(optimizer) + outcome(); }
-  std::string outcome() { return saved(problem.model); }
-  void go_on() {
-    optimizer.step([this] { return problem.backward(steps); });
-    ++steps;
-  }
-
-  Problem problem;
-  typename Row::Decorated optimizer = Row::make(problem.groups(), problem.weights());
-  int64_t steps = 0;
+struct MakePlain {
+  static auto of(Problem& problem) { return Row::make(problem.groups()); }
 };
+template <class Row>
+using Plain = Stepped<MakePlain<Row>>;
+
+template <class Row>
+struct MakeDecorated {
+  static auto of(Problem& problem) { return Row::make(problem.groups(), problem.weights()); }
+};
+template <class Row>
+using Decorated = Stepped<MakeDecorated<Row>>;
 
 struct Schedule {
   std::string save() { return saved(schedule); }
@@ -160,8 +156,7 @@ struct Run {
   }
   std::string save() {
     checkpoint.save(path);
-    std::ifstream file(path, std::ios::binary);
-    return {std::istreambuf_iterator<char>(file), {}};
+    return contents(path);
   }
   void load(const std::string& bytes) {
     std::ofstream(path, std::ios::binary) << bytes;

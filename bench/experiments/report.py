@@ -209,6 +209,11 @@ def notes(cells: list[Cell], records: dict[str, dict]) -> list[str]:
     return found
 
 
+def and_extra(text: str, extra: tuple[tuple[str, str], ...]) -> str:
+    """ "0.001, betas 0.9,0.95": a rate, and what else was tried with it."""
+    return ", ".join([*([text] if text else []), *(f"{name} {value}" for name, value in extra)])
+
+
 def table(cells: list[Cell], records: dict[str, dict]) -> str:
     """One row for each cell, or for each part of one, and notes."""
     if not any(cell.finals(records) for cell in cells):
@@ -223,7 +228,7 @@ def table(cells: list[Cell], records: dict[str, dict]) -> str:
         for part in cell.parts or ("",):
             row = [dict(cell.labels).get(name, "") for name in labels] + ([part] if part else [])
             rate, extra = cell.chosen(records)
-            row += [", ".join([f"{rate:g}", *(f"{name} {value}" for name, value in extra)]), str(len(finals))]
+            row += [and_extra(f"{rate:g}", extra), str(len(finals))]
             for column in columns:
                 figure = f"{part}/{column.figure}" if part else column.figure
                 found = values(finals, figure) if has(finals, figure) else []
@@ -316,7 +321,7 @@ def trials(cells: list[Cell], records: dict[str, dict]) -> str:
             if "figures" in records.get(run.key, {}):
                 scores.setdefault(extra, {})[rate] = records[run.key]["figures"][METRICS[cell.program].score]
         for extra, by_rate in scores.items():
-            row = [*dict(cell.labels).values(), ", ".join(f"{name} {value}" for name, value in extra)]
+            row = [*dict(cell.labels).values(), and_extra("", extra)]
             rows.append(row + [f"{100 * by_rate[rate]:.1f}" if rate in by_rate else "–" for rate in rates])
     if not rows:
         return "*Not run yet.*\n"
@@ -332,7 +337,7 @@ def short_continual(cells: list[Cell], records: dict[str, dict]) -> str:
             continue
         rate, extra = cell.chosen(records)
         row = [dict(cell.labels)["stream"], dict(cell.labels)["method"]]
-        row.append(", ".join([f"lr {rate:g}", *(f"{name} {value}" for name, value in extra)]))
+        row.append(and_extra(f"lr {rate:g}", extra))
         row += [written(values(finals, f"task_accuracy_{part}_tenth"), 100, 1) for part in ("first", "last")]
         rows.append(row)
     if not rows:

@@ -182,8 +182,8 @@ class Checkpoint {
     const Forget forget{*this};
     detail::checkpoint::Differences differences;
     check_version(file);
-    using detail::archive::read_texts;
     using detail::checkpoint::compare;
+    using detail::checkpoint::read_texts;
     compare(read_texts(file, kRequiredKey), required_, "set", strict, differences);
     compare(read_texts(file, kKindsKey), kinds(), "added", strict, differences);
     refuse(path, differences);
@@ -196,7 +196,11 @@ class Checkpoint {
       }
     }
     refuse(path, differences);
-    load_all(path);
+    try {
+      detail::checkpoint::load_all(entries_);
+    } catch (const c10::Error& error) {
+      TORCH_CHECK(false, kWho, ": ", path.string(), ": ", error.what_without_backtrace());
+    }
     for (const auto& entry : entries_) entry->take();
   }
 
@@ -251,20 +255,6 @@ class Checkpoint {
     for (const auto& difference : differences) text += (text.empty() ? "" : "; ") + difference;
     TORCH_CHECK(text.empty(), kWho, ": ", path.string(), ": a checkpoint of another run: ", text,
                 "; nothing was changed");
-  }
-
-  /// Has all entries load, or none.
-  void load_all(const std::filesystem::path& path) {
-    std::size_t loaded = 0;
-    try {
-      for (; loaded < entries_.size(); ++loaded) entries_[loaded]->load();
-    } catch (const c10::Error& error) {
-      while (loaded-- > 0) entries_[loaded]->undo();
-      TORCH_CHECK(false, kWho, ": ", path.string(), ": ", error.what_without_backtrace());
-    } catch (...) {
-      while (loaded-- > 0) entries_[loaded]->undo();
-      throw;
-    }
   }
 
   std::vector<std::unique_ptr<detail::checkpoint::Entry>> entries_;

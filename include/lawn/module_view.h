@@ -65,6 +65,14 @@ class ModuleView {
     return nn_ != nullptr ? of_nn(nn_->named_buffers()) : of_script(script_->named_buffers());
   }
 
+  /// The parameters, and then the buffers.
+  std::vector<detail::NamedTensor> tensors() const {
+    std::vector<detail::NamedTensor> all = parameters();
+    const std::vector<detail::NamedTensor> last = buffers();
+    all.insert(all.end(), last.begin(), last.end());
+    return all;
+  }
+
  private:
   template <class Tensors>
   static std::vector<detail::NamedTensor> of_nn(const Tensors& tensors) {

@@ -5,7 +5,6 @@
 #include <cmath>
 #include <filesystem>
 #include <fstream>
-#include <iterator>
 #include <set>
 #include <string>
 #include <vector>
@@ -13,6 +12,7 @@
 #include "examples/apps/support/cifar10.h"
 #include "examples/apps/support/generated.h"
 #include "examples/apps/support/idx.h"
+#include "tests/support/contents.h"
 #include "tests/support/refusal.h"
 #include "tests/support/temporary_folder.h"
 #include "tests/support/tolerance.h"
@@ -326,8 +326,7 @@ TEST_F(Idx, RefusesAGzippedFileThatIsCutOff) {
 
 std::string gzipped(const fs::path& path, const std::string& bytes) {
   write_gzipped(path, bytes);
-  std::ifstream file(path, std::ios::binary);
-  return {std::istreambuf_iterator<char>(file), {}};
+  return lawn::testing::contents(path);
 }
 
 TEST_F(Idx, UnpacksNoMoreThanTheHeaderTellsOf) {

@@ -8,7 +8,6 @@
 #include <cmath>
 #include <filesystem>
 #include <fstream>
-#include <iterator>
 #include <memory>
 #include <sstream>
 #include <string>
@@ -17,6 +16,7 @@
 #include "examples/apps/support/classification.h"
 #include "examples/apps/support/generated.h"
 #include "examples/apps/support/resnet.h"
+#include "tests/support/contents.h"
 #include "tests/support/file_size_limit.h"
 #include "tests/support/refusal.h"
 #include "tests/support/temporary_folder.h"
@@ -26,17 +26,13 @@ namespace {
 
 namespace fs = std::filesystem;
 using examples::Settings;
+using lawn::testing::contents;
 using lawn::testing::FileSizeLimit;
 using lawn::testing::refusal;
 using lawn::testing::tolerance;
 
 bool contains(const std::string& text, const std::string& part) {
   return text.find(part) != std::string::npos;
-}
-
-std::string contents(const fs::path& path) {
-  std::ifstream file(path, std::ios::binary);
-  return {std::istreambuf_iterator<char>(file), {}};
 }
 
 /// A folder of its own for each test.

@@ -1,11 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-#include <cerrno>
 #include <cstddef>
 #include <cstdint>
-#include <cstring>
 #include <filesystem>
+#include <fstream>
 #include <iomanip>
 #include <locale>
 #include <memory>
@@ -15,9 +14,6 @@
 #include <utility>
 #include <vector>
 
-#include <fcntl.h>
-#include <unistd.h>
-
 #include <ATen/core/ivalue.h>
 #include <c10/core/Device.h>
 #include <c10/util/ConstexprCrc.h>
@@ -25,25 +21,15 @@
 #include <torch/serialize/input-archive.h>
 #include <torch/serialize/output-archive.h>
 
-#include <lawn/write_atomically.h>
-
 namespace lawn::detail::checkpoint {
 
 /// Reads a whole file.
 /// @throws c10::Error if it cannot be read
 inline std::string read_whole(const std::filesystem::path& path) {
-  TORCH_CHECK(std::filesystem::is_regular_file(path), path.string(), ": there is no such file");
   std::string bytes(static_cast<std::size_t>(std::filesystem::file_size(path)), '\0');
-  const FileDescriptor file(::open(path.c_str(), O_RDONLY | O_CLOEXEC));
-  TORCH_CHECK(file.get() >= 0, path.string(), ": cannot be read: ", std::strerror(errno));
-  std::size_t read = 0;
-  while (read < bytes.size()) {
-    const ssize_t some = ::read(file.get(), bytes.data() + read, bytes.size() - read);
-    if (some < 0 && errno == EINTR) continue;
-    TORCH_CHECK(some > 0, path.string(),
-                ": cannot be read: ", some < 0 ? std::strerror(errno) : "it was cut off meanwhile");
-    read += static_cast<std::size_t>(some);
-  }
+  std::ifstream file(path, std::ios::binary);
+  file.read(bytes.data(), static_cast<std::streamsize>(bytes.size()));
+  TORCH_CHECK(file.good(), path.string(), ": cannot be read, or was cut off meanwhile");
   return bytes;
 }
 

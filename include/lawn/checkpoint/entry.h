@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <memory>
 #include <optional>
 #include <string>
 #include <utility>
@@ -10,6 +11,8 @@
 #include <c10/core/Device.h>
 #include <torch/serialize/input-archive.h>
 #include <torch/serialize/output-archive.h>
+
+#include <lawn/module_view.h>
 
 namespace lawn::detail::checkpoint {
 
@@ -48,11 +51,21 @@ class Entry {
   std::string name_;
 };
 
+/// Has all entries load, or none.
+inline void load_all(const std::vector<std::unique_ptr<Entry>>& entries) {
+  auto next = entries.begin();
+  try {
+    for (; next != entries.end(); ++next) (*next)->load();
+  } catch (...) {
+    while (next != entries.begin()) (*--next)->undo();
+    throw;
+  }
+}
+
 /// The device that all of `tensors` share; nothing if there are several or none.
-inline std::optional<at::Device> common_device(const std::vector<at::Tensor>& tensors) {
+inline std::optional<at::Device> common_device(const std::vector<NamedTensor>& tensors) {
   std::optional<at::Device> device;
-  for (const at::Tensor& tensor : tensors) {
-    if (!tensor.defined()) continue;
+  for (const auto& [name, tensor] : tensors) {
     if (device && *device != tensor.device()) return std::nullopt;
     device = tensor.device();
   }

@@ -2,7 +2,7 @@
 #pragma once
 
 #include <functional>
-#include <list>
+#include <memory>
 #include <optional>
 #include <string>
 #include <type_traits>
@@ -18,6 +18,7 @@
 #include <lawn/checkpoint/entry.h>
 #include <lawn/checkpoint/object_entry.h>
 #include <lawn/checkpoint/tensor_copies.h>
+#include <lawn/module_view.h>
 
 namespace lawn::detail::checkpoint {
 
@@ -40,10 +41,7 @@ class ModuleEntry : public Entry {
   std::string kind() const override { return "module"; }
 
   std::optional<at::Device> device() const override {
-    std::vector<at::Tensor> tensors = module_().parameters();
-    const std::vector<at::Tensor> buffers = module_().buffers();
-    tensors.insert(tensors.end(), buffers.begin(), buffers.end());
-    return common_device(tensors);
+    return common_device(ModuleView(module_()).tensors());
   }
 
   void save(torch::serialize::OutputArchive& archive) const override { module_().save(archive); }
@@ -52,23 +50,10 @@ class ModuleEntry : public Entry {
     read(module_(), name(), std::move(archive), differences);
   }
 
-  void load() override {
-    for (auto& own : own_) {
-      own.before = saved_bytes(*own.module);
-      own.loaded = true;
-      try {
-        own.module->load(own.archive);
-      } catch (...) {
-        undo();
-        throw;
-      }
-    }
-  }
+  void load() override { load_all(own_); }
 
   void undo() override {
-    for (auto& own : own_) {
-      if (own.loaded) load_bytes(*own.module, own.before);
-    }
+    for (const auto& own : own_) own->undo();
   }
 
   void take() override { copies_.make(); }
@@ -79,14 +64,6 @@ class ModuleEntry : public Entry {
   }
 
  private:
-  /// A module that loads itself.
-  struct Own {
-    torch::nn::Module* module;
-    torch::serialize::InputArchive archive;
-    std::string before;
-    bool loaded = false;
-  };
-
   /// What torch::nn::Module::save writes of a module.
   static Keys usual_keys(const torch::nn::Module& module) {
     Keys keys = module.named_parameters(/*recurse=*/false).keys();
@@ -112,7 +89,8 @@ class ModuleEntry : public Entry {
     if (saved != usual) {
       const Keys own = own_keys(module);
       if (own != usual && own == saved) {
-        own_.push_back({&module, std::move(archive), {}});
+        own_.push_back(std::make_unique<ObjectEntry<torch::nn::Module>>(path, module));
+        own_.back()->read(archive, differences);
       } else {
         compare_keys(path, saved, own, differences);
       }
@@ -138,7 +116,7 @@ class ModuleEntry : public Entry {
 
   std::function<torch::nn::Module&()> module_;
   TensorCopies copies_;
-  std::list<Own> own_;
+  std::vector<std::unique_ptr<Entry>> own_;  ///< modules that load themselves
 };
 
 }  // namespace lawn::detail::checkpoint

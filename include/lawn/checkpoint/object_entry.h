@@ -35,15 +35,29 @@ constexpr bool kStreams<
            decltype(std::declval<torch::serialize::OutputArchive&>() << std::declval<const T&>()),
            decltype(std::declval<torch::serialize::InputArchive&>() >> std::declval<T&>())>> = true;
 
-/// What an object writes of itself, as bytes from which it can be restored.
 template <class T>
-std::string saved_bytes(const T& object) {
-  torch::serialize::OutputArchive archive;
+void save_object(const T& object, torch::serialize::OutputArchive& archive) {
   if constexpr (kSavesItself<T>) {
     object.save(archive);
   } else {
     archive << object;
   }
+}
+
+template <class T>
+void load_object(T& object, torch::serialize::InputArchive& archive) {
+  if constexpr (kSavesItself<T>) {
+    object.load(archive);
+  } else {
+    archive >> object;
+  }
+}
+
+/// What an object writes of itself, as bytes from which it can be restored.
+template <class T>
+std::string saved_bytes(const T& object) {
+  torch::serialize::OutputArchive archive;
+  save_object(object, archive);
   return bytes_of(archive);
 }
 
@@ -52,11 +66,7 @@ template <class T>
 void load_bytes(T& object, const std::string& bytes) {
   torch::serialize::InputArchive archive;
   archive.load_from(bytes.data(), bytes.size());
-  if constexpr (kSavesItself<T>) {
-    object.load(archive);
-  } else {
-    archive >> object;
-  }
+  load_object(object, archive);
 }
 
 /// An object that reads and writes itself: a schedule of this library, a GradScaler, one of the
@@ -69,11 +79,7 @@ class ObjectEntry : public Entry {
   std::string kind() const override { return c10::demangle(typeid(object_).name()); }
 
   void save(torch::serialize::OutputArchive& archive) const override {
-    if constexpr (kSavesItself<T>) {
-      object_.save(archive);
-    } else {
-      archive << object_;
-    }
+    save_object(object_, archive);
   }
 
   void read(torch::serialize::InputArchive& archive, Differences& /*differences*/) override {
@@ -83,11 +89,7 @@ class ObjectEntry : public Entry {
   void load() override {
     before_ = saved_bytes(object_);
     try {
-      if constexpr (kSavesItself<T>) {
-        object_.load(archive_);
-      } else {
-        archive_ >> object_;
-      }
+      load_object(object_, archive_);
     } catch (...) {
       undo();  // since not every load() leaves the object as it was
       throw;

@@ -18,6 +18,7 @@
 #include <lawn/archive/optimizer_state.h>
 #include <lawn/checkpoint/entry.h>
 #include <lawn/checkpoint/object_entry.h>
+#include <lawn/module_view.h>
 
 namespace lawn::detail::checkpoint {
 
@@ -36,9 +37,9 @@ class OptimizerEntry : public Entry {
   }
 
   std::optional<at::Device> device() const override {
-    std::vector<at::Tensor> parameters;
+    std::vector<NamedTensor> parameters;
     for (const auto& group : optimizer_.param_groups()) {
-      parameters.insert(parameters.end(), group.params().begin(), group.params().end());
+      for (const at::Tensor& parameter : group.params()) parameters.push_back({{}, parameter});
     }
     return common_device(parameters);
   }

@@ -27,11 +27,7 @@ class ScriptEntry : public Entry {
 
   std::string kind() const override { return "TorchScript module"; }
 
-  std::optional<at::Device> device() const override {
-    std::vector<at::Tensor> all;
-    for (const auto& [name, tensor] : tensors()) all.push_back(tensor);
-    return common_device(all);
-  }
+  std::optional<at::Device> device() const override { return common_device(tensors()); }
 
   void save(torch::serialize::OutputArchive& archive) const override {
     for (const auto& [name, tensor] : tensors()) {
@@ -53,13 +49,7 @@ class ScriptEntry : public Entry {
   void forget() override { copies_.clear(); }
 
  private:
-  std::vector<NamedTensor> tensors() const {
-    const ModuleView view(module_);
-    std::vector<NamedTensor> all = view.parameters();
-    const std::vector<NamedTensor> buffers = view.buffers();
-    all.insert(all.end(), buffers.begin(), buffers.end());
-    return all;
-  }
+  std::vector<NamedTensor> tensors() const { return ModuleView(module_).tensors(); }
 
   torch::jit::Module& module_;
   TensorCopies copies_;

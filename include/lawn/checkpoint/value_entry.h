@@ -47,44 +47,37 @@ struct Packing<T, std::enable_if_t<std::is_floating_point_v<T>>> {
   }
 };
 
+/// For types that IValue converts to and from by itself.
+/// @tparam kIs  whether a value holds one
+template <class T, bool (c10::IValue::*kIs)() const>
+struct PackedAsIs {
+  static c10::IValue pack(const T& value) { return value; }
+  static bool unpack(const c10::IValue& packed, T& value) {
+    if (!(packed.*kIs)()) return false;
+    value = packed.to<T>();
+    return true;
+  }
+};
+
 template <>
-struct Packing<bool> {
+struct Packing<bool> : PackedAsIs<bool, &c10::IValue::isBool> {
   static constexpr const char* kName = "bool";
-  static c10::IValue pack(bool value) { return value; }
-  static bool unpack(const c10::IValue& packed, bool& value) {
-    if (packed.isBool()) value = packed.toBool();
-    return packed.isBool();
-  }
 };
 
 template <>
-struct Packing<std::string> {
+struct Packing<std::string> : PackedAsIs<std::string, &c10::IValue::isString> {
   static constexpr const char* kName = "text";
-  static c10::IValue pack(const std::string& value) { return value; }
-  static bool unpack(const c10::IValue& packed, std::string& value) {
-    if (packed.isString()) value = packed.toStringRef();
-    return packed.isString();
-  }
 };
 
 template <>
-struct Packing<std::vector<std::int64_t>> {
+struct Packing<std::vector<std::int64_t>>
+    : PackedAsIs<std::vector<std::int64_t>, &c10::IValue::isIntList> {
   static constexpr const char* kName = "list of integers";
-  static c10::IValue pack(const std::vector<std::int64_t>& value) { return value; }
-  static bool unpack(const c10::IValue& packed, std::vector<std::int64_t>& value) {
-    if (packed.isIntList()) value = packed.toIntVector();
-    return packed.isIntList();
-  }
 };
 
 template <>
-struct Packing<std::vector<double>> {
+struct Packing<std::vector<double>> : PackedAsIs<std::vector<double>, &c10::IValue::isDoubleList> {
   static constexpr const char* kName = "list of numbers";
-  static c10::IValue pack(const std::vector<double>& value) { return value; }
-  static bool unpack(const c10::IValue& packed, std::vector<double>& value) {
-    if (packed.isDoubleList()) value = packed.toDoubleVector();
-    return packed.isDoubleList();
-  }
 };
 
 template <>

@@ -133,8 +133,6 @@ class SegmentSchedule : public torch::optim::LRScheduler {
   /// the optimizer; throws if not.
   virtual void check_steps_of_optimizer(int64_t /*steps*/) const {}
 
-  const std::string& name() const { return name_; }
-
  private:
   static constexpr int64_t kMostSteps = std::numeric_limits<unsigned>::max() - int64_t{1};
 

@@ -29,7 +29,7 @@ class Snapshot {
   /// @param module  a `torch::nn::Module` or a `torch::jit::Module`
   explicit Snapshot(const ModuleView& module) {
     const at::NoGradGuard no_grad;
-    for (const auto& [name, tensor] : tensors_of(module)) {
+    for (const auto& [name, tensor] : module.tensors()) {
       entries_.push_back({name, tensor.detach().clone()});
     }
   }
@@ -41,7 +41,7 @@ class Snapshot {
   /// @throws c10::Error that names what differs; nothing is changed then
   /// @note   does not wait for the device
   void rewind(const ModuleView& module) const {
-    const auto tensors = tensors_of(module);
+    const auto tensors = module.tensors();
     TORCH_CHECK(tensors.size() == entries_.size(), kWho, ": expected a module with ",
                 entries_.size(), " parameters and buffers, got one with ", tensors.size(),
                 "; nothing was changed");
@@ -111,14 +111,6 @@ class Snapshot {
 
  private:
   static constexpr const char* kWho = "lawn::Snapshot";
-
-  /// Parameters, then buffers, under their dotted names, without undefined ones.
-  static std::vector<detail::NamedTensor> tensors_of(const ModuleView& module) {
-    auto tensors = module.parameters();
-    const auto buffers = module.buffers();
-    tensors.insert(tensors.end(), buffers.begin(), buffers.end());
-    return tensors;
-  }
 
   std::vector<detail::NamedTensor> entries_;
 };
