@@ -158,7 +158,7 @@ def consumer_flags(build):
 def check(program, arguments, promises, options):
     """Runs what the promises name and prints their table. Returns how many were missed."""
     names = sorted({name for promise in promises for name in promise.names})
-    pattern = "^(" + "|".join(names) + ")(/manual_time)?$"
+    pattern = "^(" + "|".join(names) + ")(/iterations:[0-9]+)?(/manual_time)?$"
     document = compare.run(program, [*arguments, f"--benchmark_filter={pattern}"],
                            options.repetitions, options.min_time, None)
     times = Times(document)

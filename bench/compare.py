@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
-"""Prints what LAWN costs, as ratios of medians, from the JSON of step_bench.
+"""Prints what LAWN costs, as ratios of medians, from the JSON of step_bench or training_bench.
 
     bench/compare.py --run build/test/bench/step_bench -- --threads=1     runs it, prints the table
     bench/compare.py result.json                                          prints that of an earlier run
@@ -14,10 +14,13 @@ on one optimizer's state. Columns:
     lawn/base    LAWN in its constrained phase over the optimizer alone
     aten/base    the same written naively with ATen calls over the optimizer alone
     lawn/aten    LAWN over the naive form
+    captured     LAWN with rates and clocks in the device's memory over LAWN
     lawn/floor   LAWN over the time that its bytes take at the rate of `copy/<shapes>`
+    share        what the optimizer, with LAWN, takes of a whole training step (training_bench)
     spread       widest interquartile range of a row's benchmarks, over its median
 
-The rows `sphere` are the projection and the rescaling without an optimizer.
+The rows `sphere` are the projection and the rescaling without an optimizer. Of a GPU's timings each
+has rows of its own: /hot, /host and /graph behind the shapes (bench/timing.h).
 """
 
 import argparse
@@ -31,8 +34,9 @@ import tempfile
 
 MICROSECONDS = {"ns": 1e-3, "us": 1.0, "ms": 1e3, "s": 1e6}
 SUFFIXES = ("manual_time", "real_time", "process_time")
+VARIANTS = ("base", "free", "lawn", "aten", "captured")
 COLUMNS = ("optimizer", "shapes", "base", "free/base", "lawn/base", "aten/base", "lawn/aten",
-           "lawn/floor", "spread")
+           "captured", "lawn/floor", "share", "spread")
 
 
 class Benchmark:
@@ -70,7 +74,7 @@ def read(document):
         if entry.get("run_type", "iteration") != "iteration":
             continue
         parts = [part for part in entry.get("run_name", entry["name"]).split("/")
-                 if part not in SUFFIXES and not part.startswith("repeats:")]
+                 if part not in SUFFIXES and not part.startswith(("iterations:", "repeats:"))]
         benchmark = found["/".join(parts)]
         benchmark.times.append(entry["real_time"] * MICROSECONDS[entry["time_unit"]])
         if "base_us" in entry:
@@ -82,11 +86,11 @@ def read(document):
 
 def rows(benchmarks):
     """One list of cells for each optimizer and list of shapes, small networks first."""
-    keys = {tuple(name.split("/")[1:]): benchmark.elements
-            for name, benchmark in benchmarks.items() if name.count("/") == 2}
+    keys = {tuple(name.split("/", 2)[1:]): benchmark.elements
+            for name, benchmark in benchmarks.items() if name.split("/")[0] in VARIANTS}
     for optimizer, shapes in sorted(keys, key=lambda key: (key[0] == "sphere", key[0], keys[key])):
         variants = {variant: benchmarks[f"{variant}/{optimizer}/{shapes}"]
-                    for variant in ("base", "free", "lawn", "aten")
+                    for variant in VARIANTS
                     if f"{variant}/{optimizer}/{shapes}" in benchmarks}
         copy = benchmarks.get(f"copy/{shapes}")
 
@@ -102,10 +106,15 @@ def rows(benchmarks):
             bytes_per_microsecond = copy.floor_bytes / copy.median()
             least = variants["lawn"].floor_bytes / bytes_per_microsecond
             floor = f"{variants['lawn'].median() / least:.1f}"
+        passes = benchmarks.get(f"forward_backward/{shapes}")
+        share = "-"
+        if passes and "lawn" in variants:
+            share = f"{100 * (1 - passes.median() / variants['lawn'].median()):.1f} %"
         base = f"{variants['base'].median():.0f}" if "base" in variants else "-"
         spread = max(benchmark.spread() for benchmark in variants.values())
         yield [optimizer, shapes, base, ratio("free", "base"), ratio("lawn", "base"),
-               ratio("aten", "base"), ratio("lawn", "aten"), floor, f"{100 * spread:.0f} %"]
+               ratio("aten", "base"), ratio("lawn", "aten"), ratio("captured", "lawn"), floor, share,
+               f"{100 * spread:.0f} %"]
 
 
 def print_table(document):
@@ -144,7 +153,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("json", nargs="?", help="result of an earlier run")
-    parser.add_argument("--run", metavar="PROGRAM", help="run this step_bench instead")
+    parser.add_argument("--run", metavar="PROGRAM", help="run this step_bench or training_bench instead")
     parser.add_argument("--repetitions", type=int, default=9)
     parser.add_argument("--min-time", type=float, default=0.05, help="seconds of a repetition")
     parser.add_argument("--output", help="keep the JSON of the run here")

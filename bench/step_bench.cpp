@@ -20,7 +20,6 @@
 #include <cstdlib>
 #include <cstring>
 #include <functional>
-#include <iostream>
 #include <memory>
 #include <string>
 #include <utility>
@@ -34,6 +33,7 @@
 
 #include "naive_lawn.h"
 #include "network.h"
+#include "program.h"
 #include "shapes.h"
 #include "timing.h"
 
@@ -105,7 +105,7 @@ void add(const std::string& name, const ShapeList& list, at::Device device, int 
       measure(state, device, timing, prepare());
     });
     added->Unit(benchmark::kMicrosecond);
-    if (!device.is_cpu()) added->UseManualTime();
+    if (!device.is_cpu()) added->UseManualTime()->Iterations(bench::iterations(timing));
   }
 }
 
@@ -278,54 +278,10 @@ void add_parts(const ShapeList& list, at::Device device) {
   });
 }
 
-/// Takes `--<name>=<value>` out of the arguments.
-std::string take_flag(int& argc, char** argv, const std::string& name,
-                      const std::string& otherwise) {
-  const std::string prefix = "--" + name + "=";
-  std::string value = otherwise;
-  int kept = 0;
-  for (int i = 0; i < argc; ++i) {
-    const std::string argument = argv[i];
-    if (argument.compare(0, prefix.size(), prefix) == 0) {
-      value = argument.substr(prefix.size());
-    } else {
-      argv[kept++] = argv[i];
-    }
-  }
-  argc = kept;
-  return value;
-}
-
 }  // namespace
 
 int main(int argc, char** argv) {
-  const std::string device_name = take_flag(argc, argv, "device", "cpu");
-  // Without it LibTorch decides: OMP_NUM_THREADS, or the number of cores.
-  const std::string threads = take_flag(argc, argv, "threads", "");
-  benchmark::Initialize(&argc, argv);
-  if (benchmark::ReportUnrecognizedArguments(argc, argv)) return EXIT_FAILURE;
-  if (device_name != "cpu" && device_name != "cuda") {
-    std::cerr << "step_bench: expected --device=cpu or --device=cuda, got " << device_name << "\n";
-    return EXIT_FAILURE;
-  }
-  if (device_name == "cuda" && !torch::cuda::is_available()) {
-    std::cerr << "step_bench: --device=cuda, but LibTorch finds no GPU\n";
-    return EXIT_FAILURE;
-  }
-  if (!threads.empty()) {
-    const int count = std::atoi(threads.c_str());
-    if (count < 1) {
-      std::cerr << "step_bench: expected --threads=N with N >= 1, got " << threads << "\n";
-      return EXIT_FAILURE;
-    }
-    at::set_num_threads(count);
-  }
-
-  const at::Device device(device_name);
-  benchmark::AddCustomContext("device", device_name);
-  benchmark::AddCustomContext("torch_threads", std::to_string(at::get_num_threads()));
-  benchmark::AddCustomContext("lawn_version", LAWN_VERSION);
-  benchmark::AddCustomContext("torch_version", TORCH_VERSION);
+  const at::Device device = bench::start(argc, argv, "step_bench");
   for (const ShapeList& list : bench::shape_lists()) {
     add_optimizer<SGD<torch::optim::SGD>>("SGD", list, device);
     add_naive<SGD<torch::optim::SGD>>("SGD", list, device);

@@ -43,6 +43,12 @@ inline const char* suffix(Timing timing) {
 /// Steps between two events where one alone is too short for them.
 constexpr int kReplays = 20;
 
+/// Measurements in one repetition on a GPU. Google Benchmark would choose their number by the time
+/// that they report, which is that of one step of many, without what keeps the device busy before.
+constexpr int iterations(Timing timing) {
+  return timing == Timing::kHot || timing == Timing::kGraph ? 3 : 20;
+}
+
 /// Times work on a GPU by events on its current stream.
 class GPUTimer {
  public:

@@ -9,6 +9,7 @@ import shlex
 import signal
 import subprocess
 import sys
+import threading
 import time
 
 SKIPPED = 77  # what a test program returns of which everything was skipped
@@ -35,16 +36,17 @@ def end_group(process):
 
 
 class Runner:
-    """Runs programs one after the other, each within a limit; with `dry` it prints their commands alone.
+    """Runs programs, each within a limit; with `dry` it prints their commands alone. Several threads may share one.
 
     logs  the folder that all output goes to, as it comes: one file for each row
     """
 
     def __init__(self, logs, dry=False):
         self.logs, self.dry = pathlib.Path(logs), dry
+        self.running, self.stopped = set(), False
 
     def run(self, name, command, limit, environment=None):
-        """Returns an Ended; None with `dry`."""
+        """Returns an Ended; None with `dry`, and of what stop() has ended."""
         words = [str(word) for word in command]
         print("$ " + shlex.join([*(f"{key}={value}" for key, value in (environment or {}).items()), "timeout", f"{limit:g}", *words]),
               flush=True)
@@ -59,15 +61,23 @@ class Runner:
                 process = subprocess.Popen(words, env={**os.environ, **(environment or {})},
                                            stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT,
                                            start_new_session=True)
+                self.running.add(process)
             except OSError as error:
                 output.write(f"{error}\n".encode())
                 process = None
             status = 127 if process is None else self.wait(process, limit)
+        if self.stopped:
+            return None
         text = path.read_text(encoding="utf-8", errors="replace")
         return Ended(status, text, time.monotonic() - start)
 
-    @staticmethod
-    def wait(process, limit):
+    def stop(self):
+        """Ends what other threads are running; nothing is said of it."""
+        self.stopped = True
+        for process in list(self.running):
+            end_group(process)
+
+    def wait(self, process, limit):
         """Its exit status, or None where it had to be stopped."""
         try:
             return process.wait(limit)
@@ -75,6 +85,7 @@ class Runner:
             return None
         finally:  # also on Ctrl-C or SIGTERM, and of one that has ended what it has left running
             end_group(process)
+            self.running.discard(process)
 
 
 def judge(ended, limit):
@@ -95,6 +106,8 @@ def judge(ended, limit):
 
 
 def judge_sanitizer(ended, limit):
+    if "[==========] Running 0 tests" in ended.output:
+        return "passed, it has no test for this tool"
     result = judge(ended, limit)  # the tool's status need not tell how the tests went
     summary = re.findall(r"=+ ((?:ERROR|RACECHECK) SUMMARY: .*)", ended.output)
     if ended.status == 0 and not summary:
@@ -116,6 +129,7 @@ class Records:
     def __init__(self, path):
         self.path = pathlib.Path(path)
         self.rows = {}
+        self.lock = threading.Lock()  # of the file and of what is printed
         if self.path.exists():
             for line in self.path.read_text(encoding="utf-8").splitlines():
                 try:
@@ -127,16 +141,17 @@ class Records:
     def add(self, name, result, seconds=0.0, output="", **more):
         """Keeps and prints a row. Of a result that is not "passed" the end of the output is shown."""
         row = {"row": name, "result": result, "seconds": round(seconds, 1), **more}
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        whole = not self.path.exists() or not self.path.stat().st_size or self.path.read_bytes().endswith(b"\n")
-        with open(self.path, "a", encoding="utf-8") as file:
-            file.write(("" if whole else "\n") + json.dumps(row) + "\n")
-            file.flush()
-            os.fsync(file.fileno())
-        self.rows[name] = row
-        if not result.startswith("passed") and output:
-            print("\n".join(output.splitlines()[-LAST_LINES:]))
-        print(f"{name}: {result} ({seconds:.1f} s)", flush=True)
+        with self.lock:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            whole = not self.path.exists() or not self.path.stat().st_size or self.path.read_bytes().endswith(b"\n")
+            with open(self.path, "a", encoding="utf-8") as file:
+                file.write(("" if whole else "\n") + json.dumps(row) + "\n")
+                file.flush()
+                os.fsync(file.fileno())
+            self.rows[name] = row
+            if not result.startswith("passed") and output:
+                print("\n".join(output.splitlines()[-LAST_LINES:]))
+            print(f"{name}: {result} ({seconds:.1f} s)", flush=True)
 
     def print_table(self):
         """The table of all that is in the file."""

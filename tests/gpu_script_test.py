@@ -25,6 +25,8 @@ import gpu  # noqa: E402
 
 SCRIPT = ROOT / "scripts/gpu.py"
 PROGRAMS = ("capture_capturable_gpu_test", "sphere_cuda_gpu_test", "companions_cuda_gpu_test")  # as ctest lists them
+BENCHMARKS = ("benchmarks", "benchmarks steps", "benchmarks training float32", "benchmarks training bfloat16",
+              "benchmarks training float16")
 PASSES = 'echo "[ RUN      ] A.B"; echo "[       OK ] A.B (1 ms)"; echo "[  PASSED  ] 1 test."'
 CIFAR10 = """
 case "$*" in
@@ -116,7 +118,7 @@ class GpuScript(unittest.TestCase):
         self.assertEqual(code, 0, output)
         for part in ("-DCMAKE_BUILD_TYPE=Release", "-DTORCH_CUDA_ARCH_LIST=9.0", "-DLAWN_TEST_PACKAGING=OFF", "-DLAWN_MPI=OFF",
                      "-DLAWN_INSTALL_LIBTORCH=OFF", "-DLAWN_BUILD_BENCHMARKS=ON", "-DLAWN_BUILD_EXAMPLES=ON",
-                     "--compile-no-warning-as-error", "step_bench cifar10", "timeout 90 ", "--tool synccheck", "check.py --device cuda",
+                     "--compile-no-warning-as-error", "step_bench training_bench cifar10", "timeout 90 ", "--tool synccheck", "check.py --device cuda",
                      "--precision float16", "--stop-after 5", "--resume", "run.py --size gpu"):
             self.assertIn(part, output)
         self.assertEqual({line.split()[0] for line in self.calls.read_text().splitlines()}, {"nvidia-smi"})
@@ -139,7 +141,7 @@ class GpuScript(unittest.TestCase):
         configured, built = self.called("cmake")
         self.assertIn("-DTORCH_CUDA_ARCH_LIST=8.6", configured)
         self.assertIn("-DTorch_DIR=/x", configured)
-        self.assertIn("--target sphere_cuda_gpu_test capture_capturable_gpu_test companions_cuda_gpu_test step_bench -- -k 0", built)
+        self.assertIn("--target sphere_cuda_gpu_test capture_capturable_gpu_test companions_cuda_gpu_test step_bench training_bench -- -k 0", built)
         self.assertEqual(self.run_script("build")[0], 0)
         self.assertEqual(len(self.called("cmake")), 4, "what has changed is built in any case")
 
@@ -236,6 +238,27 @@ class GpuScript(unittest.TestCase):
         self.run_script("tests", "--again")
         self.assertEqual(len(self.called("sphere_cuda_gpu_test")), 2)
 
+    def test_runs_several_at_once_and_leaves_none_running_when_it_is_killed(self):
+        # Each waits until the other has begun.
+        both = f"touch {self.root}/$$.began; while [ $(ls {self.root}/*.began | wc -l) -lt 2 ]; do sleep 0.05; done\n{PASSES}"
+        self.built(sphere_cuda_gpu_test=both, capture_capturable_gpu_test=both)
+        code, output = self.run_script("tests", "--jobs", "2", "--limit", "20")
+        self.assertEqual(code, 0, output)
+        self.assertEqual(len(self.rows()), 3)
+
+        sleeps = f"sleep 100 & echo $! > {self.root}/child.$$; wait"
+        self.built(sphere_cuda_gpu_test=sleeps, capture_capturable_gpu_test=sleeps)
+        process = subprocess.Popen([sys.executable, "-B", SCRIPT, self.build, "tests", "--again", "--jobs", "2"],
+                                   env=self.environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        while len(list(self.root.glob("child.*"))) < 2:
+            time.sleep(0.05)
+        time.sleep(0.2)
+        process.send_signal(signal.SIGTERM)
+        self.assertEqual(process.wait(60), 128 + signal.SIGTERM)
+        for child in self.root.glob("child.*"):
+            self.assertTrue(ends(child.read_text().strip()), "it has left a program running")
+        self.assertEqual(len((self.build / "gpu/records.jsonl").read_text().splitlines()), 3)  # nothing is said of these
+
     def test_loses_nothing_when_it_is_killed_outright(self):
         self.built(capture_capturable_gpu_test="kill -KILL $PPID; sleep 0.2")
         self.assertEqual(self.run_script("tests")[0], -signal.SIGKILL)
@@ -278,6 +301,14 @@ class GpuScript(unittest.TestCase):
         (line,) = self.called("compute-sanitizer")
         self.assertIn("--gtest_filter=A.*-A.B:CudaStream.", line)
 
+    def test_passes_a_program_all_of_whose_tests_a_tool_leaves_out(self):
+        self.built(sphere_cuda_gpu_test='echo "[==========] Running 0 tests from 0 test suites."; echo "no test ran"; exit 77')
+        self.stub("bin/compute-sanitizer", 'while [ "${1#/}" = "$1" ]; do shift; done; "$@"; '
+                                           'echo "========= Error: Target application terminated"; exit 255')
+        code, output = self.run_script("sanitizer", "--filter", "sphere", "--tools", "memcheck")
+        self.assertEqual(code, 0, output)
+        self.assertEqual(self.rows(), {"memcheck sphere_cuda_gpu_test": "passed, it has no test for this tool"})
+
     def test_takes_a_tool_without_a_summary_for_failed(self):
         self.built()
         self.stub("bin/compute-sanitizer", "exit 0")
@@ -295,6 +326,12 @@ class GpuScript(unittest.TestCase):
             captures |= capturing_tests(text)
         self.assertEqual(headers, [], "this test looks for captures in ..._gpu_test.cpp alone")
         self.assertEqual(captures, set(gpu.CAPTURES))
+
+    def test_leaves_out_tests_that_there_are(self):
+        sources = "".join(path.read_text() for path in (ROOT / "tests").rglob("*_gpu_test.cpp"))
+        for name in gpu.NOT_WHERE_LAUNCHES_WAIT + gpu.LONG + gpu.NOT_FOLLOWED:
+            suite, test = name.replace("*", "").split(".")
+            self.assertRegex(sources, rf"TEST(_[FP])?\(\w*{suite}, {test}\)")
 
     # --- benchmarks, training, evidence -----------------------------------------------------------------------------------
 
@@ -320,7 +357,7 @@ class GpuScript(unittest.TestCase):
         code, output = self.run_script("benchmarks")
         self.assertEqual(code, 1)
         self.assertIn("build step_bench there", output)
-        self.assertEqual(self.rows(), {"benchmarks": "failed (1)"})
+        self.assertEqual(self.rows(), {name: "failed (1)" for name in BENCHMARKS})
 
 
 def capturing_tests(text):

@@ -279,10 +279,13 @@ class ChoiceTest(unittest.TestCase):
         for question in run.ALL:
             for size in ("cpu", "gpu"):
                 cells = run.cells_of(question, size)
+                once = question.endswith("_once")  # by its name no evidence of seeds, and for one size alone
+                if once and not cells:
+                    continue
                 self.assertEqual(len({len(one.trials) for one in cells}), 1, (question, size))
                 self.assertEqual(len({one.labels for one in cells}), len(cells), (question, size))
                 for one in cells:
-                    self.assertGreaterEqual(len(one.seeds), 3)
+                    self.assertGreaterEqual(len(one.seeds), 1 if once else 3)
                     self.assertEqual(len(set(one.trials)), len(one.trials))
                     self.assertTrue(one.validation or len(one.trials) == 1)
                     tried = {name for extra in one.extras for name, _ in extra}

@@ -25,9 +25,10 @@ class PretendedCapture {
   PretendedCapture& operator=(const PretendedCapture&) = delete;
 };
 
-/// What a scheduler does.
+/// What a scheduler does. A float32 holds these rates, as what LibTorch's fused functions read of
+/// them on a GPU.
 inline void set_rates(torch::optim::Optimizer& optimizer, int64_t step) {
-  double lr = 0.01 / static_cast<double>(1 + step);
+  double lr = static_cast<float>(0.01 / static_cast<double>(1 + step));
   for (auto& group : optimizer.param_groups()) group.options().set_lr(lr *= 2);
 }
 

@@ -39,14 +39,16 @@ def cell(
     lawn: bool,
     rates: tuple[float, ...] | None = None,
     tried: tuple[dict, ...] = ({},),
+    seeds: tuple[int, ...] = (0, 1, 2),
     **more,
 ) -> Cell:
     """A cell of the program cifar10: an optimizer, plain or with LAWN, on a problem; `tried` are flags to choose from."""
-    given = {**problem, "optimizer": optimizer, "weight_decay": WEIGHT_DECAY[optimizer], "lawn": lawn, **more}
+    base = optimizer.removeprefix("fused-")
+    given = {**problem, "optimizer": optimizer, "weight_decay": WEIGHT_DECAY[base], "lawn": lawn, **more}
     if lawn:
         given.setdefault("free_fraction", FREE)
     given = {name: value for name, value in given.items() if name not in tried[0]}
-    usual = RATES[optimizer]
+    usual = RATES[base]
     usual = usual[-TRIALS:] if given["batch_size"] >= LARGE_BATCH else usual[:TRIALS]
     return Cell(
         labels=tuple(labels.items()),
@@ -54,6 +56,7 @@ def cell(
         flags=flags(**given),
         rates=rates or usual,
         validation=flags(validation=HELD_OUT[problem["network"]]),
+        seeds=seeds,
         extras=tuple(flags(**more) for more in tried),
     )
 
