@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 #
-# Compiles lawn's CUDA kernels, unless LawnWantsCuda.cmake says why not, and makes the target lawn::cuda of them; elsewhere that
-# target is empty, and tensors on a GPU go through ATen. Included after the target lawn::lawn is there, by lawn's
-# own build and by the installed lawnConfig.cmake.
+# Compiles lawn's CUDA kernels, or takes those that were compiled when lawn was installed, and makes the target lawn::cuda of them.
+# Where LawnWantsCuda.cmake says why not, that target is empty, and tensors on a GPU go through ATen. Included after the target
+# lawn::lawn is there, by lawn's own build and by the installed lawnConfig.cmake.
 #
 # The kernels are one object file, compiled once in a project and put on the link line of every program and shared library that
 # uses lawn, static libraries between them or not. A source handed over with the target would be compiled once for each target,
@@ -22,6 +22,10 @@ set(LAWN_CUDA_OPTIONS --threads=4 --ftz=false --prec-div=true --prec-sqrt=true -
 if(LAWN_NO_KERNELS)
   message(STATUS "lawn: no CUDA kernels, since ${LAWN_NO_KERNELS}: tensors on a GPU go through ATen (LAWN_CUDA=${LAWN_CUDA}, of AUTO, "
                  "ON and OFF)")
+elseif(LAWN_INSTALLED_KERNELS)
+  message(STATUS "lawn: CUDA kernels for the architectures ${LAWN_COMPILED_FOR}, compiled when lawn was installed (LAWN_CUDA=${LAWN_CUDA}; "
+                 "-DLAWN_CUDA=OFF does without, TORCH_CUDA_ARCH_LIST and nvcc compile for others)")
+  target_link_libraries(lawn::cuda INTERFACE "${LAWN_INSTALLED_KERNELS}" "${LAWN_CUDA_RUNTIME}")
 else()
   message(STATUS "lawn: CUDA kernels for the architectures ${TORCH_CUDA_ARCH_LIST}, from ${LAWN_ARCHITECTURES_FROM} "
                  "(LAWN_CUDA=${LAWN_CUDA}; -DLAWN_CUDA=OFF does without)")

@@ -28,10 +28,12 @@ get_filename_component(LAWN_TORCH_ROOT "${Torch_DIR}/../../.." ABSOLUTE)
 file(GLOB LAWN_TORCH_HAS_CUDA "${LAWN_TORCH_ROOT}/lib/libtorch_cuda.so")
 include("${CMAKE_CURRENT_LIST_DIR}/LawnWantsCuda.cmake") # sets LAWN_NO_KERNELS, to why there are none
 
-if(LAWN_TORCH_HAS_CUDA AND LAWN_NO_KERNELS)
+if(LAWN_TORCH_HAS_CUDA AND (LAWN_NO_KERNELS OR LAWN_INSTALLED_KERNELS))
   # LibTorch's own CMake files refuse to go on without the CUDA toolkit, even for a program that has no CUDA code of its
   # own. Such a program compiles against the headers and links against the libraries, which bring their CUDA along.
-  message(STATUS "lawn: ${LAWN_TORCH_ROOT} is a CUDA build, but ${LAWN_NO_KERNELS}: linking its libraries directly")
+  if(LAWN_NO_KERNELS)
+    message(STATUS "lawn: ${LAWN_TORCH_ROOT} is a CUDA build, but ${LAWN_NO_KERNELS}: linking its libraries directly")
+  endif()
   add_library(lawn_torch_without_nvcc INTERFACE IMPORTED GLOBAL)
   target_include_directories(
     lawn_torch_without_nvcc SYSTEM INTERFACE "${LAWN_TORCH_ROOT}/include"

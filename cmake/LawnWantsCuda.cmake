@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 #
-# Decides by the option LAWN_CUDA whether lawn's CUDA kernels are compiled: OFF never, ON or an error, AUTO where LibTorch is a CUDA
-# build and there is an nvcc. Sets LAWN_CUDA_COMPILER to the nvcc, if there is one, and LAWN_NO_KERNELS to why there are no kernels,
-# or to nothing.
+# Decides by the option LAWN_CUDA whether programs have lawn's CUDA kernels: OFF never, ON or an error, AUTO where LibTorch is a CUDA
+# build and there are kernels that were compiled when lawn was installed (LAWN_INSTALL_KERNELS), or an nvcc to compile them. Sets
+#   LAWN_CUDA_COMPILER      to the nvcc, if there is one
+#   LAWN_INSTALLED_KERNELS  to their object file, if they are to be used; LAWN_CUDA_RUNTIME is then what it links to
+#   LAWN_NO_KERNELS         to why there are no kernels, or to nothing
 
 set(LAWN_CUDA AUTO CACHE STRING "Compile lawn's CUDA kernels: AUTO (where there is a LibTorch with CUDA and an nvcc), ON or OFF")
 set_property(CACHE LAWN_CUDA PROPERTY STRINGS AUTO ON OFF)
@@ -13,11 +15,25 @@ endif()
 find_program(LAWN_CUDA_COMPILER nvcc HINTS ENV CUDACXX ENV CUDA_HOME ENV CUDA_PATH PATHS /usr/local/cuda PATH_SUFFIXES bin)
 mark_as_advanced(LAWN_CUDA_COMPILER)
 set(LAWN_NO_KERNELS "")
+set(LAWN_INSTALLED_KERNELS "")
+include("${CMAKE_CURRENT_LIST_DIR}/lawnKernels.cmake" OPTIONAL) # LAWN_COMPILED_KERNELS, _FOR architectures, _WITH_CUDA
+if(LAWN_COMPILED_KERNELS AND LAWN_TORCH_HAS_CUDA AND NOT LAWN_CUDA STREQUAL "OFF")
+  # As the wheels and the archives of pytorch.org have it. Another major version is another runtime.
+  file(GLOB LAWN_CUDA_RUNTIME "${LAWN_TORCH_ROOT}/../nvidia/*/lib/libcudart.so.${LAWN_COMPILED_WITH_CUDA}"
+       "${LAWN_TORCH_ROOT}/lib/libcudart*.so.${LAWN_COMPILED_WITH_CUDA}*")
+  if(NOT LAWN_CUDA_RUNTIME)
+    message(STATUS "lawn: the installed CUDA kernels are for CUDA ${LAWN_COMPILED_WITH_CUDA}, whose runtime is not beside LibTorch in "
+                   "${LAWN_TORCH_ROOT}")
+  elseif(NOT LAWN_CUDA_COMPILER OR "${TORCH_CUDA_ARCH_LIST}$ENV{TORCH_CUDA_ARCH_LIST}" STREQUAL "")
+    list(GET LAWN_CUDA_RUNTIME 0 LAWN_CUDA_RUNTIME)
+    set(LAWN_INSTALLED_KERNELS "${LAWN_COMPILED_KERNELS}") # else the project asks for architectures of its own
+  endif()
+endif()
 if(LAWN_CUDA STREQUAL "OFF")
   set(LAWN_NO_KERNELS "LAWN_CUDA is OFF")
 elseif(NOT LAWN_TORCH_HAS_CUDA)
   set(LAWN_NO_KERNELS "LibTorch is built without CUDA")
-elseif(NOT LAWN_CUDA_COMPILER)
+elseif(NOT LAWN_CUDA_COMPILER AND NOT LAWN_INSTALLED_KERNELS)
   set(LAWN_NO_KERNELS "there is no nvcc")
 endif()
 if(LAWN_CUDA STREQUAL "ON" AND LAWN_NO_KERNELS)

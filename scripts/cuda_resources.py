@@ -1,19 +1,18 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
-"""Prints what each CUDA kernel takes of a GPU, by architecture; fails when one spills registers or reads past the caches.
+"""Prints what each CUDA kernel takes of a GPU, by architecture; fails when one has a stack frame or reads past the caches.
 
-usage: cuda_resources.py [--nvcc NVCC] [--cuobjdump CUOBJDUMP] [--arch 80 ...] [SOURCE]
-  --nvcc       default: the one on the path; exits with 77 where there is none
-  --cuobjdump  default: the one beside nvcc or on the path; without it the reads are not looked at, which is said
-  SOURCE       default: lawn's kernels
+usage: cuda_resources.py [--cuobjdump CUOBJDUMP] [--nvcc NVCC] [--arch 90 ...] OBJECT|SOURCE.cu
+  OBJECT       what nvcc has made: build/test/CMakeFiles/lawn_cuda.dir/include/lawn/kernels.cu.o holds lawn's kernels
+  SOURCE.cu    is compiled first, for each --arch [90]
+  --cuobjdump  default: the one on the path or beside nvcc; exits with 77 where there is none
 
-Spilled registers go through memory, which a kernel bound by memory has none to spare of. A stack frame without spills (an
-array that is indexed at run time) is shown and no error. A read of device memory that the whole system must see alike
-(LDG....STRONG.SYS, what becomes of a volatile one) passes by a multiprocessor's own cache, each time anew.
+A stack frame holds spilled registers and arrays that are indexed at run time. Both go through memory, which a kernel bound by
+memory has none to spare of. A read of device memory that the whole system must see alike (LDG....STRONG.SYS, what becomes of a
+volatile one) passes by a multiprocessor's own cache, each time anew.
 """
 
 import argparse
-import concurrent.futures
 import pathlib
 import re
 import shutil
@@ -23,48 +22,42 @@ import tempfile
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 SKIPPED = 77
-COLUMNS = ("registers", "shared", "stack", "spill stores", "spill loads", "reads past caches")
-PAST_CACHES = "reads past caches"
+COLUMNS = ("registers", "shared", "stack", "reads past caches")
 
 
-def run(command):
+def run(*command):
     """Runs a command and returns what it prints; ends with that if it fails."""
     process = subprocess.run(command, capture_output=True, text=True)
     if process.returncode != 0:
         sys.exit(f"{' '.join(command)}\n{process.stdout}{process.stderr}")
-    return process.stdout + process.stderr
+    return process.stdout
 
 
-def functions_for(arch, options):
-    """Compiles for one architecture; returns what `functions_in` does."""
-    with tempfile.NamedTemporaryFile(suffix=".cubin") as cubin:
-        said = run([options.nvcc, "-std=c++17", "-O3", f"-arch=sm_{arch}", "-cubin", "-o", cubin.name, "-Xptxas=-v", "-I",
-                    str(ROOT / "include"), options.source])
-        code = run([options.cuobjdump, "-sass", cubin.name]) if options.cuobjdump else ""
-    return functions_in(said, reads_past_caches(code))
+def by_architecture(text):
+    """Yields (architecture, what cuobjdump says of it)."""
+    parts = re.split(r"^arch = sm_(\w+)$", text, flags=re.MULTILINE)[1:]
+    yield from zip(parts[::2], parts[1::2])
 
 
-def reads_past_caches(code):
-    """Returns {function: how many} of the machine code of all functions."""
-    parts = re.split(r"Function : ", code)[1:]
-    return {part.split()[0]: len(re.findall(r"\bLDG?\.\S*STRONG\.SYS", part)) for part in parts}
+def functions_of(cuobjdump, binary):
+    """Returns {(architecture, name): {column: number}} of the machine code in a file."""
+    found = {}
+    for arch, text in by_architecture(run(cuobjdump, "-res-usage", binary)):
+        for name, registers, stack, shared in re.findall(r"Function (\S+):\s+REG:(\d+) STACK:(\d+) SHARED:(\d+)", text):
+            found[arch, name] = dict(zip(COLUMNS, (int(registers), int(shared), int(stack), 0)))
+    for arch, text in by_architecture(run(cuobjdump, "-sass", binary)):
+        for part in text.split("Function : ")[1:]:
+            found[arch, part.split()[0]][COLUMNS[-1]] = len(re.findall(r"\bLDG?\.\S*STRONG\.SYS", part))
+    return found
 
 
-def functions_in(text, past_caches):
-    """Returns [(name, whether it is a kernel, {column: number})] of what the assembler says."""
-    found = []
-    kernels = set(re.findall(r"Compiling entry function '(\S+)'", text))
-    for part in re.split(r"Function properties for ", text)[1:]:
-        name = part.split()[0]
-        numbers = dict.fromkeys(COLUMNS, 0)
-        patterns = {"registers": r"Used (\d+) registers", "shared": r"(\d+) bytes smem", "stack": r"(\d+) bytes stack",
-                    "spill stores": r"(\d+) bytes spill stores", "spill loads": r"(\d+) bytes spill loads"}
-        for column, pattern in patterns.items():
-            match = re.search(pattern, part)
-            if match:
-                numbers[column] = int(match.group(1))
-        numbers[PAST_CACHES] = past_caches.get(name, 0)
-        found.append((name, name in kernels, numbers))
+def compiled(source, options):
+    """The same of a source."""
+    found = {}
+    for arch in options.arch:
+        with tempfile.NamedTemporaryFile(suffix=".fatbin") as fatbin:
+            run(options.nvcc, "-std=c++17", "-O3", f"-arch=sm_{arch}", "-fatbin", "-o", fatbin.name, "-I", str(ROOT / "include"), source)
+            found.update(functions_of(options.cuobjdump, fatbin.name))
     return found
 
 
@@ -81,39 +74,34 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--nvcc", default=shutil.which("nvcc"))
     parser.add_argument("--cuobjdump")
-    parser.add_argument("--arch", nargs="+", default=["80", "90", "100"])
-    parser.add_argument("source", nargs="?", default=str(ROOT / "include/lawn/kernels.cu"))
+    parser.add_argument("--arch", nargs="+", default=["90"])
+    parser.add_argument("file")
     options = parser.parse_args()
-    if not options.nvcc or not shutil.which(options.nvcc):
+    options.nvcc = options.nvcc and shutil.which(options.nvcc)
+    if not options.nvcc and options.file.endswith(".cu"):
         print("skipped: there is no nvcc to compile the CUDA kernels with")
         return SKIPPED
     if not options.cuobjdump:
-        beside = pathlib.Path(shutil.which(options.nvcc)).resolve().parent
-        options.cuobjdump = shutil.which("cuobjdump", path=str(beside)) or shutil.which("cuobjdump")
+        beside = options.nvcc and shutil.which("cuobjdump", path=str(pathlib.Path(options.nvcc).resolve().parent))
+        options.cuobjdump = beside or shutil.which("cuobjdump")
+    if not options.cuobjdump:
+        print("skipped: there is no cuobjdump to read machine code with")
+        return SKIPPED
 
-    with concurrent.futures.ThreadPoolExecutor(2) as pool:
-        reports = list(pool.map(lambda arch: functions_for(arch, options), options.arch))
-    rows = [(arch, *function) for arch, report in zip(options.arch, reports) for function in report]
-    names = demangled([name for _, name, _, _ in rows])
-    width = max([len(name) for name in names] + [6])
-    print(f"{'kernel':{width}}  {'arch':>6}" + "".join(f"  {column:>12}" for column in COLUMNS))
-    spilled = []
-    past_caches = []
-    for (arch, _, kernel, numbers), name in sorted(zip(rows, names), key=lambda pair: (pair[1], int(pair[0][0]))):
-        print(f"{name:{width}}  {'sm_' + arch:>6}" + "".join(f"  {numbers[column]:12}" for column in COLUMNS)
-              + ("" if kernel else "  called, not launched"))
-        if numbers["spill stores"] or numbers["spill loads"]:
-            spilled.append(f"{name} on sm_{arch}")
-        if numbers[PAST_CACHES]:
-            past_caches.append(f"{name} on sm_{arch}")
-    if not any(kernel for _, _, kernel, _ in rows):
-        sys.exit(f"{options.source} holds no kernel: nothing was checked")
-    if spilled:
-        sys.exit(f"{len(spilled)} of {len(rows)} functions spill registers: " + "; ".join(spilled))
-    if past_caches:
-        sys.exit(f"{len(past_caches)} of {len(rows)} functions read past the caches: " + "; ".join(past_caches))
-    reads = "none reads past the caches" if options.cuobjdump else "their reads were not looked at, since there is no cuobjdump"
-    print(f"{len(rows)} functions, none spills registers, {reads}")
+    found = compiled(options.file, options) if options.file.endswith(".cu") else functions_of(options.cuobjdump, options.file)
+    if not found:
+        sys.exit(f"{options.file} holds no machine code: nothing was checked")
+    names = dict(zip(found, demangled([name for _, name in found])))
+    width = max(len(name) for name in names.values())
+    print(f"{'function':{width}}  {'arch':>6}" + "".join(f"  {column:>12}" for column in COLUMNS))
+    for key in sorted(found, key=lambda key: (names[key], key)):
+        print(f"{names[key]:{width}}  {'sm_' + key[0]:>6}" + "".join(f"  {found[key][column]:12}" for column in COLUMNS))
+    for column, fault in (("stack", "have a stack frame"), (COLUMNS[-1], "read past the caches")):
+        bad = [f"{names[key]} on sm_{key[0]}" for key in found if found[key][column]]
+        if bad:
+            sys.exit(f"{len(bad)} of {len(found)} functions {fault}: " + "; ".join(bad))
+    archs = ", ".join(sorted({f"sm_{arch}" for arch, _ in found}))
+    print(f"{len(found)} functions for {archs}: none has a stack frame, none reads past the caches")
     return 0
 
 

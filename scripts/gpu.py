@@ -209,7 +209,8 @@ class Session:
             self.state.mkdir(parents=True, exist_ok=True)
             ours.touch()
         self.run("configure", "build", command, always=True)
-        targets = [*self.test_programs(), "step_bench", "training_bench", *(["cifar10"] if examples else [])]
+        programs = {pathlib.Path(command[0]).name: None for command in self.test_programs().values()}
+        targets = [*programs, "step_bench", "training_bench", *(["cifar10"] if examples else [])]
         command = ["cmake", "--build", self.build, "--parallel", os.cpu_count(), "--target", *targets, "--", "-k", "0"]
         self.run("build", "build", command, always=True)
 
@@ -228,7 +229,7 @@ class Session:
         def place(name):
             return next((place for place, part in enumerate(ORDER) if part in name), len(ORDER)), name
 
-        return {name: names[name] or [str(self.build / "tests" / name)] for name in sorted(names, key=place)}
+        return {name: names[name] or [str(self.build / "tests" / "gpu_test")] for name in sorted(names, key=place)}
 
     def each_program(self, rows):
         """Yields (row, command) of each chosen program that is there; `rows(name)` names its row."""
@@ -242,13 +243,22 @@ class Session:
             elif self.wanted(rows(name), always=True):
                 self.add(rows(name), "could not run: it is not built")
 
+    @staticmethod
+    def split(command):
+        """Returns a program with its arguments, and which of its tests it is to run."""
+        flag = "--gtest_filter="
+        tests = [word.removeprefix(flag) for word in command if word.startswith(flag)]
+        return [word for word in command if not word.startswith(flag)], tests[-1] if tests else "*"
+
     def row(self, what, name):
         return f"{what} {name}" + (f" {self.tests}" if self.tests else "")
 
     def run_tests(self):
-        filter = [f"--gtest_filter={self.tests}"] if self.tests else []
-        self.run_together("tests", [(row, command + filter, None)
-                                    for row, command in self.each_program(lambda name: self.row("test", name))])
+        rows = []
+        for row, command in self.each_program(lambda name: self.row("test", name)):
+            program, tests = self.split(command)
+            rows.append((row, [*program, f"--gtest_filter={self.tests or tests}"], None))
+        self.run_together("tests", rows)
 
     def run_sanitizer(self):
         sanitizer = find_tool("compute-sanitizer")
@@ -260,11 +270,12 @@ class Session:
                 continue
             how = SANITIZERS[tool]
             left_out = NOT_WHERE_LAUNCHES_WAIT + LONG + how["left_out"] + ([] if how["cached"] else CAPTURES)
-            tests, _, excluded = self.tests.partition("-")
-            tests = f"{tests or '*'}-" + ":".join(([excluded] if excluded else []) + left_out)
+            chosen, _, excluded = self.tests.partition("-")
+            left_out = ":".join(([excluded] if excluded else []) + left_out)
             for row, command in self.each_program(lambda name, tool=tool: self.row(tool, name)):
+                program, tests = self.split(command)
                 rows.append((row, [sanitizer or "compute-sanitizer", "--tool", tool, "--error-exitcode", "1", *how["options"],
-                                   *command, f"--gtest_filter={tests}"],
+                                   *program, f"--gtest_filter={chosen or tests}-{left_out}"],
                              {} if how["cached"] else {"PYTORCH_NO_CUDA_MEMORY_CACHING": "1"}))
         self.run_together("sanitizer", rows, judge_sanitizer)
 

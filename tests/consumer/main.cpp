@@ -1,7 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <lawn/lawn.h>
 
-#include <torch/torch.h>
+#include <ATen/Parallel.h>
+#include <torch/nn/functional/loss.h>
+#include <torch/nn/modules/activation.h>
+#include <torch/nn/modules/container/sequential.h>
+#include <torch/nn/modules/linear.h>
+#include <torch/optim/adam.h>
 
 #include <algorithm>
 #include <cmath>
