@@ -62,6 +62,8 @@ lawn_add_consumer_test(find_package "${CMAKE_CURRENT_SOURCE_DIR}/consumer" consu
                        CONFIGURE "-Dlawn_ROOT=${prefix}" -DLAWN_CUDA=OFF RUN none ${threads})
 lawn_add_consumer_test(quickstart "${PROJECT_SOURCE_DIR}/examples" quickstart TARGET quickstart
                        CONFIGURE "-Dlawn_ROOT=${prefix}" -DLAWN_CUDA=OFF)
+lawn_add_consumer_test(trial "${CMAKE_CURRENT_SOURCE_DIR}/consumer_trial" trial CONFIGURE "-Dlawn_ROOT=${prefix}" -DLAWN_CUDA=OFF)
+set_tests_properties(consumer_trial PROPERTIES ENVIRONMENT OMP_NUM_THREADS=1)
 # The full programs are only configured by themselves: what they are made of is compiled and run by this build.
 add_test(NAME consumer_cifar10
          COMMAND "${CMAKE_COMMAND}" -S "${PROJECT_SOURCE_DIR}/examples/apps/cifar10" -B "${CMAKE_CURRENT_BINARY_DIR}/consumer/cifar10"
@@ -155,7 +157,7 @@ if(TARGET lawn_cuda)
 endif()
 lawn_add_refusal_test(without_cxx "found[ \n]+C;[ \n]+enable[ \n]+CXX" -DCONSUMER_LANGUAGES=C)
 
-foreach(name find_package quickstart cifar10 libraries without_openmp)
+foreach(name find_package quickstart trial cifar10 libraries without_openmp)
   set_tests_properties(consumer_${name} PROPERTIES FIXTURES_REQUIRED installed)
 endforeach()
 set_tests_properties(consumer_libtorch_without_cuda PROPERTIES FIXTURES_REQUIRED "installed;libtorch_without_cuda")
