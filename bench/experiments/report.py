@@ -293,11 +293,11 @@ def mechanism(cells: list[Cell], records: dict[str, dict]) -> str:
 
 
 def short(cells: list[Cell], records: dict[str, dict]) -> str:
-    """Question 1 for the README: plain and LAWN side by side."""
+    """Question 1 for the README, of LibTorch's optimizers: plain and LAWN side by side."""
     rows = []
     for plain, other in pairs(cells):
         both = plain.finals(records), other.finals(records)
-        if not all(both):
+        if not all(both) or dict(plain.labels)["optimizer"] == "lamb":
             continue
         row = [dict(plain.labels)["optimizer"], dict(plain.labels)["batch"]]
         for name, scale, digits in (("test_accuracy", 100, 2), ("test_loss", 1, 3), ("train_logit_norm", 1, 1)):
@@ -329,20 +329,20 @@ def trials(cells: list[Cell], records: dict[str, dict]) -> str:
 
 
 def short_continual(cells: list[Cell], records: dict[str, dict]) -> str:
-    """For the README: accuracy at the end of the first tasks and of the last, each method as it was chosen."""
+    """For the README, of random labels: accuracy at the end of the first tasks and of the last, each method as it was chosen."""
     rows = []
     for cell in cells:
         finals = cell.finals(records)
-        if not finals or len(finals) < len(cell.seeds):
+        if dict(cell.labels)["stream"] != "random-labels" or not finals or len(finals) < len(cell.seeds):
             continue
         rate, extra = cell.chosen(records)
-        row = [dict(cell.labels)["stream"], dict(cell.labels)["method"]]
+        row = [dict(cell.labels)["method"]]
         row.append(and_extra(f"lr {rate:g}", extra))
         row += [written(values(finals, f"task_accuracy_{part}_tenth"), 100, 1) for part in ("first", "last")]
         rows.append(row)
     if not rows:
         return "*Not run yet.*\n"
-    return markdown(["stream", "method", "chosen", "accuracy, %: tasks 1 to 10", "tasks 91 to 100"], rows) + "\n"
+    return markdown(["method", "chosen", "accuracy, %: tasks 1 to 10", "tasks 91 to 100"], rows) + "\n"
 
 
 def tables(records: dict[str, dict]) -> dict[str, str]:

@@ -28,7 +28,8 @@ STREAMS = {  # what more the program is given, and whether there are test images
 }
 REFUSED = [
     (["--stream", "tides"], "--stream: expected one of random-labels, permuted-inputs, class-pairs, growing-classes, warm-start"),
-    (["--method", "hope"], "--method: expected one of all, adam, adamw, sgd, l2-init"),
+    (["--method", "hope"], "--method: expected all, or some of adam, adamw, sgd, l2-init"),
+    (["--method", "adam,lawn,adam"], "separated by commas and each once; got 'adam,lawn,adam'"),
     (["--betas", "0.9"], "--betas: expected two numbers from 0 to below 1, as in 0.9,0.999; got '0.9'"),
     (["--shrink", "1.5"], "--shrink: expected a number from 0 to 1; got 1.5"),
     (["--layer-norm", "--network", "vgg"], "--layer-norm: expected --network mlp, got vgg"),

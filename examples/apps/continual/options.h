@@ -79,10 +79,10 @@ struct Options : examples::MethodOptions {
 
   /// "8 methods on 100 tasks of random-labels, 20 epochs each ...", for the line that heads a job.
   std::string job_text(const examples::Split& split, at::Device where) const {
-    return (many ? std::to_string(methods.size()) + " methods" : method) + " on " +
-           std::to_string(epochs) + " tasks of " + stream + ", " + std::to_string(epochs_per_task) +
-           " epochs each of batches of " + std::to_string(batch_size) + " of " +
-           images_text(split) + ", by " + network_name() + examples::device_text(where);
+    return methods_text() + " on " + std::to_string(epochs) + " tasks of " + stream + ", " +
+           std::to_string(epochs_per_task) + " epochs each of batches of " +
+           std::to_string(batch_size) + " of " + images_text(split) + ", by " + network_name() +
+           examples::device_text(where);
   }
 
  private:
@@ -107,11 +107,7 @@ struct Options : examples::MethodOptions {
   }
 
   void add_methods(examples::Flags& flags) {
-    std::vector<std::string> choices = methods;
-    choices.insert(choices.begin(), "all");
-    flags.add("method", &method, "what to train by; all is one after the other, from one seed")
-        .choices(choices)
-        .incidental();
+    add_method(flags);
     flags.add("lr", &learning_rate, "learning rate; 0 is 0.05 for sgd, 0.001 for the others")
         .range(0, 1e3);
     flags.add("betas", &betas, "decays of Adam's two moments");

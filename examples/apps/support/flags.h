@@ -15,6 +15,16 @@
 
 namespace examples {
 
+inline bool contains(const std::vector<std::string>& all, const std::string& one) {
+  return std::find(all.begin(), all.end(), one) != all.end();
+}
+
+inline std::string join(const std::vector<std::string>& parts, const std::string& between) {
+  std::string text;
+  for (const std::string& part : parts) text += (text.empty() ? "" : between) + part;
+  return text;
+}
+
 /// Typed command-line flags: `--name value`, `--name=value`, and for switches also `--name` and
 /// `--no-name`. Each flag writes into a variable of the caller, whose value before parse() is the
 /// default that --help shows.
@@ -197,16 +207,6 @@ class Flags {
   }
 
  private:
-  static bool contains(const std::vector<std::string>& all, const std::string& one) {
-    return std::find(all.begin(), all.end(), one) != all.end();
-  }
-
-  static std::string join(const std::vector<std::string>& parts, const std::string& between) {
-    std::string text;
-    for (const std::string& part : parts) text += (text.empty() ? "" : between) + part;
-    return text;
-  }
-
   /// A switch takes the next argument only if it reads as one; other flags take whatever is not a
   /// flag itself ("-3" is a number).
   static bool takes(const Flag& flag, const std::string& next) {
