@@ -6,7 +6,7 @@ Every method has twelve trials on another stream (of another seed), of forty tas
 before they are trained on, as a mean over all of these tasks. Decays of Adam's moments are tried for all that have them."""
 from experiment import Cell, flags
 
-CONTINUAL = ("continual", "continual_why", "continual_networks")
+CONTINUAL = ("continual", "continual_rates", "continual_why", "continual_networks")
 DATA = {"data": "fashion-mnist"}
 TUNED_ON = flags(tasks=40)  # of the stream of SELECTION_SEED
 
