@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-//   lost_rank kill|exit|hang|wait [seconds [seconds for answers [folder]]]
+//   lost_rank kill|exit|hang|wait|slow [seconds [seconds for answers [folder]]]
 //
 // Trains on all ranks, of which rank 1 is lost in step 5: killed, ended without a word, or hanging.
 // With `wait` all ranks wait there until the folder holds a file `go`, so that a test can do
-// something to them or to what joins them. Prints how each rank ends, with a time limit of so many
+// something to them or to what joins them. With `slow` none is lost: rank 1 takes 20 ms longer in
+// each of 400 steps. Prints how each rank ends, with a time limit of so many
 // seconds, and how long it took; with a folder also into its file `end-RANK`, since a link that is
 // cut carries no output. lost_rank_test.py and two_hosts_test.py look at it.
 #include <sys/types.h>
@@ -66,8 +67,10 @@ std::string train(const Plan& plan, Clock::time_point& begin) {
   torch::nn::Linear model(1000, 100);
   lawn::DataParallel parallel(*model, ranks);
   torch::optim::SGD optimizer(model->parameters(), 0.1);
-  for (int step = 0; step < 10; ++step) {
-    if (step == 5) reach_step_5(plan, ranks.rank());
+  const bool slow = plan.how == "slow";
+  for (int step = 0; step < (slow ? 400 : 10); ++step) {
+    if (slow && ranks.rank() == 1) std::this_thread::sleep_for(std::chrono::milliseconds(20));
+    if (!slow && step == 5) reach_step_5(plan, ranks.rank());
     begin = Clock::now();
     optimizer.zero_grad();
     parallel.backward(model->forward(torch::ones({4, 1000})).square().mean(), 4);

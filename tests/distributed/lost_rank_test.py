@@ -59,3 +59,8 @@ expect_named(3, "hang", {})
 code, output = run(3, "kill", {})
 check(code != 0 and re.search(r"rank 1\b.*signal 9", output, re.DOTALL) is not None, f"mpirun says ({code}):\n{output}")
 print("kill  on 3 ranks, by mpirun")
+
+# A rank that is always a little slower is not lost, though it is later in all than the limit.
+code, output = run(2, "slow", {})
+check(code == 0 and len(re.findall(r"^rank \d trained to ", output, re.MULTILINE)) == 2, f"slow: mpirun says ({code}):\n{output}")
+print("a rank 20 ms slower in each of 400 steps: all trained to the end")

@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
-"""Trains on two hosts, a rank on each, and cuts what joins them, stops or kills a rank, or loses all packets for a while. The
+"""Trains on two hosts, a rank on each, and cuts what joins them, stops or kills a rank, kills all that runs on a host, sets a
+host's clock forward, slows a rank down, or loses all packets for a while. The
 hosts are network namespaces with a name of their own, joined by a pair of virtual network devices; Open MPI reaches the second
 one by a script in place of ssh. What it takes is root, `ip netns` and `unshare`; without them the test ends with 77.
 
@@ -24,8 +25,9 @@ NOWHERE = "02:00:00:00:00:99"  # the address of no device: packets to it are los
 LOST = 8  # seconds for which packets are lost
 # For Open MPI alone: that the loss of a rank does not have it end the others.
 GO_ON = {"OMPI_MCA_orte_enable_recovery": "1", "OMPI_MCA_orte_abort_on_non_zero_status": "0"}
-# `ip netns exec` and a name of one's own, for a command.
-ENTER = 'exec ip netns exec "$0-$1" unshare --uts sh -c \'hostname "$0"; shift; exec "$@"\' "$1" "$@"'
+# `ip netns exec` and a name of one's own, for a command; on the host b also a monotonic clock of $CLOCK seconds later.
+ENTER = ('case "$1${CLOCK:-0}" in a*|b0) clock= ;; *) clock="--time --monotonic $CLOCK" ;; esac; '
+         'exec ip netns exec "$0-$1" unshare --uts $clock sh -c \'hostname "$0"; shift; exec "$@"\' "$1" "$@"')
 
 
 def ip(*arguments: str) -> str:
@@ -35,7 +37,8 @@ def ip(*arguments: str) -> str:
 class Hosts:
     """Two hosts, a and b, that are gone with all that runs on them when the context ends."""
 
-    def __init__(self, name: str, folder: pathlib.Path) -> None:
+    def __init__(self, name: str, folder: pathlib.Path, clock: int = 0) -> None:
+        self.clock = clock
         name = name.replace(" ", "-")
         self.name = f"lawn-{os.getpid()}-{name}"
         self.folder = folder / name
@@ -62,14 +65,19 @@ class Hosts:
             self.devices.append(re.search(r"link/ether (\S+)", ip("-n", space, "link", "show", "v0"))[1])
         self.lose_packets(False)
 
+    @staticmethod
+    def kill(space: str) -> None:
+        """All that runs there."""
+        there = subprocess.run(["ip", "netns", "pids", space], check=False, capture_output=True, text=True).stdout
+        for process in there.split():
+            try:
+                os.kill(int(process), signal.SIGKILL)
+            except ProcessLookupError:
+                pass
+
     def __exit__(self, *_: object) -> None:
         for space in self.spaces:
-            there = subprocess.run(["ip", "netns", "pids", space], check=False, capture_output=True, text=True).stdout
-            for process in there.split():
-                try:
-                    os.kill(int(process), signal.SIGKILL)
-                except ProcessLookupError:
-                    pass
+            self.kill(space)
             subprocess.run(["ip", "netns", "del", space], check=False, stderr=subprocess.DEVNULL)
 
     def lose_packets(self, lose: bool) -> None:
@@ -91,7 +99,7 @@ class Hosts:
                 *["--mca", "plm_rsh_agent", str(agent), "--mca", "btl", "tcp,self"],
                 *[PROGRAM, "wait", str(limit), str(answers), str(self.folder)],
             ],
-            env={**os.environ, **GO_ON}, stdout=(self.folder / "output").open("w"), stderr=subprocess.STDOUT,
+            env={**os.environ, **GO_ON, "CLOCK": str(self.clock)}, stdout=(self.folder / "output").open("w"), stderr=subprocess.STDOUT,
         )
         for rank in range(2):
             self.rank(rank)
@@ -122,9 +130,10 @@ def weights(folder: pathlib.Path) -> str:
     return (folder / "end-0").read_text().removeprefix("rank 0 ")
 
 
-def case(name: str, folder: pathlib.Path, limit: int, answers: int, what: Callable[[Hosts], None], ends: dict[int, str]) -> None:
+def case(name: str, folder: pathlib.Path, limit: int, answers: int, what: Callable[[Hosts], None], ends: dict[int, str],
+         clock: int = 0) -> None:
     """Does `what` to two hosts that train, and looks how ranks end."""
-    with Hosts(name, folder) as hosts:
+    with Hosts(name, folder, clock) as hosts:
         hosts.train(limit, answers)
         what(hosts)
         for rank, pattern in ends.items():
@@ -149,6 +158,17 @@ def signal_rank_1(what: signal.Signals) -> Callable[[Hosts], None]:
         hosts.go()
 
     return send
+
+
+def kill_host_b(hosts: Hosts) -> None:
+    """With the host goes the daemon of Open MPI, whose launcher then ends the other ranks, whatever it was told."""
+    hosts.kill(hosts.spaces[1])
+    hosts.go()
+    code = hosts.process.wait(60)
+    left = ip("netns", "pids", hosts.spaces[0]).split()
+    if code == 0 or left:
+        sys.exit(f"FAILED: host killed: the launcher ended with {code}, and left {left}")
+    print(f"host killed: the launcher ended with {code}, and rank 0 with it")
 
 
 def lose_for_a_while(hosts: Hosts) -> None:
@@ -187,6 +207,8 @@ with tempfile.TemporaryDirectory() as name:
                 ("link cut", work, 4, 2, cut, {0: silent(1), 1: silent(0)}),
                 ("rank 1 stopped", work, 4, 2, signal_rank_1(signal.SIGSTOP), {0: silent(1)}),
                 ("rank 1 killed", work, 4, 2, signal_rank_1(signal.SIGKILL), {0: silent(1)}),
+                ("host killed", work, 4, 2, kill_host_b, {}),
+                ("clock off", work, 60, 60, Hosts.go, {0: expected, 1: expected}, 10**7),
                 ("packets lost within the limit", work, 600, 600, lose_for_a_while, {0: expected, 1: expected}),
                 ("packets lost beyond the limit", work, 5, 600, lose_for_a_while, {0: no_culprit, 1: no_culprit}),
             )
