@@ -36,4 +36,4 @@ set(DOXYGEN_WARN_AS_ERROR FAIL_ON_WARNINGS)
 file(GLOB pages CONFIGURE_DEPENDS "${PROJECT_SOURCE_DIR}/docs/*.md" "${PROJECT_SOURCE_DIR}/docs/guide/*.md")
 file(GLOB programs CONFIGURE_DEPENDS "${PROJECT_SOURCE_DIR}/examples/*.cpp")
 doxygen_add_docs(docs "${PROJECT_SOURCE_DIR}/include/lawn" "${PROJECT_SOURCE_DIR}/README.md" "${PROJECT_SOURCE_DIR}/examples/README.md"
-                 "${PROJECT_SOURCE_DIR}/CONTRIBUTING.md" ${pages} ${programs} COMMENT "The reference, in ${DOXYGEN_OUTPUT_DIRECTORY}/html")
+                 "${PROJECT_SOURCE_DIR}/packaging/README.md" "${PROJECT_SOURCE_DIR}/CONTRIBUTING.md" ${pages} ${programs} COMMENT "The reference, in ${DOXYGEN_OUTPUT_DIRECTORY}/html")
