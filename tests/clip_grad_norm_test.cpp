@@ -50,7 +50,8 @@ class ClipGradNormOn : public ::testing::TestWithParam<torch::ScalarType> {};
 TEST_P(ClipGradNormOn, GivesTheNumbersOfLibTorch) {
   const double tolerance = lawn::testing::tolerance(GetParam()).step;
   for (const double norm_type : {2.0, 1.0, 3.5, kInfinity}) {
-    for (const double max_norm : {0.5, 1e6, 0.0, kInfinity}) {
+    // LibTorch 2.4 cannot divide a number beyond float16's range by a norm in float16.
+    for (const double max_norm : {0.5, 6e4, 0.0, kInfinity}) {
       auto ours = several(GetParam());
       auto theirs = several(GetParam());
       theirs.erase(theirs.begin() + 3);  // LibTorch's has no largest value of an empty gradient
