@@ -164,8 +164,10 @@ class Session:
 
     def run(self, name, part, command, environment=None, judge=judge, always=False):
         """Runs a command for a row, unless the row is there; `judge(ended)` words the result."""
-        if not self.wanted(name, always):
-            return
+        if self.wanted(name, always):
+            self.run_wanted(name, part, command, environment, judge)
+
+    def run_wanted(self, name, part, command, environment, judge):
         ended = self.runner.run(name, command, self.limit(part), environment)
         if ended is not None:
             self.add(name, judge(ended, self.limit(part)), ended)
@@ -173,15 +175,9 @@ class Session:
     def run_together(self, part, rows, judge=judge):
         """Runs (name, command, environment) for rows, --jobs of them at once."""
         rows = [row for row in rows if self.wanted(row[0])]
-
-        def run(row):
-            ended = self.runner.run(row[0], row[1], self.limit(part), row[2])
-            if ended is not None:
-                self.add(row[0], judge(ended, self.limit(part)), ended)
-
         pool = concurrent.futures.ThreadPoolExecutor(self.options.jobs)
         try:
-            for done in [pool.submit(run, row) for row in rows]:
+            for done in [pool.submit(self.run_wanted, name, part, command, environment, judge) for name, command, environment in rows]:
                 done.result()
         except BaseException:  # Ctrl-C, SIGTERM
             pool.shutdown(wait=False, cancel_futures=True)

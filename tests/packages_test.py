@@ -80,7 +80,8 @@ class PackagesTest(unittest.TestCase):
     def test_conan_makes_a_package_and_a_program_with_it(self):
         environment = {**os.environ, "CONAN_HOME": str(self.folder / "conan"), "Torch_DIR": TORCH_DIR}
         run("conan", "profile", "detect", env=environment)
-        shown = run("conan", "create", ROOT / "packaging/conan", "-s", "compiler.cppstd=17", env=environment)
+        shown = run("conan", "create", ROOT / "packaging/conan", "-s", "compiler.cppstd=17",
+                    "-c", f"tools.cmake.cmake_layout:test_folder={self.folder / 'test'}", env=environment)
         self.assertRegex(shown, r"lawn \d+\.\d+\.\d+: drift of a norm")
 
 

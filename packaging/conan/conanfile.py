@@ -31,12 +31,8 @@ class Lawn(ConanFile):
         self.version = re.search(r'#define LAWN_VERSION "(\S+)"', version)[1]
 
     def export_sources(self):
-        for part in ("include", "cmake", "CMakeLists.txt", "LICENSE"):
-            source = os.path.join(self.checkout, part)
-            if os.path.isdir(source):
-                copy(self, "*", source, os.path.join(self.export_sources_folder, part))
-            else:
-                copy(self, part, self.checkout, self.export_sources_folder)
+        for part in ("include/*", "cmake/*", "CMakeLists.txt", "LICENSE"):
+            copy(self, part, self.checkout, self.export_sources_folder)
 
     def package_id(self):
         self.info.clear()

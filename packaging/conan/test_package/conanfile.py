@@ -19,6 +19,7 @@ class LawnTest(ConanFile):
     def generate(self):
         CMakeDeps(self).generate()
         toolchain = CMakeToolchain(self)
+        toolchain.user_presets_path = False  # which would write into the checkout
         toolchain.cache_variables["LAWN_CUDA"] = "OFF"
         toolchain.generate()
 
