@@ -19,7 +19,7 @@ METHODS = {  # rates, and what else is tried: twelve trials each
     "adam": (SIX, (SLOW, FAST)),
     "lawn": (SIX, (SLOW, FAST)),
     "l2-init": (TWO, tuple((*betas, *flags(strength=s)) for betas in (SLOW, FAST) for s in (1e-4, 1e-3, 1e-2))),
-    "adamw": (THREE, tuple((*betas, *flags(weight_decay=decay)) for betas in (SLOW, FAST) for decay in (0.01, 0.1))),
+    "adamw": (THREE, tuple((*betas, *flags(weight_decay=decay)) for betas in (SLOW, FAST) for decay in (0.1, 1.0))),
     "lawn+l2-init": (TWO, tuple((*betas, *flags(strength=s)) for betas in (SLOW, FAST) for s in (1e-4, 1e-3, 1e-2))),
     "shrink-and-perturb": (
         TWO,
