@@ -23,8 +23,24 @@ if(OpenMP_CXX_FOUND)
   set(threads 2)
 endif()
 
+# clang, where it is there, compiles what includes all of LibTorch in half of gcc's time: the projects that find an installed lawn and
+# no CUDA take it. Its OpenMP runtime, if it has one, is not that of LibTorch's wheel: see LawnTorch.cmake. `.ci/run` builds one of
+# them with gcc, too, where clang is hidden.
+find_program(LAWN_CLANG NAMES clang++ clang++-14 clang++-15 clang++-16 clang++-17 clang++-18 clang++-19 clang++-20)
+set(consumer_compiler "${CMAKE_CXX_COMPILER}")
+set(consumer_threads ${threads})
+if(LAWN_CLANG)
+  set(consumer_compiler "${LAWN_CLANG}")
+  execute_process(COMMAND "${LAWN_CLANG}" -fopenmp=libomp -include omp.h -fsyntax-only -x c++ /dev/null
+                  RESULT_VARIABLE without_openmp OUTPUT_QUIET ERROR_QUIET)
+  set(consumer_threads 2)
+  if(without_openmp OR CMAKE_DISABLE_FIND_PACKAGE_OpenMP)
+    set(consumer_threads 1)
+  endif()
+endif()
+
 # What this build has found, and what it was told not to find; nothing of what it has looked for in vain.
-set(consumer_options "-DCMAKE_CXX_COMPILER=${CMAKE_CXX_COMPILER}" "-DTorch_DIR=${Torch_DIR}")
+set(consumer_options "-DTorch_DIR=${Torch_DIR}")
 if(LAWN_CCACHE)
   list(APPEND consumer_options "-DCMAKE_CXX_COMPILER_LAUNCHER=${LAWN_CCACHE}")
 endif()
@@ -39,9 +55,12 @@ foreach(variable CMAKE_DISABLE_FIND_PACKAGE_MPI CMAKE_DISABLE_FIND_PACKAGE_OpenM
 endforeach()
 
 # Configures and builds the project in `folder`, or one TARGET of it, and runs `program`; arguments after CONFIGURE go to the
-# configuration, those after RUN to the program.
+# configuration, those after RUN to the program. With OURS the compiler is this build's.
 function(lawn_add_consumer_test name folder program)
-  cmake_parse_arguments(PARSE_ARGV 3 argument "" "TARGET" "CONFIGURE;RUN")
+  cmake_parse_arguments(PARSE_ARGV 3 argument "OURS" "TARGET" "CONFIGURE;RUN")
+  if(argument_OURS)
+    set(consumer_compiler "${CMAKE_CXX_COMPILER}")
+  endif()
   if(argument_TARGET)
     list(PREPEND argument_TARGET --build-target)
   endif()
@@ -49,17 +68,17 @@ function(lawn_add_consumer_test name folder program)
     NAME consumer_${name}
     COMMAND
       "${CMAKE_CTEST_COMMAND}" --build-and-test "${folder}" "${CMAKE_CURRENT_BINARY_DIR}/consumer/${name}"
-      --build-noclean --build-generator "${CMAKE_GENERATOR}" --build-options ${consumer_options} ${argument_CONFIGURE}
-      ${argument_TARGET} --test-command "${program}" ${argument_RUN})
+      --build-noclean --build-generator "${CMAKE_GENERATOR}" --build-options "-DCMAKE_CXX_COMPILER=${consumer_compiler}"
+      ${consumer_options} ${argument_CONFIGURE} ${argument_TARGET} --test-command "${program}" ${argument_RUN})
   set_tests_properties(consumer_${name} PROPERTIES TIMEOUT 900)
 endfunction()
 
 # With the kernels compiled from source, for one architecture, and below those that were installed; they would show nothing that is
 # new elsewhere.
-lawn_add_consumer_test(fetch_content "${CMAKE_CURRENT_SOURCE_DIR}/consumer" consumer
+lawn_add_consumer_test(fetch_content "${CMAKE_CURRENT_SOURCE_DIR}/consumer" consumer OURS
                        CONFIGURE "-DLAWN_SOURCE_DIR=${PROJECT_SOURCE_DIR}" -DTORCH_CUDA_ARCH_LIST=9.0 RUN ${kernels} ${threads})
 lawn_add_consumer_test(find_package "${CMAKE_CURRENT_SOURCE_DIR}/consumer" consumer
-                       CONFIGURE "-Dlawn_ROOT=${prefix}" -DLAWN_CUDA=OFF RUN none ${threads})
+                       CONFIGURE "-Dlawn_ROOT=${prefix}" -DLAWN_CUDA=OFF RUN none ${consumer_threads})
 lawn_add_consumer_test(quickstart "${PROJECT_SOURCE_DIR}/examples" quickstart TARGET quickstart
                        CONFIGURE "-Dlawn_ROOT=${prefix}" -DLAWN_CUDA=OFF)
 lawn_add_consumer_test(trial "${CMAKE_CURRENT_SOURCE_DIR}/consumer_trial" trial CONFIGURE "-Dlawn_ROOT=${prefix}" -DLAWN_CUDA=OFF)
@@ -67,12 +86,12 @@ set_tests_properties(consumer_trial PROPERTIES ENVIRONMENT OMP_NUM_THREADS=1)
 # The full programs are only configured by themselves: what they are made of is compiled and run by this build.
 add_test(NAME consumer_cifar10
          COMMAND "${CMAKE_COMMAND}" -S "${PROJECT_SOURCE_DIR}/examples/apps/cifar10" -B "${CMAKE_CURRENT_BINARY_DIR}/consumer/cifar10"
-                 -G "${CMAKE_GENERATOR}" ${consumer_options} "-Dlawn_ROOT=${prefix}" -DLAWN_CUDA=OFF)
+                 -G "${CMAKE_GENERATOR}" "-DCMAKE_CXX_COMPILER=${consumer_compiler}" ${consumer_options} "-Dlawn_ROOT=${prefix}" -DLAWN_CUDA=OFF)
 
 # A static library, a shared one and a program's own code in a program, and a program that has lawn from its static library alone; in
 # C++20, which the kernels, that are there, are not.
 set(libraries "${CMAKE_CURRENT_SOURCE_DIR}/consumer_libraries")
-lawn_add_consumer_test(libraries "${libraries}" "${CMAKE_CTEST_COMMAND}"
+lawn_add_consumer_test(libraries "${libraries}" "${CMAKE_CTEST_COMMAND}" OURS
                        CONFIGURE "-Dlawn_ROOT=${prefix}" -DEXPECTED=${kernels}\;${threads} -DCMAKE_CXX_STANDARD=20 RUN --verbose)
 set_tests_properties(consumer_libraries PROPERTIES ENVIRONMENT TORCH_CUDA_ARCH_LIST=) # it would have them compiled anew
 
@@ -82,30 +101,13 @@ lawn_add_consumer_test(without_openmp "${libraries}" alone TARGET alone
                        RUN none 1)
 set(without_cuda "${CMAKE_CURRENT_BINARY_DIR}/libtorch_without_cuda")
 lawn_add_consumer_test(libtorch_without_cuda "${libraries}" alone TARGET alone
-                       CONFIGURE "-Dlawn_ROOT=${prefix}" "-DTorch_DIR=${without_cuda}/torch/share/cmake/Torch" RUN none ${threads})
+                       CONFIGURE "-Dlawn_ROOT=${prefix}" "-DTorch_DIR=${without_cuda}/torch/share/cmake/Torch" RUN none ${consumer_threads})
 add_test(NAME libtorch_without_cuda
          COMMAND "${Python3_EXECUTABLE}" "${CMAKE_CURRENT_SOURCE_DIR}/support/cpu_only_libtorch.py" "${LAWN_TORCH_ROOT}"
                  "${without_cuda}" "${CMAKE_CXX_COMPILER}")
 set_tests_properties(libtorch_without_cuda PROPERTIES FIXTURES_SETUP libtorch_without_cuda)
 if(NOT LAWN_TORCH_HAS_CUDA)
   set_tests_properties(libtorch_without_cuda consumer_libtorch_without_cuda PROPERTIES DISABLED ON) # every test is this one
-endif()
-
-# A program of clang's, whose OpenMP runtime is not that of LibTorch's wheel: see LawnTorch.cmake.
-find_program(LAWN_CLANG NAMES clang++ clang++-14 clang++-15 clang++-16 clang++-17 clang++-18 clang++-19 clang++-20)
-if(LAWN_CLANG)
-  execute_process(COMMAND "${LAWN_CLANG}" -fopenmp=libomp -include omp.h -fsyntax-only -x c++ /dev/null
-                  RESULT_VARIABLE without_openmp OUTPUT_QUIET ERROR_QUIET)
-  set(clang_threads 2)
-  if(without_openmp OR CMAKE_DISABLE_FIND_PACKAGE_OpenMP)
-    set(clang_threads 1)
-  endif()
-  lawn_add_consumer_test(clang "${libraries}" alone TARGET alone
-                         CONFIGURE "-Dlawn_ROOT=${prefix}" "-DCMAKE_CXX_COMPILER=${LAWN_CLANG}" -DLAWN_CUDA=OFF
-                         RUN none ${clang_threads})
-  set_tests_properties(consumer_clang PROPERTIES FIXTURES_REQUIRED installed)
-else()
-  lawn_skip_test(consumer_clang "there is no clang++")
 endif()
 
 # With MPI, installed and from source; a program on two ranks. Without, lawn says what its package lacks.
@@ -127,7 +129,8 @@ else()
 endif()
 add_test(NAME consumer_without_mpi
          COMMAND "${CMAKE_COMMAND}" -S "${CMAKE_CURRENT_SOURCE_DIR}/consumer_mpi"
-                 -B "${CMAKE_CURRENT_BINARY_DIR}/consumer/without_mpi" ${consumer_options} "-Dlawn_ROOT=${prefix}"
+                 -B "${CMAKE_CURRENT_BINARY_DIR}/consumer/without_mpi"
+                 "-DCMAKE_CXX_COMPILER=${consumer_compiler}" ${consumer_options} "-Dlawn_ROOT=${prefix}"
                  -DLAWN_CUDA=OFF -DCMAKE_DISABLE_FIND_PACKAGE_MPI=ON)
 set_tests_properties(consumer_without_mpi PROPERTIES FIXTURES_REQUIRED installed
                      PASS_REGULAR_EXPRESSION "its component mpi was not found")
@@ -136,7 +139,8 @@ set_tests_properties(consumer_without_mpi PROPERTIES FIXTURES_REQUIRED installed
 function(lawn_add_refusal_test name expected)
   add_test(NAME consumer_${name}
            COMMAND "${CMAKE_COMMAND}" -S "${CMAKE_CURRENT_SOURCE_DIR}/consumer" --fresh
-                   -B "${CMAKE_CURRENT_BINARY_DIR}/consumer/${name}" ${consumer_options} "-Dlawn_ROOT=${prefix}" ${ARGN})
+                   -B "${CMAKE_CURRENT_BINARY_DIR}/consumer/${name}" "-DCMAKE_CXX_COMPILER=${CMAKE_CXX_COMPILER}"
+                   ${consumer_options} "-Dlawn_ROOT=${prefix}" ${ARGN})
   set_tests_properties(consumer_${name} PROPERTIES FIXTURES_REQUIRED installed PASS_REGULAR_EXPRESSION "${expected}")
 endfunction()
 foreach(version 2.4.0 2.16.0)

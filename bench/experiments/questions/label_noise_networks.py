@@ -1,0 +1,29 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The same as `label_noise` on convolutional networks, with half as many trials each: they take minutes."""
+from experiment import Cell
+from questions.label_noise import SHARES
+from questions.problems import RESNET18, RESNET20, VGG, against_decay
+
+ALL = {"Adam with LAWN": {}}
+BY_HAND = {"Adam with LAWN, head": {}, "Adam with LAWN, all by hand": {"select": "all"}}
+
+RATES = (3e-4, 1e-3, 3e-3)
+ENDS = (0.0, 0.4)
+
+SMALLER = {"train_size": 1000, "epochs": 25}
+
+
+def cells(size: str) -> list[Cell]:
+    def network(name: str, problem: dict, lawn: dict[str, dict], shares: tuple[float, ...]) -> list[Cell]:
+        return [
+            cell
+            for share in shares
+            for cell in against_decay(
+                {"network": name, "noise": f"{100 * share:g} %"}, problem, RATES, lawn, label_noise=share
+            )
+        ]
+
+    if size == "cpu":
+        return network("VGG", {**VGG, **SMALLER}, ALL, ENDS) + network("ResNet-20", {**RESNET20, **SMALLER}, BY_HAND, ENDS)
+    problem = {**RESNET18, "batch_size": 128, "augment": False}  # crops keep a network from learning labels by heart
+    return network("VGG", {**problem, "network": "vgg"}, ALL, SHARES) + network("ResNet-18", problem, BY_HAND, SHARES)
