@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Runs cifar10 --distributed on several ranks: checks that it trains as one process does, that it stops on Ctrl-C after the
 same step everywhere and goes on with another number of ranks, and that a rank which is killed or was started with other flags
-is named by the others in time and harms no checkpoint. (A rank that hangs: distributed/lost_rank_test.py.)
+is named by the others in time and harms no checkpoint, and what a full disk of a rank does. (A rank that hangs: distributed/lost_rank_test.py.)
 
     ranks_test.py PATH_OF_CIFAR10 MPIEXEC...          of Open MPI
 """
@@ -234,6 +234,31 @@ def names_the_rank_that_cannot_write(folder: pathlib.Path) -> None:
     check(re.search(rf"^cifar10: rank 1: .*rank 0 failed: {re.escape(reason[1])}", output, re.MULTILINE), output)
 
 
+def full_disk(folder: pathlib.Path) -> list[str]:
+    """Runs what follows with `folder` on a disk of its own that 400 KiB fill: less than a checkpoint takes, more than other files do."""
+    mounts = 'mount -t tmpfs -o size=400k none "$0" && exec "$@"'
+    return ["unshare", "--mount", "sh", "-c", mounts, str(folder)]
+
+
+def trains_while_a_disk_is_full(folder: pathlib.Path) -> None:
+    """That of rank 1, which writes nothing, is not missed; that of rank 0 is named by all."""
+    job = [*JOB, *RANKS, "--epochs", "12", "--checkpoint-every", "1"]
+    out = folder / "full disk of rank 1"
+    out.mkdir()
+    if subprocess.run([*full_disk(out), "true"], capture_output=True).returncode != 0:
+        print("full disks are skipped: they take root, and unshare")
+        return
+    job += ["--out", str(out)]
+    filled = [*full_disk(out), "sh", "-c", 'head -c 1000000 /dev/zero > "$0/full"; exec "$@"', str(out)]
+    code, output = run([*job, ":", "-n", "1", *filled, PROGRAM, *job], launcher=mpirun(1))
+    check(code == 0, f"a full disk of rank 1, {code}:\n{output}")
+    check_same_run(folder / "undisturbed", out, "adam", "a full disk of rank 1")
+    code, output = run([*job, ":", "-n", "1", PROGRAM, *job], launcher=[*mpirun(1), *full_disk(out)])
+    reason = re.search(r"^cifar10: rank 0: (.*adam.pt: \d+ bytes could not be written: No space left on device.*)$", output, re.MULTILINE)
+    check(code != 0 and reason is not None, f"a full disk of rank 0, {code}:\n{output}")
+    check(re.search(rf"^cifar10: rank 1: .*rank 0 failed: {re.escape(reason[1])}", output, re.MULTILINE), output)
+
+
 def refuses_a_folder_that_another_run_has(folder: pathlib.Path) -> None:
     out = folder / "locked"
     out.mkdir()
@@ -257,6 +282,7 @@ with tempfile.TemporaryDirectory() as name:
     refuses_a_folder_that_another_run_has(folder)
     code, output = run([*JOB, "--epochs", "12", "--checkpoint-every", "1", "--out", str(folder / "undisturbed")])
     check(code == 0, f"the plain run ended with {code}:\n{output}")
+    trains_while_a_disk_is_full(folder)
     loses_a_rank(folder, lost=1, how=signal.SIGKILL, by_mpirun=False)
     loses_a_rank(folder, lost=1, how=signal.SIGKILL, by_mpirun=True)
     loses_rank_0_while_it_saves(folder)
