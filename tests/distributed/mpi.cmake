@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 #
-# Tests of several ranks, also more of them than cores. The files distributed/*_test.cpp are one program, which runs on 1, 2, 3
-# and 4 ranks, each of them an entry of ctest. Where there is no MPI, or nothing to run ranks with, they are skipped.
+# Tests of several ranks, also more of them than cores; they wait for most of the time, so that others run beside them. The files
+# distributed/*_test.cpp are one program, which runs on 1, 2, 3 and 4 ranks, each of them an entry of ctest. Where there is no MPI, or
+# nothing to run ranks with, they are skipped.
 
 set(missing "")
 if(NOT TARGET lawn::mpi)
@@ -47,7 +48,7 @@ foreach(name distributed_test distributed_finalized_test)
     add_test(NAME ${name}_on_${ranks}
              COMMAND ${MPIEXEC_EXECUTABLE} ${MPIEXEC_NUMPROC_FLAG} ${ranks} ${MPIEXEC_PREFLAGS} $<TARGET_FILE:distributed_test>
                      ${MPIEXEC_POSTFLAGS} --gtest_filter=${filter_of_${name}})
-    set_tests_properties(${name}_on_${ranks} PROPERTIES PROCESSORS ${ranks} TIMEOUT 600 ENVIRONMENT "${mpi_environment}")
+    set_tests_properties(${name}_on_${ranks} PROPERTIES TIMEOUT 600 ENVIRONMENT "${mpi_environment}")
   endforeach()
 endforeach()
 
@@ -63,7 +64,6 @@ if(mpi_version MATCHES "Open MPI|OpenRTE|PRTE")
   add_test(NAME distributed_two_hosts_test
            COMMAND "${Python3_EXECUTABLE}" -B "${CMAKE_CURRENT_SOURCE_DIR}/distributed/two_hosts_test.py"
                    $<TARGET_FILE:distributed_lost_rank> ${MPIEXEC_EXECUTABLE})
-  # Their ranks wait for most of the time: others run beside them.
   set_tests_properties(
     distributed_lost_rank_test distributed_two_hosts_test PROPERTIES TIMEOUT 600 SKIP_RETURN_CODE 77
                                                                      ENVIRONMENT "${mpi_environment}")
@@ -71,7 +71,7 @@ if(mpi_version MATCHES "Open MPI|OpenRTE|PRTE")
     add_test(NAME examples_cifar10_ranks_test
              COMMAND "${Python3_EXECUTABLE}" -B "${CMAKE_CURRENT_SOURCE_DIR}/examples/ranks_test.py" $<TARGET_FILE:cifar10>
                      ${MPIEXEC_EXECUTABLE})
-    set_tests_properties(examples_cifar10_ranks_test PROPERTIES PROCESSORS 4 TIMEOUT 600 ENVIRONMENT "${mpi_environment}")
+    set_tests_properties(examples_cifar10_ranks_test PROPERTIES TIMEOUT 600 ENVIRONMENT "${mpi_environment}")
   endif()
 endif()
 

@@ -20,6 +20,11 @@ class Gpu : public ::testing::Test {
     torch::manual_seed(11);
   }
 
+  /// A test may end while another stream works on what it has made: its memory is the next test's then.
+  void TearDown() override {
+    if (torch::cuda::is_available()) torch::cuda::synchronize();
+  }
+
   static torch::Device device() { return {torch::kCUDA, 0}; }
 };
 
