@@ -14,7 +14,7 @@ if(missing)
   foreach(ranks 1 2 3 4)
     lawn_skip_test(distributed_test_on_${ranks} "${missing}")
   endforeach()
-  foreach(name distributed_lost_rank_test distributed_two_hosts_test examples_cifar10_ranks_test scale_smoke)
+  foreach(name distributed_lost_rank_test distributed_two_hosts_test app_cifar10_ranks_test scale_smoke)
     lawn_skip_test(${name} "${missing}")
   endforeach()
   return()
@@ -68,10 +68,10 @@ if(mpi_version MATCHES "Open MPI|OpenRTE|PRTE")
     distributed_lost_rank_test distributed_two_hosts_test PROPERTIES TIMEOUT 600 SKIP_RETURN_CODE 77
                                                                      ENVIRONMENT "${mpi_environment}")
   if(LAWN_BUILD_EXAMPLES)
-    add_test(NAME examples_cifar10_ranks_test
+    add_test(NAME app_cifar10_ranks_test
              COMMAND "${Python3_EXECUTABLE}" -B "${CMAKE_CURRENT_SOURCE_DIR}/examples/ranks_test.py" $<TARGET_FILE:cifar10>
                      ${MPIEXEC_EXECUTABLE})
-    set_tests_properties(examples_cifar10_ranks_test PROPERTIES TIMEOUT 600 ENVIRONMENT "${mpi_environment}")
+    set_tests_properties(app_cifar10_ranks_test PROPERTIES TIMEOUT 600 ENVIRONMENT "${mpi_environment}")
   endif()
 endif()
 

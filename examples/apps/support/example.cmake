@@ -6,8 +6,8 @@ if(NOT TARGET lawn::lawn)
   find_package(lawn REQUIRED OPTIONAL_COMPONENTS mpi)
 endif()
 
-# The program `name` of main.cpp; inside lawn's own build also its test examples_<name>_test, by a SCRIPT of tests/examples that
-# takes the path of the program. Each further script is a test examples_<name>_<script>.
+# The program `name` of main.cpp; inside lawn's own build also its test app_<name>_test, by a SCRIPT of tests/examples that
+# takes the path of the program. Each further script is a test app_<name>_<script>.
 function(lawn_add_example name script)
   add_executable(${name} main.cpp)
   target_link_libraries(${name} PRIVATE lawn::lawn)
@@ -25,14 +25,14 @@ function(lawn_add_example name script)
 
   if(LAWN_BUILD_TESTS)
     find_package(Python3 REQUIRED COMPONENTS Interpreter)
-    add_test(NAME examples_${name}_test
+    add_test(NAME app_${name}_test
              COMMAND "${Python3_EXECUTABLE}" -B "${PROJECT_SOURCE_DIR}/../../../tests/examples/${script}" $<TARGET_FILE:${name}>)
-    set(tests examples_${name}_test)
+    set(tests app_${name}_test)
     foreach(more IN LISTS ARGN)
       get_filename_component(stem "${more}" NAME_WE)
-      add_test(NAME examples_${name}_${stem}
+      add_test(NAME app_${name}_${stem}
                COMMAND "${Python3_EXECUTABLE}" -B "${PROJECT_SOURCE_DIR}/../../../tests/examples/${more}" $<TARGET_FILE:${name}>)
-      list(APPEND tests examples_${name}_${stem})
+      list(APPEND tests app_${name}_${stem})
     endforeach()
     set_tests_properties(${tests} PROPERTIES TIMEOUT 600 ENVIRONMENT "OMP_WAIT_POLICY=PASSIVE")
   endif()
