@@ -30,6 +30,7 @@
 #include <lawn/companions/pruning/snapshot.h>
 #include <lawn/lawn.h>
 
+#include "tests/support/address_sanitizer.h"
 #include "tests/support/contents.h"
 #include "tests/support/decorator_rows.h"
 #include "tests/support/rows.h"
@@ -222,17 +223,20 @@ class Mutator {
 };
 
 /// While it lives, the process gets no more than a gibibyte of further memory: some damaged numbers
-/// make LibTorch ask for as much as there is, and fill it.
+/// make LibTorch ask for as much as there is, and fill it. AddressSanitizer, which needs far more
+/// address space, limits single requests, by options of the preset asan.
 class MemoryLimit {
  public:
   MemoryLimit() {
+    getrlimit(RLIMIT_AS, &before_);
+#if !defined(LAWN_ADDRESS_SANITIZER)
     std::ifstream file("/proc/self/statm");
     rlim_t pages = 0;
-    getrlimit(RLIMIT_AS, &before_);
     if (!(file >> pages)) return;
     const rlim_t most = pages * static_cast<rlim_t>(::sysconf(_SC_PAGESIZE)) + (rlim_t{1} << 30);
     const rlimit limit = {std::min(most, before_.rlim_max), before_.rlim_max};
     setrlimit(RLIMIT_AS, &limit);
+#endif
   }
   ~MemoryLimit() { setrlimit(RLIMIT_AS, &before_); }
   MemoryLimit(const MemoryLimit&) = delete;

@@ -145,7 +145,7 @@ TEST_F(PlantedOffByOne, IsSeenAtEverySizeAndAlignment) {
 }
 
 TEST_F(Emulation, SeesAReadBeyondTheEndUnderAddressSanitizer) {
-#ifdef CUDA_EMULATION_ASAN
+#ifdef LAWN_ADDRESS_SANITIZER
   ::testing::GTEST_FLAG(death_test_style) = "threadsafe";
   constexpr int kNumel = 1001;
   const std::unique_ptr<float[]> values(new float[kNumel]());

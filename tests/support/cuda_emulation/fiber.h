@@ -6,14 +6,9 @@
 
 #include <sys/mman.h>
 
-#if defined(__SANITIZE_ADDRESS__)
-#define CUDA_EMULATION_ASAN 1
-#elif defined(__has_feature)
-#if __has_feature(address_sanitizer)
-#define CUDA_EMULATION_ASAN 1
-#endif
-#endif
-#ifdef CUDA_EMULATION_ASAN
+#include "tests/support/address_sanitizer.h"
+
+#ifdef LAWN_ADDRESS_SANITIZER
 #include <sanitizer/asan_interface.h>
 #include <sanitizer/common_interface_defs.h>
 #endif
@@ -62,7 +57,7 @@ class Fiber {
       // The lowest page stays closed, so that a stack that is too small is seen.
       if (stack_ == MAP_FAILED || mprotect(stack_, kGuardBytes, PROT_NONE) != 0) __builtin_abort();
     }
-#ifdef CUDA_EMULATION_ASAN
+#ifdef LAWN_ADDRESS_SANITIZER
     __asan_unpoison_memory_region(stack_, kStackBytes);
     fake_stack_ = nullptr;
 #endif
@@ -84,7 +79,7 @@ class Fiber {
   /// Goes on in `to`; returns when somebody goes on in this one.
   void switch_to(Fiber& to) {
     entering() = &to;
-#ifdef CUDA_EMULATION_ASAN
+#ifdef LAWN_ADDRESS_SANITIZER
     const void* bottom = to.bottom();  // first: it sets the size
     __sanitizer_start_switch_fiber(&fake_stack_, bottom, to.size_);
 #endif
@@ -110,7 +105,7 @@ class Fiber {
   }
 
   static void entered([[maybe_unused]] Fiber* self) {
-#ifdef CUDA_EMULATION_ASAN
+#ifdef LAWN_ADDRESS_SANITIZER
     static Fiber* last = nullptr;  // the first to be left is the program's own stack
     const void* bottom = nullptr;
     std::size_t size = 0;
@@ -123,7 +118,7 @@ class Fiber {
 #endif
   }
 
-#ifdef CUDA_EMULATION_ASAN
+#ifdef LAWN_ADDRESS_SANITIZER
   static const void*& program_bottom() {
     static const void* bottom = nullptr;
     return bottom;
