@@ -17,8 +17,9 @@ int main(int argc, char** argv) {
     struct Failures : testing::EmptyTestEventListener {
       void OnTestPartResult(const testing::TestPartResult& result) override {
         if (result.passed() || result.skipped()) return;
-        std::cerr << "[a rank > 0] " << result.file_name() << ':' << result.line_number() << ": "
-                  << result.message() << std::endl;
+        const char* const file = result.file_name();  // null for an exception that left a test
+        std::cerr << "[a rank > 0] " << (file == nullptr ? "" : file) << ':' << result.line_number()
+                  << ": " << result.message() << std::endl;
       }
     };
     delete listeners.Release(listeners.default_result_printer());
