@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <lawn/distributed/data_parallel.h>
 #include <lawn/distributed/mpi.h>
+#include <lawn/distributed/mpi/faults.h>
+#include <lawn/distributed/mpi/polling.h>
 
 #include <chrono>
 #include <functional>
@@ -150,6 +152,41 @@ TEST_F(Faults, WhatARankHadCompletedBeforeItFailedComesToItsEnd) {
     EXPECT_TRUE(torch::equal(tensor, torch::full({3}, 7)));
     expect_named([&] { group->sum_(torch::ones({10})); }, "rank 1 failed: the disk is full");
   }
+}
+
+TEST_F(Faults, WhatARankHadCompletedBeforeItFailedEndsAlsoWhereOthersTellOfIt) {
+  if (size() < 3) GTEST_SKIP() << "it takes a third rank to tell of it";
+  MPI_Comm comm = MPI_COMM_NULL;
+  MPI_Comm_dup(MPI_COMM_WORLD, &comm);
+  {
+    lawn::detail::mpi::MpiFaults faults(comm);
+    lawn::detail::mpi::PollingPause pause;
+    if (at_fault()) faults.send({true, "the disk is full", 0, 9, "", 9});
+    while (!at_fault() && !faults.ends(9)) pause();
+    if (rank() > 1) faults.send({false, "sum", 0, 9, "", faults.first()});
+    ranks.gather("");  // all have sent
+    bool ended = false;
+    for (int poll = 0; poll < 100 && !at_fault(); ++poll, pause()) ended |= faults.ends(8);
+    EXPECT_FALSE(ended) << "rank 1 had completed it";
+    if (!at_fault()) EXPECT_TRUE(faults.ends(9));
+    ranks.gather("");
+  }
+  MPI_Comm_free(&comm);
+}
+
+TEST_F(Faults, ARankThatWaitsTooLongEndsWhateverTheOthersWaitFor) {
+  if (size() < 3) GTEST_SKIP() << "there is no third rank";
+  MPI_Comm comm = MPI_COMM_NULL;
+  MPI_Comm_dup(MPI_COMM_WORLD, &comm);
+  {
+    lawn::detail::mpi::MpiFaults faults(comm);
+    lawn::detail::mpi::PollingPause pause;
+    if (at_fault()) faults.send({false, "sum", 2000, 9, "", faults.first()});
+    while (!at_fault() && !faults.ends(8)) pause();
+    EXPECT_EQ(faults.first(), 0);
+    ranks.gather("");
+  }
+  MPI_Comm_free(&comm);
 }
 
 TEST_F(Faults, ARankThatLeavesByAnExceptionTellsTheOthers) {

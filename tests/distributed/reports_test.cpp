@@ -29,7 +29,7 @@ void expect_part(const std::string& text, const std::string& part) {
 }
 
 TEST(MpiReport, ComesOutOfItsBytesAsItWas) {
-  for (const MpiReport& report : {MpiReport{true, "no such file", 0, 7, "barrier"},
+  for (const MpiReport& report : {MpiReport{true, "no such file", 0, 7, "barrier", 7},
                                   MpiReport{false, "sum of 3", 12000, int64_t{1} << 40, ""},
                                   MpiReport{false, std::string("a\0b", 3), -1, 0, "c"}}) {
     const MpiReport got = MpiReport::from(report.bytes());
@@ -38,6 +38,7 @@ TEST(MpiReport, ComesOutOfItsBytesAsItWas) {
     EXPECT_EQ(got.milliseconds, report.milliseconds);
     EXPECT_EQ(got.number, report.number);
     EXPECT_EQ(got.before, report.before);
+    EXPECT_EQ(got.first, report.first);
   }
 }
 

@@ -238,7 +238,7 @@ class MpiEngine {
     const auto give_up = [&](const std::string& why) {
       const auto waited =
           std::chrono::duration_cast<std::chrono::milliseconds>(Clock::now() - begin).count();
-      state_->faults->send({false, task.what, waited, number_, before_});
+      state_->faults->send({false, task.what, waited, number_, before_, state_->faults->first()});
       return error("rank " + std::to_string(rank_) + " gave up in " + in_words(number_, task.what) +
                    ", after " + std::to_string(waited) + " ms" + why + ": " +
                    state_->faults->settle(options_.answer_time()));
@@ -270,7 +270,7 @@ class MpiEngine {
 
   /// @param number  number of the first collective that this rank does not complete
   std::exception_ptr give_up_by_itself(int64_t number) {
-    state_->faults->send({true, reason(), 0, number, before_});
+    state_->faults->send({true, reason(), 0, number, before_, number});
     state_->faults->settle(std::min(options_.answer_time(), kTelling));
     return error("rank " + std::to_string(rank_) + " failed: " + reason());
   }

@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <algorithm>
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
+#include <limits>
 #include <list>
 #include <map>
 #include <string>
@@ -19,7 +21,7 @@ namespace lawn::detail::mpi {
 
 /// Tells ranks that give up about each other. A rank that fails, or has waited too long, sends its
 /// report to every other rank. A waiting rank that finds such a report gives up as well and answers
-/// with its own, unless the sender failed only after the collective for which this rank waits. A
+/// with its own, unless the cause is a failure after the collective for which this rank waits. A
 /// rank that does not answer is dead, hangs or is busy with something else. Nothing is sent while
 /// all goes well.
 class MpiFaults {
@@ -31,14 +33,20 @@ class MpiFaults {
   }
 
   /// Whether another rank has given up, so that this one must give up in its collective `number`.
-  /// Collectives that the other rank had completed before it failed still complete everywhere: the
-  /// error comes in the same collective on each rank, however late that rank is.
+  /// Collectives that a rank had completed before it failed still complete everywhere: the error
+  /// comes in the same collective on each rank, however late that rank is, and whoever tells it.
   bool ends(int64_t number) {
     receive();
+    return told() && first() <= number;
+  }
+
+  /// The first collective that ends, by the reports of the others; 0 without any.
+  int64_t first() const {
+    int64_t least = told() ? std::numeric_limits<int64_t>::max() : 0;
     for (const auto& [rank, report] : reports_) {
-      if (rank != rank_ && (!report.failed || report.number <= number)) return true;
+      if (rank != rank_) least = std::min(least, report.first);
     }
-    return false;
+    return least;
   }
 
   /// Sends this rank's report to all others, without waiting for them.
@@ -96,6 +104,9 @@ class MpiFaults {
     reports_[status.MPI_SOURCE] = MpiReport::from(bytes);
     return true;
   }
+
+  /// Whether another rank's report has come.
+  bool told() const { return reports_.size() > reports_.count(rank_); }
 
   bool has_failed() const {
     for (const auto& [rank, report] : reports_) {

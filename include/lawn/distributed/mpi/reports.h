@@ -29,11 +29,14 @@ struct MpiReport {
   int64_t number = 0;
   /// What the collective before it did, the last one that the rank completed; empty for the first.
   std::string before;
+  /// The first collective that other ranks must not wait for either: after a failure, the first one
+  /// that the failed rank does not complete; 0, whichever they are in, if a rank waited too long.
+  int64_t first = 0;
 
   /// The report as a message.
   std::string bytes() const {
     const int64_t numbers[kNumbers] = {failed ? 1 : 0, milliseconds, number,
-                                       static_cast<int64_t>(place.size())};
+                                       static_cast<int64_t>(place.size()), first};
     return std::string(reinterpret_cast<const char*>(numbers), sizeof(numbers)) + place + before;
   }
 
@@ -41,12 +44,12 @@ struct MpiReport {
     int64_t numbers[kNumbers];
     std::memcpy(numbers, bytes.data(), sizeof(numbers));
     const auto length = static_cast<std::size_t>(numbers[3]);
-    return {numbers[0] != 0, bytes.substr(sizeof(numbers), length), numbers[1], numbers[2],
-            bytes.substr(sizeof(numbers) + length)};
+    return {numbers[0] != 0, bytes.substr(sizeof(numbers), length),  numbers[1],
+            numbers[2],      bytes.substr(sizeof(numbers) + length), numbers[4]};
   }
 
  private:
-  static constexpr std::size_t kNumbers = 4;
+  static constexpr std::size_t kNumbers = 5;
 };
 
 /// "collective 3, barrier".
