@@ -22,6 +22,8 @@ namespace {
 
 using namespace lawn;
 
+using lawn::detail::mpi::MpiFaults;
+using lawn::detail::mpi::PollingPause;
 using lawn::testing::refusal;
 using std::chrono::milliseconds;
 
@@ -59,6 +61,20 @@ class Faults : public lawn::testing::Ranks {
   void expect_named(const Action& action, const std::string& part) {
     const auto message = refusal(action);
     EXPECT_NE(message.find(part), std::string::npos) << "got: " << message;
+  }
+
+  /// Calls `action` with reports over a communicator of their own.
+  template <class Action>
+  void with_reports(const Action& action) {
+    MPI_Comm comm = MPI_COMM_NULL;
+    MPI_Comm_dup(MPI_COMM_WORLD, &comm);
+    {
+      MpiFaults faults(comm);
+      PollingPause pause;
+      action(faults, pause);
+      ranks.gather("");
+    }
+    MPI_Comm_free(&comm);
   }
 
   static constexpr milliseconds kTimeout{2000};
@@ -156,11 +172,7 @@ TEST_F(Faults, WhatARankHadCompletedBeforeItFailedComesToItsEnd) {
 
 TEST_F(Faults, WhatARankHadCompletedBeforeItFailedEndsAlsoWhereOthersTellOfIt) {
   if (size() < 3) GTEST_SKIP() << "it takes a third rank to tell of it";
-  MPI_Comm comm = MPI_COMM_NULL;
-  MPI_Comm_dup(MPI_COMM_WORLD, &comm);
-  {
-    lawn::detail::mpi::MpiFaults faults(comm);
-    lawn::detail::mpi::PollingPause pause;
+  with_reports([&](MpiFaults& faults, PollingPause& pause) {
     if (at_fault()) faults.send({true, "the disk is full", 0, 9, "", 9});
     while (!at_fault() && !faults.ends(9)) pause();
     if (rank() > 1) faults.send({false, "sum", 0, 9, "", faults.first()});
@@ -169,24 +181,16 @@ TEST_F(Faults, WhatARankHadCompletedBeforeItFailedEndsAlsoWhereOthersTellOfIt) {
     for (int poll = 0; poll < 100 && !at_fault(); ++poll, pause()) ended |= faults.ends(8);
     EXPECT_FALSE(ended) << "rank 1 had completed it";
     EXPECT_TRUE(at_fault() || faults.ends(9));
-    ranks.gather("");
-  }
-  MPI_Comm_free(&comm);
+  });
 }
 
 TEST_F(Faults, ARankThatWaitsTooLongEndsWhateverTheOthersWaitFor) {
   if (size() < 3) GTEST_SKIP() << "there is no third rank";
-  MPI_Comm comm = MPI_COMM_NULL;
-  MPI_Comm_dup(MPI_COMM_WORLD, &comm);
-  {
-    lawn::detail::mpi::MpiFaults faults(comm);
-    lawn::detail::mpi::PollingPause pause;
+  with_reports([&](MpiFaults& faults, PollingPause& pause) {
     if (at_fault()) faults.send({false, "sum", 2000, 9, "", faults.first()});
     while (!at_fault() && !faults.ends(8)) pause();
     EXPECT_EQ(faults.first(), 0);
-    ranks.gather("");
-  }
-  MPI_Comm_free(&comm);
+  });
 }
 
 TEST_F(Faults, ARankThatLeavesByAnExceptionTellsTheOthers) {

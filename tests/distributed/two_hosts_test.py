@@ -179,7 +179,16 @@ def kill_host_b(hosts: Hosts) -> None:
             sys.exit("FAILED: host killed: rank 0 is left")
         time.sleep(0.05)
     said = hosts.folder / "end-0"
-    print(f"host killed: {said.read_text() if said.exists() else 'the launcher ended rank 0'}", flush=True)
+    if said.exists():
+        if not re.search(silent(1), said.read_text()):
+            sys.exit(f"FAILED: host killed: rank 0 says {said.read_text()}")
+        print(f"host killed: {said.read_text()}", end="", flush=True)
+        return
+    code = hosts.process.wait(60)
+    left = ip("netns", "pids", hosts.spaces[0]).split()
+    if code == 0 or left:
+        sys.exit(f"FAILED: host killed: the launcher ended with {code}, and left {left}")
+    print(f"host killed: the launcher ended with {code}, and rank 0 with it", flush=True)
 
 
 def lose_for_a_while(hosts: Hosts) -> None:
