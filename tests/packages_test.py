@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
-"""The archives that CPack makes, unpacked into an empty folder and used from there; pkg-config; and Conan, where it is on the path.
+"""The archives that CPack makes, unpacked into an empty folder and used from there; pkg-config; Conan and vcpkg, where they are on the
+path.
 
 usage: packages_test.py BUILD TORCH_DIR CXX [PackagesTest.test_...]
 """
@@ -42,10 +43,10 @@ class PackagesTest(unittest.TestCase):
         (archive,) = [path for path in (self.folder / "packed").iterdir() if path.is_file()]
         return archive
 
-    def configure(self, prefix):
-        """Configures a project that uses what lies in `prefix`."""
-        shown = run("cmake", "-S", ROOT / "tests/consumer", "-B", self.folder / "consumer", f"-Dlawn_ROOT={prefix}",
-                    f"-DTorch_DIR={TORCH_DIR}", f"-DCMAKE_CXX_COMPILER={CXX}", "-DLAWN_CUDA=OFF")
+    def configure(self, prefix, *found):
+        """Configures a project that uses what lies in `prefix`; `found` are the options by which it finds lawn and LibTorch."""
+        shown = run("cmake", "-S", ROOT / "tests/consumer", "-B", self.folder / "consumer", f"-DCMAKE_CXX_COMPILER={CXX}",
+                    "-DLAWN_CUDA=OFF", *(found or (f"-Dlawn_ROOT={prefix}", f"-DTorch_DIR={TORCH_DIR}")))
         self.assertIn("lawn: LibTorch", shown)
         self.assertIn(f"lawn_DIR:PATH={prefix}", (self.folder / "consumer/CMakeCache.txt").read_text())
 
@@ -83,6 +84,23 @@ class PackagesTest(unittest.TestCase):
         shown = run("conan", "create", ROOT / "packaging/conan", "-s", "compiler.cppstd=17",
                     "-c", f"tools.cmake.cmake_layout:test_folder={self.folder / 'test'}", env=environment)
         self.assertRegex(shown, r"lawn \d+\.\d+\.\d+: drift of a norm")
+
+    @unittest.skipUnless(shutil.which("vcpkg") and "VCPKG_ROOT" in os.environ, "there is no vcpkg, or no VCPKG_ROOT")
+    def test_vcpkg_installs_the_port_and_a_program_finds_it(self):
+        port = self.folder / "ports/libtorch"  # stands for vcpkg's, which takes hours to build
+        port.mkdir(parents=True)
+        (port / "vcpkg.json").write_text('{"name": "libtorch", "version": "0"}')
+        refer = "".join(f'file(WRITE "${{folder}}/{name}" "include(\\"{TORCH_DIR}/{name}\\")\n")\n'
+                        for name in ("TorchConfig.cmake", "TorchConfigVersion.cmake"))
+        (port / "portfile.cmake").write_text('set(folder "${CURRENT_PACKAGES_DIR}/share/torch")\n'
+                                             "set(VCPKG_POLICY_EMPTY_INCLUDE_FOLDER enabled)\n"
+                                             f"set(VCPKG_POLICY_SKIP_COPYRIGHT_CHECK enabled)\n{refer}")
+        folders = [f"--x-{name}-root={self.folder / name}" for name in ("install", "packages", "buildtrees")]
+        run("vcpkg", "install", "lawn", "--classic", f"--overlay-ports={ROOT / 'packaging/vcpkg/ports'}",
+            f"--overlay-ports={self.folder / 'ports'}", "--binarysource=clear", *folders)
+        (installed,) = (path for path in (self.folder / "install").iterdir() if path.name != "vcpkg")
+        toolchain = pathlib.Path(os.environ["VCPKG_ROOT"]) / "scripts/buildsystems/vcpkg.cmake"
+        self.configure(installed, f"-DCMAKE_TOOLCHAIN_FILE={toolchain}", f"-DVCPKG_INSTALLED_DIR={self.folder / 'install'}")
 
 
 if __name__ == "__main__":
