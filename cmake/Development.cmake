@@ -42,8 +42,11 @@ if(CMAKE_CXX_COMPILER_ID MATCHES "Clang")
 endif()
 set(CMAKE_COMPILE_WARNING_AS_ERROR ON)
 if(TARGET lawn_cuda)
-  # No -Wpedantic: the host code that nvcc makes of the kernels is not ours.
-  target_compile_options(lawn_cuda PRIVATE --Werror=all-warnings -Xcompiler=-Wall,-Wextra)
+  target_compile_options(lawn_cuda PRIVATE --Werror=all-warnings)
+  if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU") # clang as nvcc's host compiler would warn of functions of the toolkit
+    # No -Wpedantic: the host code that nvcc makes of the kernels is not ours.
+    target_compile_options(lawn_cuda PRIVATE -Xcompiler=-Wall,-Wextra)
+  endif()
 endif()
 
 if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU")

@@ -35,6 +35,16 @@ elseif(NOT LAWN_TORCH_HAS_CUDA)
   set(LAWN_NO_KERNELS "LibTorch is built without CUDA")
 elseif(NOT LAWN_CUDA_COMPILER AND NOT LAWN_INSTALLED_KERNELS)
   set(LAWN_NO_KERNELS "there is no nvcc")
+elseif(NOT LAWN_INSTALLED_KERNELS AND EXISTS "${LAWN_TORCH_ROOT}/share/cmake/Caffe2/public/cuda.cmake")
+  # That file of LibTorch's, which stands between it and nvcc, asks for a library that CUDA 13 has no more: seen in 2.4.1 and 2.6.
+  file(STRINGS "${LAWN_TORCH_ROOT}/share/cmake/Caffe2/public/cuda.cmake" LAWN_TORCH_ASKS REGEX "CUDA::nvToolsExt" LIMIT_COUNT 1)
+  get_filename_component(LAWN_CUDA_TOOLKIT "${LAWN_CUDA_COMPILER}" REALPATH)
+  get_filename_component(LAWN_CUDA_TOOLKIT "${LAWN_CUDA_TOOLKIT}/../.." ABSOLUTE)
+  find_library(LAWN_NVTOOLSEXT nvToolsExt HINTS "${LAWN_CUDA_TOOLKIT}" "${LAWN_CUDA_TOOLKIT}/targets/${CMAKE_SYSTEM_PROCESSOR}-linux"
+               PATH_SUFFIXES lib64 lib NO_CACHE)
+  if(LAWN_TORCH_ASKS AND NOT USE_SYSTEM_NVTX AND NOT LAWN_NVTOOLSEXT)
+    set(LAWN_NO_KERNELS "this LibTorch asks for a CUDA toolkit with nvToolsExt, which ${LAWN_CUDA_TOOLKIT} has not")
+  endif()
 endif()
 if(LAWN_CUDA STREQUAL "ON" AND LAWN_NO_KERNELS)
   message(FATAL_ERROR "lawn: expected a LibTorch with CUDA and an nvcc (on the path, in CUDACXX, CUDA_HOME or CUDA_PATH, or in "

@@ -237,6 +237,24 @@ class FindTorch(unittest.TestCase):
         self.assertIn("kernels: there is no nvcc.", self.configure(*check, **nowhere))
         self.assertIn("since LAWN_CUDA is ON, but there is no nvcc", self.configure(*check, "-DLAWN_CUDA=ON", **nowhere))
 
+    def test_has_no_kernels_where_libtorch_asks_for_more_than_the_toolkit_has(self):
+        torch = self.libtorch("a", "2.6.0", cuda=True)
+        asking = torch / "share/cmake/Caffe2/public/cuda.cmake"
+        asking.parent.mkdir(parents=True)
+        asking.write_text("set_property(TARGET t PROPERTY INTERFACE_LINK_LIBRARIES CUDA::nvToolsExt)\n")
+        nvcc = [*self.nvcc(), f"-DLAWN_CUDA_COMPILER={self.root}/bin/nvcc"]
+        reason = f"this LibTorch asks for a CUDA toolkit with nvToolsExt, which {self.root} has not"
+        self.assertIn(f"kernels: {reason}.", self.check(torch, *nvcc))
+        self.assertIn(f"since LAWN_CUDA is ON, but {reason}; LibTorch", self.check(torch, *nvcc, "-DLAWN_CUDA=ON"))
+        self.assertIn("kernels: .", self.check(torch, *nvcc, "-DUSE_SYSTEM_NVTX=ON"))
+        library = self.root / "lib64/libnvToolsExt.so"
+        library.parent.mkdir()
+        library.touch()
+        self.assertIn("kernels: .", self.check(torch, *nvcc))
+        library.unlink()
+        asking.write_text("")
+        self.assertIn("kernels: .", self.check(torch, *nvcc))
+
     # --- configuring again ----------------------------------------------------------------------------------------------
 
     def test_keeps_what_it_took_and_its_reason_when_configured_again(self):
