@@ -137,7 +137,7 @@ def over_tasks(plt, cells: list[Cell], records: dict):
         ("dead_units", "share of dead units"),
         ("angle", "angle of a step"),
     )
-    figure, panels = plt.subplots(len(streams), 4, figsize=(16, 3.4 * len(streams)), squeeze=False)
+    figure, panels = plt.subplots(len(streams), 4, figsize=(16, 3.4 * len(streams)), squeeze=False, layout="constrained")
     for line, (stream, row) in zip(panels, streams.items()):
         for axes, (column, title) in zip(line, columns):
             for number, cell in enumerate(row):
@@ -151,8 +151,15 @@ def over_tasks(plt, cells: list[Cell], records: dict):
             axes.set_title(f"{stream}: {title}", fontsize=9)
             axes.set_xlabel("task")
             axes.grid(alpha=0.3)
-        line[0].legend(fontsize=8)
+    figure.legend(*panels[0][0].get_legend_handles_labels(), loc="outside lower center", ncols=8)
     return figure
+
+
+def over_random_labels(plt, cells: list[Cell], records: dict):
+    """The same for the stream and the methods that the README shows first."""
+    first = {("random-labels", method) for method in ("adam", "lawn", "l2-init", "adamw")}
+    labels = [dict(cell.labels) for cell in cells]
+    return over_tasks(plt, [c for c, l in zip(cells, labels) if (l["stream"], l["method"]) in first], records)
 
 
 def draw_all(records: dict, folder: pathlib.Path) -> None:
@@ -163,17 +170,19 @@ def draw_all(records: dict, folder: pathlib.Path) -> None:
     import matplotlib.pyplot as plt
 
     for size in ("cpu", "gpu"):
-        for question, draw in (
-            ("batch_size", by_batch_size),
-            ("free_steps", by_free_steps),
-            ("mechanism", over_training),
-            ("continual", over_tasks),
+        for question, draw, more in (
+            ("batch_size", by_batch_size, ""),
+            ("free_steps", by_free_steps, ""),
+            ("mechanism", over_training, ""),
+            ("continual", over_random_labels, ""),
+            ("continual", over_tasks, "-all"),
         ):
             figure = draw(plt, importlib.import_module(f"questions.{question}").cells(size), records)
             if figure is None:
                 continue
-            figure.tight_layout()
-            path = folder / f"results-{size}-{question.replace('_', '-')}.png"
+            if figure.get_layout_engine() is None:
+                figure.tight_layout()
+            path = folder / f"results-{size}-{question.replace('_', '-')}{more}.png"
             figure.savefig(path, dpi=80)
             plt.close(figure)
             print(f"wrote {path}")
