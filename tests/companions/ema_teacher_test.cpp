@@ -10,6 +10,7 @@
 #include <vector>
 
 #include <gtest/gtest.h>
+#include <torch/script.h>
 #include <torch/torch.h>
 
 #include <lawn/companions/eman/ema_teacher.h>
@@ -269,6 +270,65 @@ TEST_F(Ema, LeavesStudentAndRandomNumbersAsTheyAre) {
   EXPECT_FALSE(student_->conv->weight.requires_grad());
   EXPECT_EQ(student_->parameters().size(), 6U);
   for (const auto& p : teacher.module()->parameters()) EXPECT_FALSE(p.requires_grad());
+}
+
+/// One layer, which TorchScript has, too.
+struct LayerImpl : torch::nn::Cloneable<LayerImpl> {
+  LayerImpl() { reset(); }
+
+  void reset() override {
+    weight = register_parameter("weight", torch::randn({2, 3}));
+    offset = register_buffer("offset", torch::randn({2}));
+  }
+
+  torch::Tensor forward(const torch::Tensor& x) { return torch::linear(x, weight) + offset; }
+
+  torch::Tensor weight, offset;
+};
+TORCH_MODULE(Layer);
+
+torch::jit::Module script_of(const LayerImpl& layer) {
+  torch::jit::Module script("__torch__.Layer");
+  script.register_parameter("weight", layer.weight.detach().clone().requires_grad_(), false);
+  script.register_buffer("offset", layer.offset.clone());
+  script.define("def forward(self, x):\n  return torch.linear(x, self.weight) + self.offset\n");
+  return script;
+}
+
+TEST_F(Ema, OfATorchScriptStudentEqualsThatOfItsTwinBitForBit) {
+  const Layer student;
+  auto script = script_of(*student);
+  EmaTeacher teacher(*student, EmaOptions().decay(0.9));
+  EmaTeacher of_script(script, EmaOptions().decay(0.9));
+  const auto x = torch::randn({4, 3});
+  const auto start = teacher.forward(x);
+  for (int64_t k = 0; k < 5; ++k) {
+    {
+      const torch::NoGradGuard no_grad;
+      student->weight.add_(torch::randn({2, 3}));
+      student->offset.add_(torch::randn({2}));
+      script.attr("weight").toTensor().copy_(student->weight);
+      script.attr("offset").toTensor().copy_(student->offset);
+    }
+    teacher.update(*student);
+    of_script.update(script);
+  }
+  EXPECT_TRUE(torch::equal(script.attr("weight").toTensor(), student->weight)) << "the student";
+  const auto output = of_script.forward(x).toTensor();
+  EXPECT_TRUE(torch::equal(output, teacher.forward(x)));
+  EXPECT_FALSE(torch::equal(output, start));
+  EXPECT_FALSE(of_script.module()->attr("weight").toTensor().requires_grad());
+  EXPECT_TRUE(script.attr("weight").toTensor().requires_grad());
+
+  std::stringstream file;
+  torch::save(of_script, file);
+  EmaTeacher loaded(script_of(*Layer()), EmaOptions().decay(0.9));
+  torch::load(loaded, file);
+  EXPECT_EQ(loaded.steps(), 5);
+  EXPECT_TRUE(torch::equal(loaded.forward(x).toTensor(), output));
+  torch::jit::Module other("__torch__.Other");
+  other.register_buffer("offset", torch::zeros({2}));
+  expect_refusal([&] { of_script.update(other); }, "of another architecture");
 }
 
 TEST_F(Ema, TakesASequentialWhoseCloneLosesItsNames) {

@@ -16,6 +16,7 @@
 #include <ATen/ops/_foreach_copy.h>
 #include <ATen/ops/_foreach_lerp.h>
 #include <c10/util/Exception.h>
+#include <torch/csrc/jit/api/module.h>
 #include <torch/nn/module.h>
 #include <torch/serialize/input-archive.h>
 #include <torch/serialize/output-archive.h>
@@ -52,15 +53,21 @@ inline bool is_narrow(const at::Tensor& tensor) {
 ///   teacher.update(*model);
 ///   auto targets = teacher.forward(images).softmax(1);
 ///
-/// @tparam Net  the student's class, derived from torch::nn::Module, with a `forward`
+/// A teacher of a TorchScript student is moved by `module()->to(device)`, not by `to`, since it is
+/// no submodule of this object; its `forward` gives an IValue.
+/// @tparam Net  the student's class: torch::jit::Module, or one derived from torch::nn::Module,
+///         with a `forward`
 /// @source  Cai et al. 2021, arXiv 2101.08482; Tarvainen and Valpola 2017, arXiv 1703.01780
 template <class Net>
 class EmaTeacher : public torch::nn::Module {
-  static_assert(std::is_base_of_v<torch::nn::Module, Net>,
-                "lawn::EmaTeacher takes a torch::nn::Module: pass *model, not model");
+  static constexpr bool kScript = std::is_same_v<torch::jit::Module, Net>;
+  static_assert(kScript || std::is_base_of_v<torch::nn::Module, Net>,
+                "lawn::EmaTeacher takes a torch::nn::Module or a torch::jit::Module: pass *model, "
+                "not model");
 
  public:
-  /// Makes a copy of `student` by its `clone()`, which calls `reset()`. Since `reset()` draws
+  /// Makes a copy of `student`: of TorchScript by `deepcopy()`, else by its `clone()`, which calls
+  /// `reset()`. Since `reset()` draws
   /// random numbers, the state of the CPU's default generator is restored. Since it may tie or
   /// freeze parameters differently, values are copied; ties of the student that the copy has lost
   /// do no harm.
@@ -77,7 +84,9 @@ class EmaTeacher : public torch::nn::Module {
     TORCH_CHECK(teacher != nullptr, kWho, ": expected a teacher, got a null pointer");
     teacher_ = std::move(teacher);
     const auto pairs = pairs_with(student);
-    register_module("teacher", std::static_pointer_cast<torch::nn::Module>(teacher_));
+    if constexpr (!kScript) {
+      register_module("teacher", std::static_pointer_cast<torch::nn::Module>(teacher_));
+    }
     const at::NoGradGuard no_grad;
     for (const auto& pair : pairs) {
       pair.teacher.tensor.copy_(pair.student);
@@ -129,11 +138,18 @@ class EmaTeacher : public torch::nn::Module {
   auto forward(Arguments&&... arguments) {
     const at::NoGradGuard no_grad;
     teacher_->eval();
-    return teacher_->forward(std::forward<Arguments>(arguments)...);
+    if constexpr (kScript) {
+      return teacher_->forward({c10::IValue(std::forward<Arguments>(arguments))...});
+    } else {
+      return teacher_->forward(std::forward<Arguments>(arguments)...);
+    }
   }
 
   /// Leaves the teacher in evaluation mode.
-  void train(bool /*on*/ = true) override { torch::nn::Module::train(false); }
+  void train(bool /*on*/ = true) override {
+    torch::nn::Module::train(false);
+    teacher_->eval();  // TorchScript is no submodule
+  }
 
   /// The teacher itself (an alias). Change its values only through this object.
   const std::shared_ptr<Net>& module() const { return teacher_; }
@@ -204,6 +220,15 @@ class EmaTeacher : public torch::nn::Module {
   };
 
   static std::shared_ptr<Net> cloned(const Net& student) {
+    if constexpr (kScript) {
+      const at::NoGradGuard no_grad;  // the copies are to be leaves
+      return std::make_shared<Net>(student.deepcopy());
+    } else {
+      return cloned_by_class(student);
+    }
+  }
+
+  static std::shared_ptr<Net> cloned_by_class(const Net& student) {
     const detail::companions::KeepRandomState keep;
     std::shared_ptr<torch::nn::Module> copy;
     try {
