@@ -49,8 +49,9 @@ def main():
     sources = [e for e in entries if e not in precompiled and pattern.search(e["file"])]
     needed = " ".join(e["command"] for e in sources)
     made = [output(e) for e in precompiled if output(e) in needed]
-    made += [e["file"] for e in sources if not pathlib.Path(e["file"]).exists()]
-    made = [os.path.relpath(path, build) if os.path.isabs(path) else path for path in made]
+    targets = subprocess.run(["ninja", "-C", str(build), "-t", "targets", "all"], check=True, capture_output=True, text=True).stdout
+    targets = {line.rsplit(":", 1)[0] for line in targets.splitlines()}
+    made += [path for e in sources for path in (e["file"], os.path.relpath(e["file"], build)) if path in targets]
     if made:
         subprocess.run(["ninja", "-C", str(build), "--quiet", *made], check=True)
     failed = 0

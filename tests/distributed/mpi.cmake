@@ -41,6 +41,7 @@ target_precompile_headers(lawn_mpi_test_main REUSE_FROM lawn_test_main)
 file(GLOB sources CONFIGURE_DEPENDS RELATIVE "${CMAKE_CURRENT_SOURCE_DIR}" distributed/*_test.cpp)
 list(FILTER sources EXCLUDE REGEX "_gpu_test\.cpp$")
 lawn_add_test_program(distributed_test lawn_mpi_test_main ${sources})
+target_link_libraries(distributed_test PRIVATE lawn_examples_support)
 # MPI cannot be initialized again: what is tested after its end is a process of its own.
 set(filter_of_distributed_test -MpiFinalized.*)
 set(filter_of_distributed_finalized_test MpiFinalized.*)

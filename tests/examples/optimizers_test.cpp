@@ -7,6 +7,7 @@
 #include <gtest/gtest.h>
 #include <torch/torch.h>
 
+#include "examples/apps/support/ablation.h"
 #include "examples/apps/support/optimizers.h"
 #include "tests/support/refusal.h"
 #include "tests/support/temporary_folder.h"

@@ -5,15 +5,14 @@
 if(NOT TARGET lawn::lawn)
   find_package(lawn REQUIRED OPTIONAL_COMPONENTS mpi)
 endif()
+include("${CMAKE_CURRENT_LIST_DIR}/library.cmake")
 
 # The program `name` of main.cpp; inside lawn's own build also its test app_<name>_test, by a SCRIPT of tests/examples that
 # takes the path of the program. Each further script is a test app_<name>_<script>.
 function(lawn_add_example name script)
   add_executable(${name} main.cpp)
-  target_link_libraries(${name} PRIVATE lawn::lawn)
-  target_include_directories(${name} PRIVATE ../../..) # examples/apps/support/...
-
-  if(TARGET lawn_test_main) # spares half of a compile
+  target_link_libraries(${name} PRIVATE lawn_examples_support)
+  if(TARGET lawn_test_main)
     lawn_precompile_torch(${name})
   endif()
 
