@@ -70,7 +70,6 @@ function(lawn_add_consumer_test name folder program)
       "${CMAKE_CTEST_COMMAND}" --build-and-test "${folder}" "${CMAKE_CURRENT_BINARY_DIR}/consumer/${name}"
       --build-noclean --build-generator "${CMAKE_GENERATOR}" --build-options "-DCMAKE_CXX_COMPILER=${consumer_compiler}"
       ${consumer_options} ${argument_CONFIGURE} ${argument_TARGET} --test-command "${program}" ${argument_RUN})
-  set_tests_properties(consumer_${name} PROPERTIES TIMEOUT 900)
 endfunction()
 
 # With the kernels compiled from source, for one architecture, and below those that were installed; they would show nothing that is
@@ -235,7 +234,6 @@ endforeach()
 # --- What runs on a GPU, where there is none ----------------------------------------------------------------------------
 
 add_test(NAME gpu_script_test COMMAND "${Python3_EXECUTABLE}" -B "${CMAKE_CURRENT_SOURCE_DIR}/gpu_script_test.py")
-set_tests_properties(gpu_script_test PROPERTIES TIMEOUT 300)
 add_test(NAME release_check_test COMMAND "${Python3_EXECUTABLE}" -B "${CMAKE_CURRENT_SOURCE_DIR}/release_check_test.py")
 add_test(NAME versions_script_test COMMAND "${Python3_EXECUTABLE}" -B "${CMAKE_CURRENT_SOURCE_DIR}/versions_script_test.py")
 add_test(NAME cuda_architectures_test COMMAND "${Python3_EXECUTABLE}" -B "${CMAKE_CURRENT_SOURCE_DIR}/cuda_architectures_test.py"

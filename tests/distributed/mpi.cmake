@@ -50,7 +50,7 @@ foreach(name distributed_test distributed_finalized_test)
     add_test(NAME ${name}_on_${ranks}
              COMMAND ${MPIEXEC_EXECUTABLE} ${MPIEXEC_NUMPROC_FLAG} ${ranks} ${MPIEXEC_PREFLAGS} $<TARGET_FILE:distributed_test>
                      ${MPIEXEC_POSTFLAGS} --gtest_filter=${filter_of_${name}})
-    set_tests_properties(${name}_on_${ranks} PROPERTIES TIMEOUT 600 ENVIRONMENT "${mpi_environment}")
+    set_tests_properties(${name}_on_${ranks} PROPERTIES ENVIRONMENT "${mpi_environment}")
   endforeach()
 endforeach()
 
@@ -66,19 +66,18 @@ if(mpi_version MATCHES "Open MPI|OpenRTE|PRTE")
   add_test(NAME distributed_two_hosts_test
            COMMAND "${Python3_EXECUTABLE}" -B "${CMAKE_CURRENT_SOURCE_DIR}/distributed/two_hosts_test.py"
                    $<TARGET_FILE:distributed_lost_rank> ${MPIEXEC_EXECUTABLE})
-  set_tests_properties(
-    distributed_lost_rank_test distributed_two_hosts_test PROPERTIES TIMEOUT 600 SKIP_RETURN_CODE 77
-                                                                     ENVIRONMENT "${mpi_environment}")
+  set_tests_properties(distributed_lost_rank_test distributed_two_hosts_test
+                       PROPERTIES SKIP_RETURN_CODE 77 ENVIRONMENT "${mpi_environment}")
   if(LAWN_BUILD_EXAMPLES)
     add_test(NAME app_cifar10_ranks_test
              COMMAND "${Python3_EXECUTABLE}" -B "${CMAKE_CURRENT_SOURCE_DIR}/examples/ranks_test.py" $<TARGET_FILE:cifar10>
                      ${MPIEXEC_EXECUTABLE})
-    set_tests_properties(app_cifar10_ranks_test PROPERTIES TIMEOUT 600 ENVIRONMENT "${mpi_environment}")
+    set_tests_properties(app_cifar10_ranks_test PROPERTIES ENVIRONMENT "${mpi_environment}")
   endif()
 endif()
 
 if(LAWN_BUILD_BENCHMARKS) # that it runs at all; its figures mean nothing here
   add_test(NAME scale_smoke COMMAND ${MPIEXEC_EXECUTABLE} ${MPIEXEC_NUMPROC_FLAG} 2 ${MPIEXEC_PREFLAGS} $<TARGET_FILE:scale>
                                     ${MPIEXEC_POSTFLAGS} --repeats 1)
-  set_tests_properties(scale_smoke PROPERTIES PROCESSORS 2 TIMEOUT 300 ENVIRONMENT "${mpi_environment}")
+  set_tests_properties(scale_smoke PROPERTIES PROCESSORS 2 ENVIRONMENT "${mpi_environment}")
 endif()

@@ -112,7 +112,7 @@ def draws_one_bar_on_a_terminal(folder: pathlib.Path) -> None:
 def stops_after_the_same_step_and_goes_on(folder: pathlib.Path) -> None:
     """Signals to one rank; then on with other numbers of ranks."""
     whole, stopped = folder / "long", folder / "stopped"
-    job = [*JOB, "--epochs", "12", "--lawn"]
+    job = [*JOB, "--epochs", "6", "--lawn"]
     code, output = run([*job, "--out", str(whole)])
     check(code == 0, f"the plain run ended with {code}:\n{output}")
     resume: list[str] = []
@@ -156,7 +156,7 @@ def loses_a_rank(folder: pathlib.Path, lost: int, how: int, by_mpirun: bool) -> 
     name = signal.Signals(how).name
     what = f"{name} for rank {lost}{', mpirun ending all' if by_mpirun else ''}"
     out = folder / what
-    job = [*JOB, "--epochs", "12", "--checkpoint-every", "1"]
+    job = [*JOB, "--epochs", "6", "--checkpoint-every", "1"]
     lose = lambda process: os.kill(rank_process(process, lost), how)  # noqa: E731
     ENVIRONMENT.update(GO_ON if how == signal.SIGKILL and not by_mpirun else {})
     code, output = run([*job, *RANKS, "--out", str(out)], nth_line("epoch "), mpirun(3), lose, out / "adam.csv")
@@ -176,7 +176,7 @@ def loses_a_rank(folder: pathlib.Path, lost: int, how: int, by_mpirun: bool) -> 
 def loses_rank_0_while_it_saves(folder: pathlib.Path) -> None:
     """Kills it when it has written a part of a checkpoint beside the last one; mpirun ends the others; then goes on with two."""
     out = folder / "killed while it saves"
-    job = [*JOB, "--epochs", "12", "--checkpoint-every", "1"]
+    job = [*JOB, "--epochs", "6", "--checkpoint-every", "1"]
     code, output = run([*job, "--out", str(out)], nth_line("epoch "), gate=out / "adam.csv")
     check(code == 130 and (out / "adam.pt").is_file(), f"the first run ended with {code}:\n{output}")
     written = b""
@@ -242,7 +242,7 @@ def full_disk(folder: pathlib.Path) -> list[str]:
 
 def trains_while_a_disk_is_full(folder: pathlib.Path) -> None:
     """That of rank 1, which writes nothing, is not missed; that of rank 0 is named by all."""
-    job = [*JOB, *RANKS, "--epochs", "12", "--checkpoint-every", "1"]
+    job = [*JOB, *RANKS, "--epochs", "6", "--checkpoint-every", "1"]
     out = folder / "full disk of rank 1"
     out.mkdir()
     if subprocess.run([*full_disk(out), "true"], capture_output=True).returncode != 0:
@@ -280,7 +280,7 @@ with tempfile.TemporaryDirectory() as name:
     names_other_flags(folder)
     names_the_rank_that_cannot_write(folder)
     refuses_a_folder_that_another_run_has(folder)
-    code, output = run([*JOB, "--epochs", "12", "--checkpoint-every", "1", "--out", str(folder / "undisturbed")])
+    code, output = run([*JOB, "--epochs", "6", "--checkpoint-every", "1", "--out", str(folder / "undisturbed")])
     check(code == 0, f"the plain run ended with {code}:\n{output}")
     trains_while_a_disk_is_full(folder)
     loses_a_rank(folder, lost=1, how=signal.SIGKILL, by_mpirun=False)

@@ -33,6 +33,5 @@ foreach(reader IN LISTS readers)
                                        $<TARGET_FILE:fuzz_readers> ${reader})
   # LibTorch is not instrumented: a std::vector that it hands over looks overflown. What it keeps until its end is no leak.
   set_tests_properties(
-    fuzz_${reader} PROPERTIES TIMEOUT 300
-                              ENVIRONMENT "OMP_NUM_THREADS=1;ASAN_OPTIONS=detect_container_overflow=0:detect_leaks=0")
+    fuzz_${reader} PROPERTIES ENVIRONMENT "OMP_NUM_THREADS=1;ASAN_OPTIONS=detect_container_overflow=0:detect_leaks=0")
 endforeach()
