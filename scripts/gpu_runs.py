@@ -62,6 +62,8 @@ class Runner:
                                            stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT,
                                            start_new_session=True)
                 self.running.add(process)
+                if self.stopped:  # stop() has not seen this one
+                    end_group(process)
             except OSError as error:
                 output.write(f"{error}\n".encode())
                 process = None

@@ -17,11 +17,13 @@ import tarfile
 import tempfile
 import time
 import unittest
+import unittest.mock
 
 sys.dont_write_bytecode = True
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "scripts"))
 import gpu  # noqa: E402
+import gpu_runs  # noqa: E402
 
 SCRIPT = ROOT / "scripts/gpu.py"
 PROGRAMS = ("capture_capturable_gpu_test", "sphere_cuda_gpu_test", "companions_cuda_gpu_test")  # as ctest lists them
@@ -239,6 +241,19 @@ class GpuScript(unittest.TestCase):
         self.run_script("tests", "--again")
         self.assertEqual(len(self.called("sphere_cuda_gpu_test")), 2)
 
+    def test_ends_a_program_that_began_while_the_others_were_ended(self):
+        runner = gpu_runs.Runner(self.root / "logs")
+
+        class Late(subprocess.Popen):
+            def __init__(self, *arguments, **more):
+                super().__init__(*arguments, **more)
+                runner.stop()
+
+        late = self.root / "late"
+        with unittest.mock.patch.object(gpu_runs.subprocess, "Popen", Late):
+            self.assertIsNone(runner.run("row", ["sh", "-c", f"sleep 10; touch {late}"], 100))
+        self.assertFalse(late.exists())
+
     def test_runs_several_at_once_and_leaves_none_running_when_it_is_killed(self):
         # Each waits until the other has begun.
         both = f"touch {self.root}/$$.began; while [ $(ls {self.root}/*.began | wc -l) -lt 2 ]; do sleep 0.05; done\n{PASSES}"
@@ -251,9 +266,8 @@ class GpuScript(unittest.TestCase):
         self.built(sphere_cuda_gpu_test=sleeps, capture_capturable_gpu_test=sleeps)
         process = subprocess.Popen([sys.executable, "-B", SCRIPT, self.build, "tests", "--again", "--jobs", "2"],
                                    env=self.environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        while len(list(self.root.glob("child.*"))) < 2:
+        while sum(bool(child.read_text().strip()) for child in self.root.glob("child.*")) < 2:
             time.sleep(0.05)
-        time.sleep(0.2)
         process.send_signal(signal.SIGTERM)
         self.assertEqual(process.wait(60), 128 + signal.SIGTERM)
         for child in self.root.glob("child.*"):

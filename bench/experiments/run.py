@@ -176,7 +176,7 @@ class Runner:
         if options.retry:
             self.records = {key: record for key, record in self.records.items() if "error" not in record}
         self.jobs: list[Job] = []
-        self.stopping = False
+        self.signals = self.passed_on = 0  # to this program, and of them to the jobs
         self.deadline = time.monotonic() + options.budget_seconds if options.budget_seconds else None
 
     def runnable(self, cell: Cell) -> list[Run]:
@@ -232,10 +232,12 @@ class Runner:
             shown = {name: value for name, value in shown.items() if name.split("/")[-1] in SHOWN}
             print(f"{what}: {line['seconds']:.0f} s, {shown}", flush=True)
 
+    @property
+    def stopping(self) -> bool:
+        return self.signals > 0
+
     def stop(self, *_: object) -> None:
-        self.stopping = True
-        for job in self.jobs:
-            job.stop()
+        self.signals += 1  # and no more: a job may just be starting, and not be in the list yet
 
     def run(self) -> bool:
         """Whether nothing is left to do."""
@@ -243,6 +245,10 @@ class Runner:
             signal.signal(number, self.stop)
         self.start()
         while self.jobs:
+            while self.passed_on < self.signals:
+                self.passed_on += 1
+                for job in self.jobs:
+                    job.stop()
             time.sleep(0.1)
             self.collect()
             self.start()
