@@ -137,7 +137,7 @@ def over_tasks(plt, cells: list[Cell], records: dict):
         ("dead_units", "share of dead units"),
         ("angle", "angle of a step"),
     )
-    figure, panels = plt.subplots(len(streams), 4, figsize=(16, 3.4 * len(streams)), squeeze=False, layout="constrained")
+    figure, panels = plt.subplots(len(streams), 4, figsize=(16, 3.4 * len(streams)), squeeze=False)
     for line, (stream, row) in zip(panels, streams.items()):
         for axes, (column, title) in zip(line, columns):
             for number, cell in enumerate(row):
@@ -169,6 +169,7 @@ def draw_all(records: dict, folder: pathlib.Path) -> None:
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
+    plt.rcParams["figure.constrained_layout.use"] = True
     for size in ("cpu", "gpu"):
         for question, draw, more in (
             ("batch_size", by_batch_size, ""),
@@ -180,8 +181,6 @@ def draw_all(records: dict, folder: pathlib.Path) -> None:
             figure = draw(plt, importlib.import_module(f"questions.{question}").cells(size), records)
             if figure is None:
                 continue
-            if figure.get_layout_engine() is None:
-                figure.tight_layout()
             path = folder / f"results-{size}-{question.replace('_', '-')}{more}.png"
             figure.savefig(path, dpi=80)
             plt.close(figure)

@@ -27,6 +27,7 @@ TIMEOUT = 10  # seconds: --timeout
 # A network without batch norm; batches that four ranks divide into parts of 0, 1, 1 and 1 images.
 SIZES = ["--network", "mlp", "--train-size", "45", "--test-size", "41", "--probe-size", "37", "--batch-size", "3"]
 JOB = [*SIZES, "--augment", "--free-fraction", "0.4", "--seed", "3", "--threads", "1"]
+SAVING = [*JOB, "--epochs", "6", "--checkpoint-every", "1"]
 RANKS = ["--distributed", "--timeout", str(TIMEOUT)]
 # For Open MPI alone: that the loss of a rank does not have it end the others.
 GO_ON = {
@@ -156,10 +157,9 @@ def loses_a_rank(folder: pathlib.Path, lost: int, how: int, by_mpirun: bool) -> 
     name = signal.Signals(how).name
     what = f"{name} for rank {lost}{', mpirun ending all' if by_mpirun else ''}"
     out = folder / what
-    job = [*JOB, "--epochs", "6", "--checkpoint-every", "1"]
     lose = lambda process: os.kill(rank_process(process, lost), how)  # noqa: E731
     ENVIRONMENT.update(GO_ON if how == signal.SIGKILL and not by_mpirun else {})
-    code, output = run([*job, *RANKS, "--out", str(out)], nth_line("epoch "), mpirun(3), lose, out / "adam.csv")
+    code, output = run([*SAVING, *RANKS, "--out", str(out)], nth_line("epoch "), mpirun(3), lose, out / "adam.csv")
     for variable in GO_ON:
         ENVIRONMENT.pop(variable, None)
     check("epoch 3/" not in output, f"{what}: the run went on:\n{output}")
@@ -170,14 +170,13 @@ def loses_a_rank(folder: pathlib.Path, lost: int, how: int, by_mpirun: bool) -> 
             said = re.search(rf"^cifar10: rank {rank}: (.*)$", output, re.MULTILINE)
             check(said is not None, f"{what}: no word of rank {rank}:\n{output}")
             check(f"no message from rank {lost} for " in said[1], f"{what}: {said[1]}")
-    goes_on(folder, job, out, what)
+    goes_on(folder, out, what)
 
 
 def loses_rank_0_while_it_saves(folder: pathlib.Path) -> None:
     """Kills it when it has written a part of a checkpoint beside the last one; mpirun ends the others; then goes on with two."""
     out = folder / "killed while it saves"
-    job = [*JOB, "--epochs", "6", "--checkpoint-every", "1"]
-    code, output = run([*job, "--out", str(out)], nth_line("epoch "), gate=out / "adam.csv")
+    code, output = run([*SAVING, "--out", str(out)], nth_line("epoch "), gate=out / "adam.csv")
     check(code == 130 and (out / "adam.pt").is_file(), f"the first run ended with {code}:\n{output}")
     written = b""
 
@@ -189,18 +188,18 @@ def loses_rank_0_while_it_saves(folder: pathlib.Path) -> None:
             process.wait()
 
     code, output = run(
-        [*job, *RANKS, "--out", str(out), "--resume", str(out / "adam.pt")], nth_line("epoch 2/"), mpirun(3), kill, out / "adam.pt"
+        [*SAVING, *RANKS, "--out", str(out), "--resume", str(out / "adam.pt")], nth_line("epoch 2/"), mpirun(3), kill, out / "adam.pt"
     )
     check(code != 0 and re.search(r"rank 0\b.*signal 9", output, re.DOTALL), f"killed while it saves, {code}:\n{output}")
     check("epoch 3/" not in output, f"the run went on:\n{output}")
     (out / "adam.pt.tmp").write_bytes(written)  # what a file would hold
-    goes_on(folder, job, out, "rank 0 killed while it saves")
+    goes_on(folder, out, "rank 0 killed while it saves")
 
 
-def goes_on(folder: pathlib.Path, job: list[str], out: pathlib.Path, what: str) -> None:
+def goes_on(folder: pathlib.Path, out: pathlib.Path, what: str) -> None:
     """From a checkpoint that a lost rank has left, on two ranks, to where an undisturbed run comes."""
     check((out / "adam.pt").is_file(), f"{what}: there is no checkpoint")
-    code, output = run([*job, *RANKS, "--out", str(out), "--resume", str(out / "adam.pt")], launcher=mpirun(2))
+    code, output = run([*SAVING, *RANKS, "--out", str(out), "--resume", str(out / "adam.pt")], launcher=mpirun(2))
     check(code == 0, f"{what}: the resumed run ended with {code}:\n{output}")
     check_same_run(folder / "undisturbed", out, "adam", what)
     print(f"{what}: resumed on two ranks")
@@ -242,13 +241,12 @@ def full_disk(folder: pathlib.Path) -> list[str]:
 
 def trains_while_a_disk_is_full(folder: pathlib.Path) -> None:
     """That of rank 1, which writes nothing, is not missed; that of rank 0 is named by all."""
-    job = [*JOB, *RANKS, "--epochs", "6", "--checkpoint-every", "1"]
     out = folder / "full disk of rank 1"
     out.mkdir()
     if subprocess.run([*full_disk(out), "true"], capture_output=True).returncode != 0:
         print("full disks are skipped: they take root, and unshare")
         return
-    job += ["--out", str(out)]
+    job = [*SAVING, *RANKS, "--out", str(out)]
     filled = [*full_disk(out), "sh", "-c", 'head -c 1000000 /dev/zero > "$0/full"; exec "$@"', str(out)]
     code, output = run([*job, ":", "-n", "1", *filled, PROGRAM, *job], launcher=mpirun(1))
     check(code == 0, f"a full disk of rank 1, {code}:\n{output}")
@@ -280,7 +278,7 @@ with tempfile.TemporaryDirectory() as name:
     names_other_flags(folder)
     names_the_rank_that_cannot_write(folder)
     refuses_a_folder_that_another_run_has(folder)
-    code, output = run([*JOB, "--epochs", "6", "--checkpoint-every", "1", "--out", str(folder / "undisturbed")])
+    code, output = run([*SAVING, "--out", str(folder / "undisturbed")])
     check(code == 0, f"the plain run ended with {code}:\n{output}")
     trains_while_a_disk_is_full(folder)
     loses_a_rank(folder, lost=1, how=signal.SIGKILL, by_mpirun=False)

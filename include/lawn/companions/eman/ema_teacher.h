@@ -67,10 +67,9 @@ class EmaTeacher : public torch::nn::Module {
 
  public:
   /// Makes a copy of `student`: of TorchScript by `deepcopy()`, else by its `clone()`, which calls
-  /// `reset()`. Since `reset()` draws
-  /// random numbers, the state of the CPU's default generator is restored. Since it may tie or
-  /// freeze parameters differently, values are copied; ties of the student that the copy has lost
-  /// do no harm.
+  /// `reset()`. Since `reset()` draws random numbers, the state of the CPU's default generator is
+  /// restored. Since it may tie or freeze parameters differently, values are copied; ties of the
+  /// student that the copy has lost do no harm.
   /// @throws c10::Error for a decay outside [0, 1], and for a student that has no `clone()`
   explicit EmaTeacher(const Net& student, EmaOptions options = {})
       : EmaTeacher(student, cloned(student), std::move(options)) {}
@@ -148,7 +147,7 @@ class EmaTeacher : public torch::nn::Module {
   /// Leaves the teacher in evaluation mode.
   void train(bool /*on*/ = true) override {
     torch::nn::Module::train(false);
-    teacher_->eval();  // TorchScript is no submodule
+    if constexpr (kScript) teacher_->eval();  // which is no submodule
   }
 
   /// The teacher itself (an alias). Change its values only through this object.
