@@ -65,7 +65,7 @@ class Cell:
     program: str
     flags: tuple[tuple[str, str], ...]  # of all its runs, without lr, seed, validation and what the trials differ in
     rates: tuple[float, ...]
-    validation: tuple[tuple[str, str], ...]  # flags of select runs: what is held out
+    validation: tuple[tuple[str, str], ...]  # flags of select runs, in place of the cell's: what is held out
     seeds: tuple[int, ...] = (0, 1, 2)
     parts: tuple[str, ...] = ()  # of a program that trains several networks in turn: a row and a record for each
     extras: tuple[tuple[tuple[str, str], ...], ...] = ((),)  # flags, each of which is tried with each rate
@@ -89,8 +89,8 @@ class Cell:
         return [self._run("final", rate, seed, extra) for seed in self.seeds]
 
     def _run(self, stage: str, rate: float, seed: int, more: tuple[tuple[str, str], ...]) -> Run:
-        flags = (*self.flags, ("lr", f"{rate:g}"), ("seed", str(seed)), *more)
-        return Run(self.program, stage, flags)
+        flags = dict((*self.flags, ("lr", f"{rate:g}"), ("seed", str(seed)), *more))
+        return Run(self.program, stage, tuple(flags.items()))
 
     def choose(self, records: dict[str, dict]) -> float | None:
         """The rate of chosen()."""
