@@ -23,7 +23,7 @@ INTERRUPTED = ("adam", "shrink-and-perturb", "lawn+l2-init")
 STREAMS = {  # what more the program is given, and whether there are test images
     "permuted-inputs": (["--layer-norm"], True),
     "class-pairs": (["--network", "vgg", "--batch-size", "4", "--epochs", "1", "--granularity", "unit"], True),
-    "growing-classes": (["--biases", "--reset-state"], True),
+    "growing-classes": (["--network", "cnn", "--biases", "--reset-state"], True),
     "warm-start": (["--tasks", "0", "--select", "all", "--network", "resnet20-without-norm", "--epochs", "1"], True),
 }
 REFUSED = [

@@ -102,7 +102,7 @@ struct Options : examples::MethodOptions {
     add_data(flags);
     add_sizes(flags);
     flags.add("network", &network, "what to train; only resnet20 has batch norm")
-        .choices({"mlp", "vgg", "resnet20", "resnet20-without-norm"});
+        .choices({"mlp", "cnn", "vgg", "resnet20", "resnet20-without-norm"});
     flags.add("layer-norm", &layer_norm, "between the layers of mlp");
   }
 
