@@ -7,10 +7,10 @@ from questions.problems import MLP, cell
 SHARES = (0.0, 0.2, 0.4, 0.6)
 
 # With wrong labels small rates are good, as is stopping early.
-MANY = (3e-5, 5e-5, 1e-4, 2e-4, 3e-4, 5e-4, 7e-4, 1e-3, 1.5e-3, 2e-3, 3e-3, 5e-3)
+MANY = (2e-5, 3e-5, 5e-5, 1e-4, 2e-4, 3e-4, 5e-4, 7e-4, 1e-3, 1.5e-3, 2e-3, 3e-3)
 RATES = (1e-4, 3e-4, 1e-3, 3e-3)
-DECAYS = tuple({"weight_decay": decay} for decay in (0.1, 1.0, 3.0))
-HELD = tuple({"free_fraction": free, "radius_scale": scale} for free, scale in ((0.1, 1.0), (0.0, 1.0), (0.0, 0.7)))
+DECAYS = tuple({"weight_decay": decay} for decay in (1.0, 3.0, 10.0))
+HELD = tuple({"free_fraction": 0.0, "radius_scale": scale} for scale in (1.0, 0.7, 0.5))
 
 
 def cells(size: str) -> list[Cell]:
