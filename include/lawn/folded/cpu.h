@@ -15,6 +15,7 @@
 #include <lawn/folded/step.h>
 #include <lawn/sphere/cpu/chunks.h>
 #include <lawn/sphere/cpu/elements.h>
+#include <lawn/sphere/cpu/flush_subnormals.h>
 #include <lawn/sphere/cpu/instruction_set.h>
 #include <lawn/sphere/cpu/stages.h>
 
@@ -172,6 +173,7 @@ struct UpdateByGradient {
 namespace detail {
 
 using sphere::cpu::Elements;
+using sphere::cpu::FlushSubnormals;
 using sphere::cpu::for_each_block;
 using sphere::cpu::in_accumulation_type;
 using sphere::cpu::run_loop;
@@ -199,6 +201,7 @@ inline Sums update(const FlatLayer& layer, std::int64_t sphere, std::int64_t beg
     factors.old_second = static_cast<T>(step.beta2);
     factors.new_second = static_cast<T>(1 - step.beta2);
     factors.of_root = static_cast<T>(1 / step.bias_correction2_sqrt);
+    const FlushSubnormals flush(sphere::cpu::radius<T>(layer, sphere));
     Elements<T> w(layer.weight, layer.weight_dtype);
     Elements<T> g(layer.gradient, layer.weight_dtype);
     Elements<T> m(layer.first_moment, layer.weight_dtype);
@@ -227,6 +230,7 @@ inline Sums update(const FlatLayer& layer, std::int64_t sphere, std::int64_t beg
                                 static_cast<T>(step.first ? 0 : step.momentum),
                                 static_cast<T>(step.first ? 1 : 1 - step.dampening),
                                 static_cast<T>(plain ? step.lr : 0), static_cast<T>(of_momentum)};
+    const FlushSubnormals flush(sphere::cpu::radius<T>(layer, sphere));
     Elements<T> w(layer.weight, layer.weight_dtype);
     Elements<T> g(layer.gradient, layer.weight_dtype);
     Elements<T> m(layer.first_moment, layer.weight_dtype);

@@ -5,6 +5,7 @@
 #include <cstdint>
 
 #include <lawn/sphere/cpu/elements.h>
+#include <lawn/sphere/cpu/flush_subnormals.h>
 #include <lawn/sphere/cpu/loops.h>
 #include <lawn/sphere/flat.h>
 
@@ -79,6 +80,7 @@ inline Sums scale_to_radius(const Flat& layer, std::int64_t sphere, std::int64_t
     using T = decltype(zero);
     const auto scale = static_cast<T>(radius<T>(layer, sphere) / std::sqrt(sums.ww));
     if (!std::isfinite(scale) || !(scale > 0)) return Sums();
+    const FlushSubnormals flush(radius<T>(layer, sphere));
     Elements<T> weight(layer.weight, layer.weight_dtype);
     for_each_block(begin, end, weight.in_place(), [&](std::int64_t first, std::int64_t numel) {
       run_loop<Scale>(weight.read(first, numel), numel, scale);
