@@ -5,6 +5,8 @@
 #include <xmmintrin.h>
 #endif
 
+#include <lawn/finite_math.h>
+
 namespace lawn::sphere::cpu {
 
 /// While it lives, results of this thread below the least normal number (1.2e-38 in float32) are 0,
