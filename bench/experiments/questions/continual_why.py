@@ -30,6 +30,7 @@ def cells(size: str) -> list[Cell]:
         one("lawn", "beta2 0.95, free for five tasks", free_tasks=5, **FAST),
         *(one("lawn", f"beta2 0.95, {scale:g} times the radii", radius_scale=scale, **FAST) for scale in (0.5, 0.7, 1.5, 2.0)),
         one("adam", "layer norm", layer_norm=True),
-        one("lawn", "layer norm, all weights", layer_norm=True, select="all", **FAST),
-        one("lawn", "layer norm, the head", layer_norm=True, **FAST),
+        one("adam", "beta2 0.95, layer norm", layer_norm=True, **FAST),
+        one("lawn", "beta2 0.95, layer norm, all weights", layer_norm=True, select="all", **FAST),
+        one("lawn", "beta2 0.95, layer norm, the head", layer_norm=True, **FAST),
     ]
