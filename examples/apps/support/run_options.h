@@ -219,8 +219,10 @@ struct RunOptions {
            ", " + std::to_string(epochs) + " epochs of batches of " + std::to_string(batch_size);
   }
 
-  /// Threads, and kernels that give the same bits each time.
+  /// Threads, kernels that give the same bits each time, and zero for subnormal numbers, with which
+  /// x86 is slow: moments of dead units become subnormal. Threads that begin later do the same.
   void apply_to_torch() const {
+    at::globalContext().setFlushDenormal(true);
     if (threads > 0) at::set_num_threads(static_cast<int>(threads));
     at::globalContext().setBenchmarkCuDNN(false);
     at::globalContext().setDeterministicCuDNN(true);
