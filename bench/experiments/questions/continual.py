@@ -6,7 +6,7 @@ Every method has twelve trials on another stream (of another seed), of forty tas
 before they are trained on, as a mean over all of these tasks. Decays of Adam's moments are tried for all that have them."""
 from experiment import Cell, flags
 
-CONTINUAL = ("continual", "continual_rates", "continual_why", "continual_networks")
+CONTINUAL = ("continual", "continual_layer_norm", "continual_rates", "continual_why", "continual_networks")
 DATA = {"data": "fashion-mnist"}
 TUNED_ON = flags(tasks=40)  # of the stream of SELECTION_SEED
 
@@ -34,10 +34,11 @@ METHODS = {  # rates, and what else is tried: twelve trials each
 }
 
 
-def cell(stream: str, method: str, seeds: int, **more) -> Cell:
+def cell(stream: str, method: str, seeds: int, held: str = "", **more) -> Cell:
+    """`held`: which weights LAWN holds, if a table has it on several."""
     rates, extras = METHODS[method]
     return Cell(
-        labels=(("stream", stream), ("method", method)),
+        labels=(("stream", stream), ("method", method + held)),
         program="continual",
         flags=flags(stream=stream, method=method, **DATA, **more),
         rates=rates,

@@ -10,7 +10,7 @@ SHARES = (0.0, 0.2, 0.4, 0.6)
 MANY = (2e-5, 3e-5, 5e-5, 1e-4, 2e-4, 3e-4, 5e-4, 7e-4, 1e-3, 1.5e-3, 2e-3, 3e-3)
 RATES = (1e-4, 3e-4, 1e-3, 3e-3)
 DECAYS = tuple({"weight_decay": decay} for decay in (1.0, 3.0, 10.0))
-HELD = tuple({"free_fraction": 0.0, "radius_scale": scale} for scale in (1.0, 0.7, 0.5))
+RADII = tuple({"radius_scale": scale} for scale in (1.0, 0.7, 0.5))
 
 
 def cells(size: str) -> list[Cell]:
@@ -23,6 +23,6 @@ def cells(size: str) -> list[Cell]:
         found += [
             cell({**noise, "method": "Adam"}, problem, "adam", False, MANY, label_noise=share),
             cell({**noise, "method": "AdamW, tuned decay"}, problem, "adamw", False, RATES, DECAYS, label_noise=share),
-            cell({**noise, "method": "Adam with LAWN"}, problem, "adam", True, RATES, HELD, label_noise=share),
+            cell({**noise, "method": "Adam with LAWN"}, problem, "adam", True, RATES, RADII, free_fraction=0.0, label_noise=share),
         ]
     return found

@@ -1,11 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The same as `label_noise` on convolutional networks, with half as many trials each: they take minutes."""
+"""The same as `label_noise` on convolutional networks, with half as many trials each, of the least and the most of its decays and
+radii: they take minutes."""
 from experiment import Cell
-from questions.label_noise import SHARES
+from questions.label_noise import DECAYS, RADII, SHARES
 from questions.problems import RESNET18, RESNET20, VGG, against_decay
 
-ALL = {"Adam with LAWN": {}}
-BY_HAND = {"Adam with LAWN, head": {}, "Adam with LAWN, all by hand": {"select": "all"}}
+HELD = {"free_fraction": 0.0}
+ALL = {"Adam with LAWN": HELD}
+BY_HAND = {"Adam with LAWN, head": HELD, "Adam with LAWN, all by hand": {**HELD, "select": "all"}}
 
 RATES = (3e-4, 1e-3, 3e-3)
 ENDS = (0.0, 0.4)
@@ -19,7 +21,13 @@ def cells(size: str) -> list[Cell]:
             cell
             for share in shares
             for cell in against_decay(
-                {"network": name, "noise": f"{100 * share:g} %"}, problem, RATES, lawn, label_noise=share
+                {"network": name, "noise": f"{100 * share:g} %"},
+                problem,
+                RATES,
+                lawn,
+                decays=(DECAYS[0], DECAYS[-1]),
+                tried=(RADII[0], RADII[-1]),
+                label_noise=share,
             )
         ]
 

@@ -65,20 +65,29 @@ DECAYS = tuple({"weight_decay": decay} for decay in (0.1, 1.0))
 FREE_SHARES = tuple({"free_fraction": share} for share in (0.0, FREE))
 
 
-def against_decay(labels: dict, problem: dict, rates: tuple[float, ...], lawn: dict[str, dict], **more) -> list[Cell]:
-    """Adam; AdamW, whose decay is chosen with its rate; Adam with LAWN, whose share of free steps is. As many trials each:
-    what Adam has of the last two's six are more rates between theirs.
+def against_decay(
+    labels: dict,
+    problem: dict,
+    rates: tuple[float, ...],
+    lawn: dict[str, dict],
+    decays: tuple[dict, ...] = DECAYS,
+    tried: tuple[dict, ...] = FREE_SHARES,
+    **more,
+) -> list[Cell]:
+    """Adam; AdamW, whose decay is chosen with its rate; Adam with LAWN, of which `tried` is. As many trials each: what Adam has
+    of the last two's six are more rates between theirs.
 
-    lawn   what LAWN's rows are called, and their flags
-    rates  three
+    lawn    what LAWN's rows are called, and their flags
+    rates   three
+    decays  two, as are what is tried of LAWN
     """
     low, middle, high = rates
     finer = (low / 3, low, (low * middle) ** 0.5, middle, (middle * high) ** 0.5, high)
     finer = tuple(float(f"{rate:.1g}") for rate in finer)
     adam = cell({**labels, "method": "Adam"}, problem, "adam", False, finer, **more)
-    adamw = cell({**labels, "method": "AdamW, tuned decay"}, problem, "adamw", False, rates, DECAYS, **more)
+    adamw = cell({**labels, "method": "AdamW, tuned decay"}, problem, "adamw", False, rates, decays, **more)
     return [adam, adamw] + [
-        cell({**labels, "method": name}, problem, "adam", True, rates, FREE_SHARES, **given, **more)
+        cell({**labels, "method": name}, problem, "adam", True, rates, tried, **given, **more)
         for name, given in lawn.items()
     ]
 
