@@ -74,10 +74,7 @@ def count(output):
 
 def run_tests(folder):
     """Returns the two last cells of a row, and whether all is well."""
-    program = folder / "tests" / PROGRAM
-    if not program.exists():
-        return "no", "-", False
-    run = subprocess.run([program], capture_output=True, text=True, cwd=folder)
+    run = subprocess.run([folder / "tests" / PROGRAM], capture_output=True, text=True, cwd=folder)
     log = folder / f"{PROGRAM}.log"
     log.write_text(run.stdout + run.stderr)
     ran, passed = count(run.stdout)
@@ -96,7 +93,9 @@ def try_version(version, options):
                  "-DLAWN_TEST_PACKAGING=OFF", *options_for(found, options.googletest), *options.cmake]
     if subprocess.run(configure).returncode != 0:
         return (found, "not configured", "-"), False
-    subprocess.run(["cmake", "--build", folder, "--parallel", str(options.jobs), "--target", PROGRAM, "--", "-k", "0"])
+    build = ["cmake", "--build", folder, "--parallel", str(options.jobs), "--target", PROGRAM, "--", "-k", "0"]
+    if subprocess.run(build).returncode != 0:
+        return (found, "no", "-"), False
     compiles, tests, good = run_tests(folder)
     return (found, compiles, tests), good
 

@@ -144,13 +144,15 @@ def flags(**values: object) -> tuple[tuple[str, str], ...]:
 
 
 def load_records(folder: pathlib.Path) -> dict[str, dict]:
-    """All records of a folder's .jsonl files by key; a later line replaces an earlier one of the same key."""
+    """All records of a folder's .jsonl files by key. A later line replaces an earlier one of the same key, except that an error
+    replaces none."""
     records = {}
     for path in sorted(folder.glob("*.jsonl")):
         for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
             try:
                 record = json.loads(line)
-                records[record["key"]] = record
+                if "error" not in record or record["key"] not in records:
+                    records[record["key"]] = record
             except (ValueError, KeyError) as error:
                 raise SystemExit(f"{path}:{number}: not a record of a run: {error}") from error
     return records

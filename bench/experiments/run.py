@@ -39,6 +39,7 @@ ALL = (*QUESTIONS, *COMPANIONS, *CONTINUAL)
 HISTORY_ROWS = 40  # of a run that are kept: results stay small enough to be committed
 SHOWN = ("test_accuracy", "hit_rate", "test_loss", "train_accuracy", "train_logit_norm", "train_logit", "norm_growth", "score")
 STOPPED = 130  # what a program returns that was interrupted and has saved a checkpoint
+TAKEN = ": another run has this folder: "  # of what a program says that was refused its folder
 
 
 def cells_of(question: str, size: str) -> list[Cell]:
@@ -176,6 +177,7 @@ class Runner:
         if options.retry:
             self.records = {key: record for key, record in self.records.items() if "error" not in record}
         self.jobs: list[Job] = []
+        self.taken: set[str] = set()  # runs whose folders other processes have
         self.signals = self.passed_on = 0  # to this program, and of them to the jobs
         self.deadline = time.monotonic() + options.budget_seconds if options.budget_seconds else None
 
@@ -186,7 +188,7 @@ class Runner:
         else:
             trial = cell.chosen(self.records)
             runs = [] if trial is None else cell.final_runs(*trial)
-        busy = {job.run.key for job in self.jobs}
+        busy = {job.run.key for job in self.jobs} | self.taken
         return [run for run in runs if run.key not in self.records and run.key not in busy]
 
     def next(self) -> tuple[str, Cell, Run] | None:
@@ -209,6 +211,10 @@ class Runner:
     def collect(self) -> None:
         for job in [job for job in self.jobs if job.process.poll() is not None]:
             self.jobs.remove(job)
+            if job.process.returncode != 0 and TAKEN in job.last_words():
+                print(f"{job.cell.name}, {job.run.stage}: {job.last_words()}", flush=True)
+                self.taken.add(job.run.key)  # by the program of a run.py that was killed: the run is its own
+                continue
             if job.process.returncode == STOPPED:
                 print(f"{job.cell.name}, {job.run.stage}: stopped at a checkpoint", flush=True)
                 continue
@@ -241,8 +247,9 @@ class Runner:
 
     def run(self) -> bool:
         """Whether nothing is left to do."""
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, self.stop)
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            if signal.getsignal(number) != signal.SIG_IGN:  # as nohup has it
+                signal.signal(number, self.stop)
         self.start()
         while self.jobs:
             while self.passed_on < self.signals:
@@ -252,7 +259,7 @@ class Runner:
             time.sleep(0.1)
             self.collect()
             self.start()
-        return self.next() is None
+        return self.next() is None and not self.taken
 
 
 def written(trial: tuple[float, tuple[tuple[str, str], ...]] | None) -> str:
@@ -323,7 +330,7 @@ def main(arguments: list[str]) -> int:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
-            sys.exit(f"run.py: another run.py is at work in {options.work}; stop it or name another --work")
+            sys.exit(f"run.py: another run.py is at work in {options.work}; stop it, or answer other questions in another --work")
         done = Runner(cells, options).run()
     print("all done" if done else "stopped; the same command goes on from here", flush=True)
     return 0 if done else STOPPED

@@ -22,7 +22,7 @@ from experiment import Cell, flags  # noqa: E402
 HERE = pathlib.Path(__file__).resolve().parent
 
 # "Trains" one epoch in each call of `work`; what it reports depends on its flags alone. --weight-decay is what it is
-# told to do: 1 fails, 2 diverges, 3 takes long, 4 leaves records of two networks.
+# told to do: 1 fails, 2 diverges, 3 takes long, 4 leaves records of two networks, 5 finds its folder taken.
 PROGRAM = """#!{python}
 import json, os, pathlib, signal, sys, time
 flags = dict(argument[2:].split("=", 1) for argument in sys.argv[1:])
@@ -32,6 +32,8 @@ with open(out.parent / "calls.txt", "a") as file:
 behaviour = flags.get("weight-decay", "0")
 if behaviour == "1":
     sys.exit("no such data in " + flags["root"])
+if behaviour == "5" and flags["lr"] == "0.01":
+    sys.exit("--out " + flags["out"] + ": another run has this folder: process 1 on host; wait for its end")
 if behaviour == "3" and "resume" not in flags:
     def stop(*_):
         (out / "adam.pt").write_text("half")
@@ -142,6 +144,14 @@ class RunTest(unittest.TestCase):
         self.assertEqual(len(self.calls()), 3 + 6)
         self.do([bad], "--retry")
         self.assertEqual(len(self.calls()), 3 + 6 + 3)
+
+    def test_leaves_a_run_to_the_process_that_has_its_folder(self):
+        one = cell(weight_decay=5.0)
+        self.assertFalse(self.do([one, cell()]))
+        taken = one.select_runs()[1].key
+        self.assertNotIn(taken, self.records())
+        self.assertTrue((self.folder / f"{taken}-cpu-1").is_dir())
+        self.assertEqual(len(self.calls()), 3 + 6)  # and goes on with the others
 
     def test_passes_over_a_rate_that_diverged(self):
         one = cell(weight_decay=2.0)
@@ -300,6 +310,13 @@ class RecordsTest(unittest.TestCase):
         self.assertEqual(a.key, b.key)
         self.assertNotEqual(a.key, experiment.Run("cifar10", "final", (("lr", "1"), ("seed", "3"))).key)
         self.assertNotEqual(a.key, experiment.Run("other", "final", a.flags).key)
+
+    def test_an_error_replaces_no_record_of_another_file(self):
+        with tempfile.TemporaryDirectory() as folder:
+            good, bad = {"key": "a", "figures": {}}, {"key": "a", "error": "ended with 1"}
+            for name, lines in (("cpu-ablations", [good]), ("cpu-optimizers", [bad]), ("gpu-afan", [bad | {"key": "b"}])):
+                pathlib.Path(folder, f"{name}.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+            self.assertEqual(experiment.load_records(pathlib.Path(folder)), {"a": good, "b": bad | {"key": "b"}})
 
     def test_a_broken_line_is_named(self):
         with tempfile.TemporaryDirectory() as folder:

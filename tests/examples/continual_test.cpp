@@ -143,6 +143,28 @@ TEST_F(Continual, RefusesABatchLargerThanATask) {
       "--batch-size 64: a task has only 12 images");
 }
 
+TEST_F(Continual, ClassPairsAreAsLongAsTheTwoLargestClasses) {
+  pool.train.labels = pool.train.labels.clamp_max(8);  // twelve images are of class 8
+  EXPECT_EQ(ClassPairs(pool, 10, 7).size(), 18);
+}
+
+TEST_F(Continual, RefusesATaskWithoutImages) {
+  const auto network = examples::MLP(examples::MLPOptions{16, {8}, 10}).ptr();
+  const auto stream_of = [&](Examples TaskData::*half) {
+    TaskData lacking = pool;  // all are of the class 0, which is not the seed's first
+    (lacking.*half).labels = at::zeros_like((lacking.*half).labels);
+    return std::make_shared<GrowingClasses>(lacking, 10, 7, 1);
+  };
+  for (const auto& [half, name] :
+       {std::pair(&TaskData::train, "training"), std::pair(&TaskData::test, "test")}) {
+    StreamTask task(network, stream_of(half), network->parameters(), {1, 4, 20, 7});
+    task.enter_epoch(0, true);
+    at::Generator generator = at::make_generator<at::CPUGeneratorImpl>(0);
+    expect_refusal([&] { task.begin_epoch(generator); },
+                   std::string("task 1: none of its ") + name + " images is among those chosen");
+  }
+}
+
 TEST_F(Continual, L2InitAddsTheDistanceFromTheInitialWeightsToTheGradient) {
   at::Tensor weight = at::randn({3, 2}, at::kDouble);
   const at::Tensor initial = weight.clone();

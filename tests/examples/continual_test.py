@@ -34,6 +34,7 @@ REFUSED = [
     (["--shrink", "1.5"], "--shrink: expected a number from 0 to 1; got 1.5"),
     (["--layer-norm", "--network", "vgg"], "--layer-norm: expected --network mlp, got vgg"),
     (["--stream", "warm-start", "--tasks", "3"], "--tasks 3: warm-start has 2"),
+    (["--label-noise", "0.4"], "--label-noise: the labels of random-labels are random; expected another --stream"),
     (["--batch-size", "100"], "--batch-size 100: a task has only 64 images"),
 ]
 
@@ -44,7 +45,7 @@ def cells(output: str, title: str) -> list[str]:
     return re.split(r" {2,}", line[1].strip())
 
 
-def check_figures(content: dict, tested: bool) -> None:
+def check_figures(content: dict, tested: bool, ends: bool = False) -> None:
     figures, rows = content["figures"], content["history"]
     lost = [name for name, value in figures.items() if value is None or not math.isfinite(value)]
     check(not lost, f"{content['run']}: {lost} are not finite")
@@ -55,6 +56,8 @@ def check_figures(content: dict, tested: bool) -> None:
         check(figures[f"{name}_first_tenth"] == tasks[0], f"{name} does not begin with the first task")
         check(figures[f"{name}_last_tenth"] == tasks[-1], f"{name} does not end with the last task")
     check(all(0 < angle < 1 for angle in rows["angle"]), f"angles {rows['angle']}")
+    name = "test_accuracy_last_tenth" if ends else "online_accuracy"
+    check(figures["score"] == figures[name], f"{content['run']}: the score {figures['score']} is not {name}")
 
 
 with tempfile.TemporaryDirectory() as folder:
@@ -96,7 +99,7 @@ with tempfile.TemporaryDirectory() as folder:
         code, output = run([*job, "--out", str(whole / name)])
         check(code == 0, f"{name}: the program ended with {code}:\n{output}")
         content = record(whole / name / "lawn.json")
-        check_figures(content, tested)
+        check_figures(content, tested, ends=name in ("growing-classes", "warm-start"))
         code, output = run([*job, "--out", str(stopped / name), "--stop-after", "1e-9"])
         check(code == 130, f"{name}: the program ended with {code}:\n{output}")
         code, output = run([*job, "--out", str(stopped / name), "--resume", str(stopped / name / "lawn.pt")])

@@ -477,6 +477,21 @@ TEST(GeneratedImages, AreEqualForEqualSeeds) {
   EXPECT_FALSE(torch::equal(first.train.images, examples::generate_images(options).train.images));
 }
 
+TEST(GeneratedImages, ThatAreHeldOutAreNeitherTrainingNorTestImages) {
+  examples::GeneratedOptions options;
+  options.train_size = 1000;  // images are drawn in chunks of 500
+  options.test_size = 500;
+  const auto split = examples::generate_images(options);
+  const auto held_out = examples::generate_images(options, 500);
+  EXPECT_TRUE(torch::equal(held_out.train.images, split.train.images));
+  EXPECT_EQ(held_out.test.size(), 500);
+  const auto seen = torch::cat({split.train.images, split.test.images}).flatten(1);
+  for (int64_t image = 0; image < 500; image += 50) {
+    const auto one = held_out.test.images[image].flatten();
+    EXPECT_FALSE(seen.eq(one).all(1).any().item<bool>()) << image;
+  }
+}
+
 TEST(GeneratedImages, HaveTheShapeThatWasAskedFor) {
   examples::GeneratedOptions options;
   options.train_size = 30;

@@ -137,6 +137,8 @@ struct Options : examples::MethodOptions {
   /// @throws c10::Error for flags that contradict each other
   void fill_in() {
     examples::parse_betas(betas);
+    TORCH_CHECK(label_noise == 0 || stream != "random-labels",
+                "--label-noise: the labels of random-labels are random; expected another --stream");
     TORCH_CHECK(!layer_norm || network == "mlp", "--layer-norm: expected --network mlp, got ",
                 network);
     struct Usual {

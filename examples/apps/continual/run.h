@@ -15,8 +15,8 @@ struct Result : examples::RunResult {
   bool tested = false;  ///< whether its tasks have test images
 };
 
-/// The figures of a finished run, for its record. Settings are chosen by the score: the mean over
-/// all tasks, or the value at the end of the last task if the stream is about that.
+/// The figures of a finished run, for its record. Settings are chosen by the score: the mean online
+/// accuracy over all tasks, or, of a stream that has an end, the test accuracy there.
 inline examples::Figures figures(const Result& result) {
   examples::Figures all;
   std::vector<std::string> columns = {"online_accuracy", "online_loss", "task_accuracy",
@@ -36,7 +36,7 @@ inline Result train(Options options, const examples::Split& data, const examples
   Result result = {
       examples::train_with(learner.task(), learner.stepper(), learner.measured(), options, method,
                            options.resumed(method), examples::fingerprint(data.train)),
-      options.stream == "warm-start" ? "test_accuracy" : "online_accuracy",
+      learner.stream().tasks() > 0 ? "test_accuracy" : "online_accuracy",
       learner.stream().tested()};
   if (!result.finished) return result;
   examples::write_record("continual", options, result, learner.task().unit(), feeding.device,

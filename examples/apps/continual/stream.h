@@ -101,12 +101,13 @@ class PermutedInputs : public Stream {
 /// any pair comes again.
 class ClassPairs : public Stream {
  public:
-  using Stream::Stream;
+  ClassPairs(TaskData all, int64_t classes, uint64_t seed)
+      : Stream(std::move(all), classes, seed),
+        size_(std::get<0>(at::bincount(pool().train.labels, {}, classes).topk(2))
+                  .sum()
+                  .item<int64_t>()) {}
   int64_t outputs() const override { return 2; }
-  int64_t size() const override {
-    const at::Tensor counts = at::bincount(pool().train.labels, {}, classes());
-    return std::get<0>(counts.sort()).slice(0, 0, 2).sum().item<int64_t>();
-  }
+  int64_t size() const override { return size_; }
   TaskData task(int64_t number) const override {
     const auto [first, second] = pair(number);
     return {of_pair(pool().train, first, second), of_pair(pool().test, first, second)};
@@ -132,6 +133,7 @@ class ClassPairs : public Stream {
     const Examples picked = data.pick(members);
     return {picked.inputs, picked.labels.eq(second).to(at::kLong)};
   }
+  int64_t size_;
 };
 
 /// Each task adds a number of classes, in an order that the seed decides.

@@ -63,6 +63,9 @@ class StreamTask : public examples::Task {
 
   void begin_epoch(at::Generator& /*generator*/) override {
     data_ = stream_->task(number_);
+    TORCH_CHECK(data_.train.size() > 0 && (!stream_->tested() || data_.test.size() > 0), "task ",
+                number_ + 1, ": none of its ", data_.train.size() == 0 ? "training" : "test",
+                " images is among those chosen; expected a larger --train-size or --test-size");
     at::Generator drawn = stream_generator(options_.seed, number_, Draw::kOrder);
     std::vector<at::Tensor> orders;
     for (int64_t count = 0; count < size(); count += data_.train.size()) {

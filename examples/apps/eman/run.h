@@ -82,7 +82,7 @@ inline void print_results(std::ostream& out, const std::vector<Result>& results)
   table.row("teacher: shuffled batches", [](const Result& r) { return percent(r.shuffled); });
   table.row("teacher: sorted batches", [](const Result& r) { return percent(r.sorted); });
   table.row("pseudo-labels used", [](const Result& r) { return percent(r.used); });
-  table.row("  of them right",
+  table.row("  of them right, by the training labels",
             [](const Result& r) { return r.used > 0 ? percent(r.right / r.used) : "-"; });
   table.add_best_rows("probed accuracy of the teacher", percent);
   table.add_cost_rows("images");

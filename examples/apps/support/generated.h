@@ -115,10 +115,13 @@ class ImageGenerator {
 };
 
 /// Training and test images from one set of patterns.
-inline Split generate_images(const GeneratedOptions& options) {
+/// @param held_out  if > 0, so many other images in place of the test images; the training images
+///                  stay the same
+inline Split generate_images(const GeneratedOptions& options, int64_t held_out = 0) {
   ImageGenerator generator(options);
   Dataset train = generator.draw(options.train_size, "generated images");
-  return {train, generator.draw(options.test_size, "generated test images")};
+  Dataset test = generator.draw(options.test_size, "generated test images");
+  return {train, held_out > 0 ? generator.draw(held_out, "generated images") : test};
 }
 
 }  // namespace examples

@@ -105,10 +105,7 @@ struct ImageOptions {
       GeneratedOptions drawn = generated;
       if (train_size > 0) drawn.train_size = train_size;
       if (test_size > 0) drawn.test_size = test_size;
-      const int64_t trained = drawn.train_size;
-      drawn.train_size += validation;
-      const Split split = generate_images(drawn);
-      return validation == 0 ? split : hold_out(split.train, trained, validation, 0);
+      return generate_images(drawn, validation);
     }
     Split split;
     if (data == "cifar10") split = load_cifar10(root);

@@ -88,7 +88,7 @@ inline RunResult train_with(Task& task, Stepper& stepper, const lawn::Subnetwork
   if (!resumed.empty()) trainer.load(resumed);
   Progress progress(std::cout, result.name, trainer.total_steps() * training.batch_size,
                     trainer.steps() * training.batch_size, task.ranks().on_terminal(), task.unit());
-  const auto start = std::chrono::steady_clock::now();
+  static const auto start = std::chrono::steady_clock::now();  // of the first of several runs
   result.finished = trainer.run(progress, [&] {
     const std::chrono::duration<double> so_far = std::chrono::steady_clock::now() - start;
     return interrupted() || (options.stop_after > 0 && so_far.count() > options.stop_after);

@@ -112,7 +112,10 @@ struct RunOptions {
              "epochs between checkpoints; 0 saves at the end and on Ctrl-C only")
         .range(0, 1e6)
         .incidental();
-    flags.add("stop-after", &stop_after, "seconds after which to stop as on Ctrl-C; 0 is never")
+    flags
+        .add("stop-after", &stop_after,
+             "seconds of training, of all networks together, after which to stop as on Ctrl-C; 0 "
+             "is never")
         .range(0, 1e9)
         .incidental();
     flags
