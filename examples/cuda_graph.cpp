@@ -1,8 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // A training step of LAWN around FusedAdam as one CUDA graph: captured once, replayed through LAWN's
-// switch, with a learning rate that changes. Needs a GPU and a build with nvcc. It has not run on a
-// GPU yet.
+// switch, with a learning rate that changes. Needs a GPU and a build with nvcc.
 
 #include <ATen/cuda/CUDAGraph.h>
 #include <c10/cuda/CUDAGuard.h>

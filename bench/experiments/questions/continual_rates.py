@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """How much does each method depend on its rate? Forty tasks of random labels, at four rates over a factor of eight, with the
-other settings that the question `continual` chose for the method."""
+other settings that the question `continual` chose for the method, except that AdamW has a decay of 0.1 and SLOW betas."""
 from experiment import Cell, flags
 from questions.continual import DATA, FAST, SLOW
 
