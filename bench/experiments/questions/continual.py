@@ -34,9 +34,9 @@ METHODS = {  # rates, and what else is tried: twelve trials each
 }
 
 
-def cell(stream: str, method: str, seeds: int, held: str = "", **more) -> Cell:
-    """`held`: which weights LAWN holds, if a table has it on several."""
-    rates, extras = METHODS[method]
+def cell(stream: str, method: str, seeds: int, held: str = "", trials: tuple | None = None, **more) -> Cell:
+    """`held`: which weights LAWN holds, if a table has it on several; `trials`: in place of those of METHODS."""
+    rates, extras = trials or METHODS[method]
     return Cell(
         labels=(("stream", stream), ("method", method + held)),
         program="continual",
