@@ -100,6 +100,29 @@ TEST(ClipGradNorm, TakesSeveralDtypesAtOnce) {
   }
 }
 
+TEST(ClipGradNorm, TakesTheAbsoluteValuesOfComplexGradients) {
+  for (const auto dtype : {torch::kComplexFloat, torch::kComplexDouble}) {
+    for (const double norm_type : {2.0, 1.0, 3.0, kInfinity}) {
+      torch::manual_seed(1);
+      const auto complex = torch::randn({4, 5}, dtype);
+      const auto real = torch::randn({6}, c10::toRealValueType(dtype));
+      const std::vector<torch::Tensor> ours = {with_gradient(complex), with_gradient(real)};
+      const auto total = lawn::clip_grad_norm_(ours, 0.5, norm_type);
+      const auto values = torch::cat({complex.abs().flatten(), real});
+      EXPECT_EQ(total.scalar_type(), values.scalar_type());
+      const double expected = torch::norm(values, norm_type).item<double>();
+      const double limit = 10 * tolerance(values.scalar_type()).norm;
+      EXPECT_NEAR(total.item<double>(), expected, limit * expected);
+      EXPECT_TRUE(
+          torch::allclose(ours[0].grad(), complex * (0.5 / (expected + 1e-6)), limit, limit));
+      EXPECT_TRUE(torch::allclose(ours[1].grad(), real * (0.5 / (expected + 1e-6)), limit, limit));
+    }
+  }
+  auto bad = with_gradient(torch::full({2}, c10::complex<float>(0, kNaN)));
+  expect_refusal([&] { lawn::clip_grad_norm_(bad, 1, 2, /*error_if_nonfinite=*/true); },
+                 "expected a finite norm of order 2");
+}
+
 TEST(ClipGradNorm, IsZeroWithoutGradients) {
   EXPECT_EQ(lawn::clip_grad_norm_(std::vector<torch::Tensor>{}, 1).item<float>(), 0);
   EXPECT_EQ(lawn::clip_grad_norm_(torch::ones({2}), 1).item<float>(), 0);

@@ -248,7 +248,7 @@ class Runner:
     def run(self) -> bool:
         """Whether nothing is left to do."""
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            if signal.getsignal(number) != signal.SIG_IGN:  # as nohup has it
+            if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:  # as nohup has it
                 signal.signal(number, self.stop)
         self.start()
         while self.jobs:

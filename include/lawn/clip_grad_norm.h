@@ -16,6 +16,7 @@
 #include <ATen/ops/stack.h>
 #include <ATen/ops/zeros.h>
 #include <c10/core/Device.h>
+#include <c10/core/ScalarType.h>
 #include <c10/util/Exception.h>
 
 #include <lawn/distributed/shard_ranks.h>
@@ -69,10 +70,12 @@ inline at::Tensor norms_of_order(const std::vector<at::Tensor>& values, double n
   return at::cat(all);
 }
 
-/// The values over which the norm of a gradient is taken. A sparse gradient may have several
-/// entries of one index, which add up: the norm needs their sums, scaling does not.
+/// The values over which the norm of a gradient is taken: of complex numbers the absolute ones. A
+/// sparse gradient may have several entries of one index, which add up: the norm needs their sums,
+/// scaling does not.
 inline at::Tensor summed_values(const at::Tensor& gradient) {
-  return gradient.is_sparse() ? gradient.coalesce()._values() : gradient;
+  const auto values = gradient.is_sparse() ? gradient.coalesce()._values() : gradient;
+  return values.is_complex() ? values.abs() : values;
 }
 
 /// The norm over the gradients of all `parameters`, seen as one vector.
@@ -156,7 +159,8 @@ inline at::Tensor clip_grad_norm_(const std::vector<at::Tensor>& parameters, dou
     const bool has = gradient.defined() && gradient.numel() != 0;
     if (has && !some) device = gradient.device();
     some = some || has;
-    if ((has || sharded) && decides.scalar_type() == at::kDouble) dtype = at::kDouble;
+    const auto real = c10::toRealValueType(decides.scalar_type());
+    if ((has || sharded) && real == at::kDouble) dtype = at::kDouble;
   }
   if (!some && ranks == nullptr) {
     return at::zeros({}, at::TensorOptions().dtype(dtype).device(device));

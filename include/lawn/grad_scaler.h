@@ -117,6 +117,7 @@ class GradScaler {
                 "lawn::GradScaler: expected step once for each optimizer, got it a second time "
                 "since the last update()");
     const auto found = progress.found.read();
+    if (!found.gradients) progress_.erase(&optimizer);  // so that it can be stepped with gradients
     TORCH_CHECK(found.gradients,
                 "lawn::GradScaler: expected gradients, got an optimizer whose parameters have "
                 "none; call scale(loss).backward() first");

@@ -63,8 +63,7 @@ class LAWN : public Decorator<Opt, detail::optimizer::LAWNRule> {
   /// @throws c10::Error  that names the option or the parameter; with `Radius::kInitial` the
   ///                   constructor waits for the device
   LAWN(Opt&& optimizer, const Subnetwork& selection, LAWNOptions options = {})
-      : Base(std::move(optimizer),
-             detail::optimizer::LAWNRule(optimizer, selection, std::move(options))) {
+      : Base(std::move(optimizer), rule_for(optimizer, selection, std::move(options))) {
     if constexpr (detail::folded::kFoldsInto<Opt>) this->rule_.leave_to_base();
     if constexpr (detail::folded::kIsCapturable<Opt>) {
       if (this->capturable()) make_capturable();
@@ -121,6 +120,17 @@ class LAWN : public Decorator<Opt, detail::optimizer::LAWNRule> {
   /// angular step: look at it when training misbehaves. Waits for the device. If weights are
   /// sharded over ranks, every rank must call it, and notes on gradients concern this rank's part.
   Report report() const { return this->rule_.report(); }
+
+ private:
+  /// Throws for whatever the constructor cannot do, before the optimizer is moved from.
+  static detail::optimizer::LAWNRule rule_for(const Opt& optimizer, const Subnetwork& selection,
+                                              LAWNOptions options) {
+    detail::optimizer::LAWNRule rule(optimizer, selection, std::move(options));
+    if constexpr (detail::folded::kIsCapturable<Opt>) {
+      if (optimizer.capturable()) rule.check_capturable();
+    }
+    return rule;
+  }
 };
 
 }  // namespace lawn

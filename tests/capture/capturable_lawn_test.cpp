@@ -376,6 +376,39 @@ TEST(CapturableLAWN, RefusesOptionsThatACaptureCannotHave) {
   }
 }
 
+TEST(CapturableLAWN, RefusesThemAsItIsMadeOfACapturableOptimizerAndLeavesThatWhereItWas) {
+  const auto a = make_weights(torch::kFloat);
+  lawn::FusedAdam adam(a, 0.01);
+  adam.make_capturable();
+  expect_refusal([&] { LAWN(std::move(adam), selection(a), LAWNOptions().free_steps(3)); },
+                 "ZeroNorm::kLeaveFree, got kError");
+  ASSERT_EQ(adam.param_groups().size(), 1U);
+  lawn::testing::set_gradients(a, 0);
+  adam.step();
+}
+
+TEST(CapturableLAWN, RefusesACheckpointOfThePhaseThatItCouldNotLeave) {
+  const auto a = make_weights(torch::kFloat);
+  LAWN<lawn::FusedAdam> optimizer(
+      lawn::FusedAdam(a, 0.01), selection(a),
+      lawn_options(3).radius(lawn::Radius::kGiven).radii({1, 2, 3, 4, 5}));
+  std::stringstream free_phase;
+  torch::save(optimizer, free_phase);
+  for (int64_t step = 0; step < 5; ++step) {
+    lawn::testing::set_gradients(a, step);
+    optimizer.step();
+  }
+  optimizer.make_capturable();
+  std::stringstream before;
+  torch::save(optimizer, before);
+  expect_refusal([&] { torch::load(optimizer, free_phase); },
+                 "expected Radius::kCaptured and StateAtSwitch::kKeep, got others");
+  EXPECT_EQ(optimizer.phase(), Phase::kConstrained);
+  EXPECT_EQ(optimizer.steps(), 5);
+  torch::load(optimizer, before);
+  EXPECT_EQ(*optimizer.report().layers[1].radius, 2);
+}
+
 /// Whether LAWN around `Opt` has the method.
 template <class Opt, class = void>
 struct HasMethod : std::false_type {};

@@ -150,6 +150,22 @@ TEST_F(Ema, CopiesWithDecayZeroAndKeepsWithDecayOneToTheBit) {
   EXPECT_TRUE(keeps.module()->head->bias.isfinite().all().item<bool>());
 }
 
+TEST_F(Ema, KeepsInfinitiesOfABuffer) {
+  const auto mask =
+      torch::full({3, 3}, -std::numeric_limits<float>::infinity()).triu(1) + torch::ones({3, 3});
+  for (const auto dtype : {torch::kFloat, torch::kBFloat16}) {
+    student_ = Net();
+    student_->register_buffer("mask", mask.clone());
+    student_->to(dtype);
+    auto built = Net();  // a clone has no buffer that reset() does not register
+    built->register_buffer("mask", torch::zeros({3, 3}));
+    built->to(dtype);
+    EmaTeacher<NetImpl> teacher(*student_, built.ptr(), EmaOptions().decay(0.9));
+    for (int64_t step = 0; step < 30; ++step) teacher.update(*student_);
+    EXPECT_TRUE(torch::equal(built->named_buffers()["mask"], mask.to(dtype)));
+  }
+}
+
 TEST_F(Ema, AveragesCopiesOrLeavesTheBuffers) {
   EmaTeacher average(*student_, EmaOptions().decay(0.5));
   EmaTeacher copy(*student_, EmaOptions().decay(0.5).buffers(EmaBuffers::kCopy));

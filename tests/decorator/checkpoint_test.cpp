@@ -69,6 +69,17 @@ TEST(Checkpoint, HoldsInitialRadiiThroughTheFreePhase) {
   EXPECT_EQ(other.optimizer.report().layers[0].radius, run.optimizer.report().layers[0].radius);
 }
 
+TEST(Checkpoint, OfAFreePhaseWithoutRadiiLeavesTheInitialOnes) {
+  const Session run(8, LAWNOptions().free_steps(100));
+  Session other(8, LAWNOptions().free_steps(100).radius(lawn::Radius::kInitial), 0);
+  const auto radius = other.optimizer.report().layers[0].radius;
+  ASSERT_TRUE(radius.has_value());
+  load(other.optimizer, saved(run.optimizer));
+  EXPECT_EQ(other.optimizer.report().layers[0].radius, radius);
+  other.optimizer.constrain();
+  EXPECT_NEAR(other.optimizer.report().layers[0].norm, *radius, 1e-5);
+}
+
 TEST(Checkpoint, HoldsRadiiOfOutputUnits) {
   const auto options = LAWNOptions().granularity(Granularity::kOutputUnit);
   const Session run(8, options);
@@ -182,7 +193,9 @@ TEST(CheckpointRefused, ByTheBaseOptimizerHalfWayIsUndone) {
   const auto bytes = saved(optimizer);
   problem.backward(1);
   optimizer.step();
+  const auto* options = &optimizer.param_groups()[0].options();
   expect_refusal([&] { load(optimizer, bytes); }, "got a damaged one: half-way");
+  EXPECT_EQ(&optimizer.param_groups()[0].options(), options) << "others may refer to them";
   EXPECT_EQ(optimizer.steps(), 2);
   EXPECT_EQ(optimizer.param_groups()[0].options().get_lr(), 0.01);
   for (const auto& parameter : problem.model->parameters()) {

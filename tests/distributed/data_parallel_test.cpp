@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <lawn/distributed/data_parallel.h>
 
+#include <limits>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include <gtest/gtest.h>
@@ -226,6 +228,37 @@ TEST_F(ParallelTraining, AveragesBatchNormsBuffersBySamples) {
   EXPECT_TRUE(close(buffers["1.running_var"], var));
   EXPECT_EQ(buffers["1.num_batches_tracked"].item<int64_t>(), 1);
   for (const auto& item : buffers) expect_same_everywhere(item.value(), item.key());
+}
+
+TEST_F(ParallelTraining, LeavesConstantBuffersAsTheyAreBitForBit) {
+  torch::nn::Sequential model(torch::nn::Linear(kFeatures, kClasses));
+  torch::manual_seed(4);
+  std::vector<std::pair<std::string, Tensor>> constants = {
+      {"mask", torch::full({3, 3}, -std::numeric_limits<float>::infinity()).triu(1)},
+      {"frequencies", torch::polar(torch::rand({5}) + 1, torch::randn({5}))},
+      {"wide", torch::view_as_complex(torch::randn({4, 2}, torch::kDouble))},
+      {"positions", torch::randn({40}) / 3},
+      {"scale", torch::randn({7}).to(torch::kBFloat16)}};
+  for (const auto& [name, value] : constants) model->register_buffer(name, value.clone());
+  DataParallel parallel(*model, ranks);
+  for (int64_t step = 0; step < 20; ++step) {
+    const int64_t without = size64() > 1 ? step % size64() : -1;  // has nothing left
+    if (rank64() == without) {
+      parallel.backward_without_batch();
+    } else {
+      const Batch batch(step, 3 + 2 * rank64());
+      parallel.backward(loss_of(model, batch.x, batch.y), batch.x.size(0));
+    }
+    model->zero_grad();
+  }
+  for (const auto& [name, value] : constants) {
+    const auto buffer = model->named_buffers(/*recurse=*/false)[name];
+    if (name == "wide") {  // the sum is in float64, too
+      EXPECT_TRUE(close(torch::view_as_real(buffer), torch::view_as_real(value)));
+    } else {
+      EXPECT_TRUE(torch::equal(buffer, value)) << name << ": " << buffer;
+    }
+  }
 }
 
 TEST_F(ParallelTraining, LeavesLocalBuffersAlone) {

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <vector>
 
 #include <gtest/gtest.h>
@@ -60,9 +61,12 @@ inline lawn::Subnetwork selection(const std::vector<torch::Tensor>& weights) {
 }
 
 /// Steps `LAWN<Fused>` and `LAWN<Apart<Fused>>` side by side and compares them after each step.
+/// @param change  of the options of both, before each step
 template <class Fused, class Options>
-void expect_folded_equals_apart(const Options& options, ScalarType dtype = torch::kFloat,
-                                LAWNOptions lawn_options = {}, torch::Device device = torch::kCPU) {
+void expect_folded_equals_apart(
+    const Options& options, ScalarType dtype = torch::kFloat, LAWNOptions lawn_options = {},
+    torch::Device device = torch::kCPU,
+    const std::function<void(Options&, int64_t)>& change = [](Options&, int64_t) {}) {
   constexpr int64_t kSteps = 12;
   const auto folded_weights = make_weights(dtype, device);
   const auto apart_weights = make_weights(dtype, device);
@@ -73,6 +77,8 @@ void expect_folded_equals_apart(const Options& options, ScalarType dtype = torch
   for (int64_t step = 0; step < kSteps; ++step) {
     set_gradients(folded_weights, step);
     set_gradients(apart_weights, step);
+    change(static_cast<Options&>(folded.param_groups()[0].options()), step);
+    change(static_cast<Options&>(apart.param_groups()[0].options()), step);
     std::vector<torch::Tensor> gradients;
     for (const auto& weight : folded_weights) gradients.push_back(weight.grad().clone());
     folded.step();
@@ -87,6 +93,27 @@ void expect_folded_equals_apart(const Options& options, ScalarType dtype = torch
   }
   EXPECT_EQ(folded.steps(), kSteps);
   EXPECT_EQ(folded.phase(), lawn::Phase::kConstrained);
+}
+
+inline void expect_folded_equals_apart_where_options_change(torch::Device device) {
+  using torch::optim::AdamOptions;
+  using torch::optim::SGDOptions;
+  for (const bool nesterov : {false, true}) {
+    expect_folded_equals_apart<lawn::FusedSGD>(
+        SGDOptions(0.1).momentum(0.9).nesterov(nesterov), torch::kFloat, {}, device,
+        std::function([nesterov](SGDOptions& options, int64_t step) {
+          const bool without = step >= 5 && step < 9;  // the buffers wait for its return
+          options.momentum(without ? 0 : 0.9).nesterov(nesterov && !without);
+          options.dampening(step == 10 && !nesterov ? 0.25 : 0);
+          options.weight_decay(step % 2 == 0 ? 0 : 0.01);
+        }));
+  }
+  expect_folded_equals_apart<lawn::FusedAdam>(
+      AdamOptions(0.01), torch::kFloat, {}, device,
+      std::function([](AdamOptions& options, int64_t step) {
+        options.lr(0.01 / static_cast<double>(step + 1)).weight_decay(step % 2 == 0 ? 0 : 0.01);
+        options.betas({step % 3 == 0 ? 0.0 : 0.9, step < 6 ? 0.999 : 0.95});
+      }));
 }
 
 }  // namespace lawn::testing

@@ -44,6 +44,24 @@ TEST_F(FoldingOnAGpu, EqualsLAWNAroundAdamAndAdamW) {
   }
 }
 
+TEST_F(FoldingOnAGpu, EqualsLAWNWhereOptionsChangeBetweenSteps) {
+  lawn::testing::expect_folded_equals_apart_where_options_change(torch::kCUDA);
+}
+
+TEST_F(FoldingOnAGpu, SwitchesByHandAfterTheModelHasMovedThere) {
+  torch::nn::Linear model(5, 4);
+  lawn::LAWN optimizer(torch::optim::SGD(model->parameters(), 0.1),
+                       lawn::select_all_weights(*model),
+                       LAWNOptions()
+                           .free_steps(LAWNOptions::kNever)
+                           .radius(lawn::Radius::kInitial)
+                           .granularity(lawn::Granularity::kOutputUnit));
+  model->to(torch::kCUDA);
+  optimizer.constrain();
+  EXPECT_EQ(optimizer.phase(), lawn::Phase::kConstrained);
+  EXPECT_LE(optimizer.report().layers.front().norm_error.value(), 1e-6);
+}
+
 TEST_F(FoldingOnAGpu, EqualsLAWNPerOutputUnit) {
   expect_folded_equals_apart<lawn::FusedAdam>(
       torch::optim::AdamOptions(0.01), torch::kFloat,

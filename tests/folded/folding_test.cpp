@@ -65,6 +65,10 @@ TEST(Folding, EqualsLAWNInEveryDtype) {
   }
 }
 
+TEST(Folding, EqualsLAWNWhereOptionsChangeBetweenSteps) {
+  lawn::testing::expect_folded_equals_apart_where_options_change(torch::kCPU);
+}
+
 TEST(Folding, EqualsLAWNPerOutputUnitWithFreeUnits) {
   const auto options = LAWNOptions()
                            .granularity(lawn::Granularity::kOutputUnit)

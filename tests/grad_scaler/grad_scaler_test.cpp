@@ -292,6 +292,8 @@ TEST(GradScaler, RefusesClosuresHalfGradientsAndOptimizersWithoutGradients) {
   expect_refusal([&] { scaler.step(without.sgd); },
                  "expected gradients, got an optimizer whose parameters have none");
   EXPECT_TRUE(scaler.step(net.sgd));
+  without.backward(scaler);
+  EXPECT_TRUE(scaler.step(without.sgd)) << "now that it has gradients";
   scaler.update();
 }
 

@@ -4,6 +4,7 @@
 // fused_fallback_test.cpp.
 
 #include <cstdint>
+#include <initializer_list>
 #include <map>
 #include <memory>
 #include <sstream>
@@ -65,6 +66,24 @@ TYPED_TEST(FusedOptimizers, FollowFloat64InEachDtype) {
     typename TypeParam::Plain plain(b, TypeParam::options().front());
     step_both(fused, a, plain, b, 0, 30);
     expect_close(a, b, tolerance(dtype).trajectory, c10::toString(dtype));
+  }
+}
+
+TEST(FusedSGD, KeepsItsBuffersWhileTheMomentumIsZero) {
+  torch::manual_seed(3);
+  const auto a = parameters(torch::kDouble);
+  const auto b = copies(a);
+  const auto options = torch::optim::SGDOptions(0.1).momentum(0.9);
+  lawn::FusedSGD fused(a, options);
+  torch::optim::SGD plain(b, options);
+  for (const double momentum : {0.9, 0.0, 0.5}) {
+    for (torch::optim::Optimizer* optimizer :
+         std::initializer_list<torch::optim::Optimizer*>{&fused, &plain}) {
+      static_cast<torch::optim::SGDOptions&>(optimizer->param_groups()[0].options())
+          .momentum(momentum);
+    }
+    step_both(fused, a, plain, b, 0, 5);
+    expect_close(a, b, tolerance(torch::kDouble).trajectory, std::to_string(momentum));
   }
 }
 

@@ -215,6 +215,20 @@ TEST_F(SphereCPU, GivesTheSameBitsForAnyNumberOfThreads) {
   }
 }
 
+TEST_F(SphereCPU, GivesAnEmptyLayerTheNormZeroOnAnyNumberOfThreads) {
+  auto& context = at::globalContext();
+  context.setDeterministicAlgorithms(true, /*warn_only=*/true);  // memory of new tensors is NaN
+  const int before = at::get_num_threads();
+  for (const int threads : {1, 2, 3, 16}) {
+    at::set_num_threads(threads);
+    const auto norms = lawn::sphere::norms({random_layer({256, 256}, torch::kFloat, torch::kFloat),
+                                            random_layer({0, 3}, torch::kFloat, torch::kFloat)});
+    EXPECT_EQ(norms[1].item<double>(), 0) << threads;
+  }
+  at::set_num_threads(before);
+  context.setDeterministicAlgorithms(false, false);
+}
+
 TEST_F(SphereCPU, SaysToAutogradThatMemoryHasChanged) {
   const auto layer = random_layer({8}, torch::kFloat, torch::kFloat);
   const auto weight = layer.weight._version();

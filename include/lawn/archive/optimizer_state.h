@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <exception>
 #include <memory>
+#include <sstream>
 #include <string>
 #include <utility>
 #include <vector>
@@ -16,6 +17,7 @@
 #include <c10/util/Exception.h>
 #include <torch/optim/optimizer.h>
 #include <torch/serialize/input-archive.h>
+#include <torch/serialize/output-archive.h>
 #include <torch/types.h>
 
 #include <lawn/archive/checked_read.h>
@@ -115,6 +117,23 @@ inline void refuse_other_parameters(const char* who, torch::serialize::InputArch
       "holds, got one of another model; nothing was changed");
 }
 
+/// Gives a group's options the values of `saved`, a copy of them. Options that have no `serialize`
+/// are replaced by the copy.
+inline void restore_options(torch::optim::OptimizerParamGroup& group,
+                            std::unique_ptr<torch::optim::OptimizerOptions> saved) {
+  try {
+    std::stringstream stream;
+    torch::serialize::OutputArchive written;
+    saved->serialize(written);
+    written.save_to(stream);
+    torch::serialize::InputArchive read;
+    read.load_from(stream);
+    group.options().serialize(read);
+  } catch (const c10::Error&) {
+    group.set_options(std::move(saved));
+  }
+}
+
 /// Calls `load()`. If that throws, the optimizer's state and options, and their addresses, are
 /// restored. State that the checkpoint does not hold is dropped, so that a used optimizer loads
 /// like a new one.
@@ -130,7 +149,7 @@ void load_or_restore(const char* who, torch::optim::Optimizer& optimizer, const 
   const auto restore = [&] {
     optimizer.state() = std::move(state);
     for (std::size_t g = 0; g < options.size(); ++g) {
-      if (options[g]) optimizer.param_groups()[g].set_options(std::move(options[g]));
+      if (options[g]) restore_options(optimizer.param_groups()[g], std::move(options[g]));
     }
   };
   try {

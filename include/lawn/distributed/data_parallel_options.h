@@ -10,7 +10,7 @@
 
 namespace lawn {
 
-/// What happens to the floating-point buffers (batch norm's running statistics) in each step.
+/// What happens to floating-point and complex buffers (batch norm's statistics) in each step.
 enum class BufferPolicy {
   /// The mean over the ranks, weighted by their samples of the step. The running variance is then
   /// the mean of the variances within the ranks' batches, not the variance of the joint batch.
@@ -30,7 +30,7 @@ struct DataParallelOptions {
   /// Whether a backward pass may leave parameters without a gradient. Costs a walk of the graph,
   /// and one small sum in each step.
   TORCH_ARG(bool, find_unused_parameters) = false;
-  /// What happens to the floating-point buffers in each step.
+  /// What happens to floating-point and complex buffers in each step.
   TORCH_ARG(BufferPolicy, buffers) = BufferPolicy::kAverage;
   /// Number of steps from one comparison of the weights of all ranks to the next; 0 means never. A
   /// comparison reads each weight once.

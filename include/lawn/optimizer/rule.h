@@ -121,6 +121,7 @@ class LAWNRule {
   void constrain(torch::optim::Optimizer& optimizer, bool within_step = false) {
     if (clock_.switched()) return;
     weights_.check(kWho, optimizer);
+    place_radii();
     if (options_.radius() == Radius::kCaptured) {
       set_radii(usable_norms("at the switch"));
     } else if (options_.radius() == Radius::kGiven) {
@@ -170,11 +171,14 @@ class LAWNRule {
                              static_cast<int64_t>(Phase::kConstrained);
     const int64_t steps = archive::read_int(kWho, archive, "steps");
     weights_.refuse_others(kWho, archive);
+    if (clock_.on_devices()) options_.check_capturable(constrained);
     auto layers = layers_;
     for (std::size_t i = 0; i < layers.size(); ++i) {
       const at::Tensor radius = read_radius(kWho, archive, "radius/" + std::to_string(i),
                                             weights_.names()[i], spheres_->radius_shape(layers[i]),
                                             /*needed=*/constrained);
+      // Another LAWN's free phase has none; those taken when this one was wrapped then stay.
+      if (!radius.defined() && options_.radius() == Radius::kInitial) continue;
       layers[i].radius = sphere::beside_sums(layers[i].weight, radius);
     }
     layers_ = std::move(layers);
@@ -264,8 +268,13 @@ class LAWNRule {
       auto& layer = layers_[i];
       layer.gradient = layer.weight.grad();
       layer.weight_decay = decays[weights_.position(i).group];
-      layer.radius = sphere::beside_sums(layer.weight, layer.radius);
     }
+    place_radii();
+  }
+
+  /// Brings the radii beside the weights, which may have been moved.
+  void place_radii() {
+    for (auto& layer : layers_) layer.radius = sphere::beside_sums(layer.weight, layer.radius);
   }
 
   double weight_decay_of(const torch::optim::OptimizerOptions& options) const {

@@ -38,10 +38,10 @@ inline Layer whole(const at::Tensor& tensor, const at::Tensor& radius = {}) {
   return {tensor, {}, radius, kWholeTensor, 0};
 }
 
-/// The dtype in which sums over `tensor` are taken and radii are kept: float64 for float64, else
-/// float32.
+/// The dtype in which sums over `tensor` are taken and radii are kept: float64 for float64 and
+/// complex numbers of it, else float32.
 inline at::ScalarType accumulation_dtype(const at::Tensor& tensor) {
-  return tensor.scalar_type() == at::kDouble ? at::kDouble : at::kFloat;
+  return c10::toRealValueType(tensor.scalar_type()) == at::kDouble ? at::kDouble : at::kFloat;
 }
 
 /// `tensor` on the device of `weight` and in the dtype in which sums over `weight` are taken: a

@@ -15,6 +15,9 @@
 #include <ATen/core/ivalue.h>
 #include <ATen/ops/_foreach_copy.h>
 #include <ATen/ops/_foreach_lerp.h>
+#include <ATen/ops/eq.h>
+#include <ATen/ops/lerp.h>
+#include <ATen/ops/where.h>
 #include <c10/util/Exception.h>
 #include <torch/csrc/jit/api/module.h>
 #include <torch/nn/module.h>
@@ -122,8 +125,14 @@ class EmaTeacher : public torch::nn::Module {
       if (average.defined() && average.device() != mine.tensor.device()) {
         average = average.to(mine.tensor.device());  // the teacher has been moved
       }
-      averages.push_back(average.defined() ? average : mine.tensor);
-      values.push_back(average.defined() ? pairs[i].student.to(at::kFloat) : pairs[i].student);
+      const at::Tensor& moving = average.defined() ? average : mine.tensor;
+      const auto value = average.defined() ? pairs[i].student.to(at::kFloat) : pairs[i].student;
+      if (mine.is_buffer) {
+        approach_buffer(moving, value, decay);
+      } else {
+        averages.push_back(moving);
+        values.push_back(value);
+      }
     }
     approach(averages, values, decay);
     for (std::size_t i = 0; i < pairs.size(); ++i) {
@@ -280,6 +289,17 @@ class EmaTeacher : public torch::nn::Module {
     } else {
       at::_foreach_lerp_(averages, values, 1 - decay);
     }
+  }
+
+  /// The same for a buffer, which may hold infinities, as a mask does: lerp subtracts them from
+  /// each other.
+  static void approach_buffer(const at::Tensor& average, const at::Tensor& value, double decay) {
+    if (decay == 1) return;
+    if (decay == 0) {
+      average.copy_(value);
+      return;
+    }
+    average.copy_(at::where(at::eq(average, value), average, at::lerp(average, value, 1 - decay)));
   }
 
   EmaOptions options_;

@@ -60,7 +60,8 @@ class FusedParameters : public Base {
       const at::Tensor& gradient = parameter.grad();
       if (!gradient.defined()) continue;
       Entry entry;
-      entry.state = find_state(parameter);
+      // SGD keeps its buffer when its momentum becomes 0, and no longer uses it.
+      if (Policy::keeps_state(options)) entry.state = find_state(parameter);
       if (can_fuse(parameter, Policy::kReducedOnCPU, Policy::kOnGPU) &&
           (entry.state == nullptr || Policy::fits(*entry.state, parameter, options))) {
         entry.gradient = in_order_of(parameter, gradient);

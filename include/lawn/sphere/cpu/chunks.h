@@ -132,7 +132,8 @@ class Batch {
     at::parallel_for(0, threads, 1, [&](std::int64_t first, std::int64_t last) {
       std::for_each(begin, end, [&](Chunk<Layer>& chunk) {
         const std::int64_t middle = chunk.offset + (chunk.end - chunk.begin) / 2;
-        const std::int64_t share = middle * threads / elements_;
+        // An empty chunk may lie behind the last element.
+        const std::int64_t share = std::min(middle * threads / elements_, threads - 1);
         if (share >= first && share < last) visit(chunk);
       });
     });
