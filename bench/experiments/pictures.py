@@ -125,10 +125,11 @@ def over_training(plt, cells: list[Cell], records: dict):
 def over_tasks(plt, cells: list[Cell], records: dict):
     """Accuracy at the end of a task, norms, dead units and the angle of a step, from task to task: a row for each stream, and
     for each method the mean over seeds, in a band from the smallest to the largest."""
-    streams = {}
+    streams, colours = {}, {}
     for cell in cells:
         if cell.finals(records):
             streams.setdefault(dict(cell.labels)["stream"], []).append(cell)
+            colours.setdefault(dict(cell.labels)["method"], f"C{len(colours)}")
     if not streams:
         return None
     columns = (
@@ -140,26 +141,29 @@ def over_tasks(plt, cells: list[Cell], records: dict):
     figure, panels = plt.subplots(len(streams), 4, figsize=(16, 3.4 * len(streams)), squeeze=False)
     for line, (stream, row) in zip(panels, streams.items()):
         for axes, (column, title) in zip(line, columns):
-            for number, cell in enumerate(row):
+            for cell in row:
+                method = dict(cell.labels)["method"]
                 histories = [record["history"] for record in cell.finals(records)]
                 curves = [history[column] for history in histories]
                 if column == "weight_norm":
                     curves = [[value / curve[0] for value in curve] for curve in curves]
                 tasks, by_task = histories[0]["task"], list(zip(*curves))
-                axes.plot(tasks, [statistics.fmean(values) for values in by_task], color=f"C{number}", label=dict(cell.labels)["method"])
-                axes.fill_between(tasks, *zip(*[(min(v), max(v)) for v in by_task]), color=f"C{number}", alpha=0.2, linewidth=0)
+                axes.plot(tasks, [statistics.fmean(values) for values in by_task], color=colours[method], label=method)
+                axes.fill_between(tasks, *zip(*[(min(v), max(v)) for v in by_task]), color=colours[method], alpha=0.2, linewidth=0)
             axes.set_title(f"{stream}: {title}", fontsize=9)
             axes.set_xlabel("task")
             axes.grid(alpha=0.3)
-    figure.legend(*panels[0][0].get_legend_handles_labels(), loc="outside lower center", ncols=8)
+    shown = {label: line for row in panels for line, label in zip(*row[0].get_legend_handles_labels())}
+    figure.legend(shown.values(), shown.keys(), loc="outside lower center", ncols=9)
     return figure
 
 
 def over_random_labels(plt, cells: list[Cell], records: dict):
-    """The same for the stream and the methods that the README shows first."""
-    first = {("random-labels", method) for method in ("adam", "lawn", "l2-init", "adamw")}
+    """The same for the streams and the methods that the README shows first."""
+    shown = ("adam", "lawn", "l2-init", "adamw")
     labels = [dict(cell.labels) for cell in cells]
-    return over_tasks(plt, [c for c, l in zip(cells, labels) if (l["stream"], l["method"]) in first], records)
+    chosen = [c for c, l in zip(cells, labels) if l["stream"].startswith("random-labels") and l["method"] in shown]
+    return over_tasks(plt, chosen, records)
 
 
 def draw_all(records: dict, folder: pathlib.Path) -> None:
@@ -171,17 +175,18 @@ def draw_all(records: dict, folder: pathlib.Path) -> None:
 
     plt.rcParams["figure.constrained_layout.use"] = True
     for size in ("cpu", "gpu"):
-        for question, draw, more in (
-            ("batch_size", by_batch_size, ""),
-            ("free_steps", by_free_steps, ""),
-            ("mechanism", over_training, ""),
-            ("continual", over_random_labels, ""),
-            ("continual", over_tasks, "-all"),
+        for name, questions, draw in (
+            ("batch-size", ["batch_size"], by_batch_size),
+            ("free-steps", ["free_steps"], by_free_steps),
+            ("mechanism", ["mechanism"], over_training),
+            ("continual", ["continual", "continual_layer_norm"], over_random_labels),
+            ("continual-all", ["continual", "continual_layer_norm"], over_tasks),
         ):
-            figure = draw(plt, importlib.import_module(f"questions.{question}").cells(size), records)
+            cells = [cell for question in questions for cell in importlib.import_module(f"questions.{question}").cells(size)]
+            figure = draw(plt, cells, records)
             if figure is None:
                 continue
-            path = folder / f"results-{size}-{question.replace('_', '-')}{more}.png"
+            path = folder / f"results-{size}-{name}.png"
             figure.savefig(path, dpi=80)
             plt.close(figure)
             print(f"wrote {path}")

@@ -329,20 +329,21 @@ def trials(cells: list[Cell], records: dict[str, dict]) -> str:
 
 
 def short_continual(cells: list[Cell], records: dict[str, dict]) -> str:
-    """For the README, of random labels: accuracy at the end of the first tasks and of the last, each method as it was chosen."""
-    rows = []
+    """For the README, of random labels: accuracy at the end of the first tasks and of the last, each method as it was chosen;
+    without and with layer norm."""
+    found = {}  # by method, then by stream
     for cell in cells:
         finals = cell.finals(records)
-        if dict(cell.labels)["stream"] != "random-labels" or not finals or len(finals) < len(cell.seeds):
-            continue
-        rate, extra = cell.chosen(records)
-        row = [dict(cell.labels)["method"]]
-        row.append(and_extra(f"lr {rate:g}", extra))
-        row += [written(values(finals, f"task_accuracy_{part}_tenth"), 100, 1) for part in ("first", "last")]
-        rows.append(row)
+        stream, method = (dict(cell.labels)[name] for name in ("stream", "method"))
+        if finals and len(finals) == len(cell.seeds):
+            parts = [written(values(finals, f"task_accuracy_{part}_tenth"), 100, 1) for part in ("first", "last")]
+            found.setdefault(method, {})[stream] = parts
+    streams = ("random-labels", "random-labels, layer norm")
+    rows = [[method, *(text for stream in streams for text in of.get(stream, "––"))] for method, of in found.items()]
     if not rows:
         return "*Not run yet.*\n"
-    return markdown(["method", "chosen", "accuracy, %: tasks 1 to 10", "tasks 91 to 100"], rows) + "\n"
+    tasks = ["tasks 1 to 10", "91 to 100"]
+    return markdown(["method", f"accuracy, %: {tasks[0]}", tasks[1], f"with layer norm: {tasks[0]}", tasks[1]], rows) + "\n"
 
 
 def tables(records: dict[str, dict]) -> dict[str, str]:
@@ -352,9 +353,11 @@ def tables(records: dict[str, dict]) -> dict[str, str]:
         for question in (*QUESTIONS, *COMPANIONS, *CONTINUAL):
             cells = importlib.import_module(f"questions.{question}").cells(size)
             found[f"{size}/{question}"] = (mechanism if question == "mechanism" else table)(cells, records)
-        streams = importlib.import_module("questions.continual").cells(size)
+        streams, normalised = (
+            importlib.import_module(f"questions.{name}").cells(size) for name in ("continual", "continual_layer_norm")
+        )
         found[f"{size}/continual_trials"] = trials(streams, records)
-        found[f"{size}/continual_short"] = short_continual(streams, records)
+        found[f"{size}/continual_short"] = short_continual([*streams, *normalised], records)
         found[f"{size}/short"] = short(importlib.import_module("questions.optimizers").cells(size), records)
     return found
 

@@ -34,11 +34,11 @@ METHODS = {  # rates, and what else is tried: twelve trials each
 }
 
 
-def cell(stream: str, method: str, seeds: int, held: str = "", trials: tuple | None = None, **more) -> Cell:
-    """`held`: which weights LAWN holds, if a table has it on several; `trials`: in place of those of METHODS."""
+def cell(stream: str, method: str, seeds: int, trials: tuple | None = None, **more) -> Cell:
+    """`trials`: in place of those of METHODS."""
     rates, extras = trials or METHODS[method]
     return Cell(
-        labels=(("stream", stream), ("method", method + held)),
+        labels=(("stream", stream), ("method", method)),
         program="continual",
         flags=flags(stream=stream, method=method, **DATA, **more),
         rates=rates,
