@@ -150,9 +150,10 @@ def over_tasks(plt, cells: list[Cell], records: dict):
                 tasks, by_task = histories[0]["task"], list(zip(*curves))
                 axes.plot(tasks, [statistics.fmean(values) for values in by_task], color=colours[method], label=method)
                 axes.fill_between(tasks, *zip(*[(min(v), max(v)) for v in by_task]), color=colours[method], alpha=0.2, linewidth=0)
-            axes.set_title(f"{stream}: {title}", fontsize=9)
+            axes.set_title(title, fontsize=9)
             axes.set_xlabel("task")
             axes.grid(alpha=0.3)
+        line[0].set_ylabel(stream)
     shown = {label: line for row in panels for line, label in zip(*row[0].get_legend_handles_labels())}
     figure.legend(shown.values(), shown.keys(), loc="outside lower center", ncols=9)
     return figure

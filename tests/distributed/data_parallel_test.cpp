@@ -392,6 +392,23 @@ TEST_F(ParallelTraining, SaysWhichParametersHaveNoGradient) {
   EXPECT_NE(message.find("got none for second.weight, second.bias"), std::string::npos) << message;
 }
 
+TEST_F(ParallelTraining, GoesOnWithoutAFrozenParameterWhereARankHasNoBatch) {
+  auto model = make_model(0);
+  DataParallel parallel(*model, ranks, DataParallelOptions().find_unused_parameters(true));
+  auto frozen = model->parameters().front();
+  frozen.set_requires_grad(false);
+  const auto before = frozen.clone();
+  if (size64() > 1 && rank64() == size64() - 1) {
+    parallel.backward_without_batch();
+  } else {
+    const Batch batch(rank64(), 4);
+    parallel.backward(loss_of(model, batch.x, batch.y), 4);
+  }
+  EXPECT_FALSE(frozen.grad().defined());
+  EXPECT_TRUE(torch::equal(frozen, before));
+  expect_same_everywhere(model->parameters().back().grad(), "gradient of the last bias");
+}
+
 TEST_F(ParallelTraining, SaysThatItIsToBeConstructedAnewAfterFreezingOrUnfreezing) {
   const auto parallel_backward = [&](DataParallel& parallel, torch::nn::Sequential& model) {
     const Batch batch(0, 8);

@@ -37,41 +37,58 @@ torch::nn::Sequential make_model(int64_t seed) {
 
 using Shards = lawn::testing::Ranks;
 
+/// Bytes of a share that are gathered at once, while it lives.
+class MostOfAShare {
+ public:
+  explicit MostOfAShare(int64_t bytes) { most_ = bytes; }
+  ~MostOfAShare() { most_ = before_; }
+  MostOfAShare(const MostOfAShare&) = delete;
+  MostOfAShare& operator=(const MostOfAShare&) = delete;
+
+ private:
+  int64_t& most_ = lawn::detail::distributed::most_bytes_of_a_share;
+  int64_t before_ = most_;
+};
+
 TEST_F(Shards, TrainAsOneProcessThatHoldsTheWhole) {
-  constexpr int64_t kSamples = 24;
-  auto model = make_model(rank64()), twin = make_model(0);
-  DataParallel parallel(*model, ranks);
-  ParameterShards shards(*model, ranks);
-  const auto select = [](auto& of) {
-    return final_homogeneous_subnetwork(of->forward(torch::ones({2, kFeatures})), *of);
-  };
-  const auto options = LAWNOptions().free_steps(20);
-  const auto adam = torch::optim::AdamOptions(1e-3).eps(1e-3);
-  LAWN optimizer(torch::optim::Adam(shards.parameters(), adam), shards.select(select(model)),
-                 LAWNOptions(options).spheres(shards.spheres()));
-  LAWN expected(torch::optim::Adam(twin->parameters(), adam), select(twin), options);
-  const int64_t begin = kSamples * rank64() / size64();
-  const int64_t count = kSamples * (rank64() + 1) / size64() - begin;
-  for (int64_t step = 0; step < 50; ++step) {
-    torch::manual_seed(static_cast<uint64_t>(step));
-    const auto x = torch::randn({kSamples, kFeatures}), y = torch::randint(kClasses, {kSamples});
-    const auto loss = [](auto& of, const auto& inputs, const auto& labels) {
-      return torch::nn::functional::cross_entropy(of->forward(inputs), labels);
+  for (const int64_t bytes : {int64_t{1} << 30, int64_t{200}, int64_t{1}}) {
+    const MostOfAShare most(bytes);
+    constexpr int64_t kSamples = 24;
+    auto model = make_model(rank64()), twin = make_model(0);
+    DataParallel parallel(*model, ranks);
+    ParameterShards shards(*model, ranks);
+    const auto select = [](auto& of) {
+      return final_homogeneous_subnetwork(of->forward(torch::ones({2, kFeatures})), *of);
     };
-    model->zero_grad();
-    parallel.backward(loss(model, x.narrow(0, begin, count), y.narrow(0, begin, count)), count);
-    shards.take_gradients();
-    optimizer.step();
-    shards.gather();
-    twin->zero_grad();
-    loss(twin, x, y).backward();
-    expected.step();
-  }
-  EXPECT_EQ(optimizer.phase(), Phase::kConstrained);
-  const auto got = model->parameters(), wanted = twin->parameters();
-  for (std::size_t i = 0; i < got.size(); ++i) {
-    EXPECT_LT((got[i] - wanted[i]).abs().max().item<double>(), tolerance(torch::kFloat).step) << i;
-    expect_same_everywhere(got[i], "parameter " + std::to_string(i));
+    const auto options = LAWNOptions().free_steps(20);
+    const auto adam = torch::optim::AdamOptions(1e-3).eps(1e-3);
+    LAWN optimizer(torch::optim::Adam(shards.parameters(), adam), shards.select(select(model)),
+                   LAWNOptions(options).spheres(shards.spheres()));
+    LAWN expected(torch::optim::Adam(twin->parameters(), adam), select(twin), options);
+    const int64_t begin = kSamples * rank64() / size64();
+    const int64_t count = kSamples * (rank64() + 1) / size64() - begin;
+    for (int64_t step = 0; step < 50; ++step) {
+      torch::manual_seed(static_cast<uint64_t>(step));
+      const auto x = torch::randn({kSamples, kFeatures}), y = torch::randint(kClasses, {kSamples});
+      const auto loss = [](auto& of, const auto& inputs, const auto& labels) {
+        return torch::nn::functional::cross_entropy(of->forward(inputs), labels);
+      };
+      model->zero_grad();
+      parallel.backward(loss(model, x.narrow(0, begin, count), y.narrow(0, begin, count)), count);
+      shards.take_gradients();
+      optimizer.step();
+      shards.gather();
+      twin->zero_grad();
+      loss(twin, x, y).backward();
+      expected.step();
+    }
+    EXPECT_EQ(optimizer.phase(), Phase::kConstrained);
+    const auto got = model->parameters(), wanted = twin->parameters();
+    for (std::size_t i = 0; i < got.size(); ++i) {
+      EXPECT_LT((got[i] - wanted[i]).abs().max().item<double>(), tolerance(torch::kFloat).step)
+          << i;
+      expect_same_everywhere(got[i], "parameter " + std::to_string(i));
+    }
   }
 }
 

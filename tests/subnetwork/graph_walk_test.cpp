@@ -683,6 +683,117 @@ const Row kRows[] = {
      {"base", "up", "down"},
      kUpToAdds,
      kMixed},
+    {"NoisyLayer",
+     [] {
+       auto net = parts();
+       auto mu = net->weight("weight_mu", {4, 8});
+       auto sigma = net->weight("weight_sigma", {4, 8});
+       auto bias = net->weight("bias_mu", {4});
+       auto bias_sigma = net->weight("bias_sigma", {4});
+       auto hidden = net->add("hidden", dense(6, 8));
+       return Network{net, [=, x = torch::randn({5, 6}), a = torch::randn({4, 8}),
+                            b = torch::randn({4})]() mutable {
+                        return torch::linear(torch::relu(hidden(x)), mu + sigma * a,
+                                             bias + bias_sigma * b);
+                      }};
+     },
+     {"weight_mu", "weight_sigma", "hidden.weight"},
+     kUpToBiases,
+     2},
+    {"StraightThroughQuantisation",
+     [] {
+       auto net = parts();
+       auto w = net->weight("w", {6, 4, 3});
+       return around(
+           [=](const Tensor& h) {
+             const auto rounded = w + (torch::round(8 * w) / 8 - w).detach();
+             return torch::conv1d(h.view({5, 4, 2}), rounded, {}, 1, 2)
+                 .mean({2})
+                 .repeat({1, 2})
+                 .slice(1, 0, 8);
+           },
+           net);
+     },
+     {"w", "hidden.weight", "head.weight"},
+     kUpToAdds,
+     kMixed},
+    {"RowsOfAWeightFilled",
+     [] {
+       auto net = parts();
+       auto w = net->weight("w", {4, 6});
+       return Network{net, [=, x = torch::randn({5, 6})] {
+                        return torch::linear(x, w.index_fill(0, torch::tensor({1}), 0.0));
+                      }};
+     },
+     {"w"},
+     kUpToAdds,
+     kMixed,
+     {},
+     true},
+    {"HeadsTogether",
+     [] {
+       auto net = parts();
+       auto w1 = net->weight("w1", {2, 8});
+       auto w2 = net->weight("w2", {3, 8});
+       auto b1 = net->weight("b1", {2});
+       auto b2 = net->weight("b2", {3});
+       auto hidden = net->add("hidden", dense(6, 8));
+       return Network{net, [=, x = torch::randn({5, 6})]() mutable {
+                        return torch::linear(torch::relu(hidden(x)), torch::cat({w1, w2}),
+                                             torch::cat({b1, b2}));
+                      }};
+     },
+     {"w1", "w2", "hidden.weight"},
+     kUpToBiases,
+     2},
+    {"MaskedByHand",
+     [] {
+       auto net = parts();
+       auto weight = net->weight("weight_orig", {4, 8});
+       auto bias = net->weight("bias_orig", {4});
+       auto hidden = net->add("hidden", dense(6, 8));
+       return Network{net, [=, x = torch::randn({5, 6}), mask = torch::ones({4, 8}).tril(),
+                            of_bias = torch::tensor({1.F, 0.F, 1.F, 1.F})]() mutable {
+                        return torch::linear(torch::relu(hidden(x)), weight * mask, bias * of_bias);
+                      }};
+     },
+     {"weight_orig", "hidden.weight"},
+     kUpToBiases,
+     2},
+    {"DiagonalWeightsOfTheInput",
+     [] {
+       auto net = parts();
+       auto w = net->weight("w", {6});
+       auto b = net->weight("b", {6});
+       return Network{net, [=, x = torch::randn({5, 6})] { return x * w + b; }};
+     },
+     {"w"},
+     kUpToBiases,
+     1},
+    {"GainBehindALayerNormWithoutOne",
+     [] {
+       auto net = parts();
+       auto gain = net->weight("gain", {8});
+       return around([=](const Tensor& h) { return torch::layer_norm(h, {8}) * gain; }, net);
+     },
+     {"head.weight"},
+     kStrict,
+     1},
+    {"OutputOverwritten",
+     [] {
+       auto net = parts();
+       auto lost = net->add("lost", dense(8, 8));
+       return around(
+           [=](const Tensor& h) mutable {
+             auto buffer = lost(h);
+             buffer.copy_(torch::relu(h));
+             return buffer;
+           },
+           net);
+     },
+     {"hidden.weight", "head.weight"},
+     kStrict,
+     2},
     {"SumOfBiases",
      [] {
        auto net = parts();
@@ -963,6 +1074,15 @@ TEST_F(GraphWalkDetails, TakesABiasForOneWhateverItsNameIs) {
   EXPECT_TRUE(find(subnetwork, "bias").constrained());
 }
 
+TEST_F(GraphWalkDetails, TakesWhatIsAddedToTheInputForABias) {
+  auto net = parts();
+  auto positions = net->weight("positions", {6});
+  auto head = net->add("head", dense(6, 4));
+  const auto subnetwork =
+      walk({net, [=, x = torch::randn({5, 6})]() mutable { return head(x + positions); }});
+  EXPECT_EQ(find(subnetwork, "positions").role, lawn::Role::kBias);
+}
+
 TEST_F(GraphWalkDetails, KnowsABiasByTheWordInItsName) {
   auto net = parts();
   net->add("heads", nn::MultiheadAttention(nn::MultiheadAttentionOptions(8, 2).add_bias_kv(true)));
@@ -1020,6 +1140,9 @@ TEST_F(GraphWalkDetails, FindsTheDimensionOfOutputUnits) {
   EXPECT_EQ(unit_dim([](T x, T w) { return torch::einsum("bi,oi->bo", {x, w}); }, {4, 6}), 0);
   EXPECT_EQ(unit_dim([](T x, T w) { return torch::einsum("bi,io->bo", {x, w}); }, {6, 4}), 1);
   EXPECT_EQ(unit_dim([](T x, T w) { return torch::einsum("oi,bi->ob", {w, x}); }, {4, 6}), 0);
+  EXPECT_EQ(unit_dim([](T x, T w) { return x.mm(w + torch::ones({6, 4})); }, {6, 4}), 1);
+  EXPECT_EQ(unit_dim([](T x, T w) { return x.mm(w.view({4, 6}).t()); }, {4, 3, 2}), 0);
+  EXPECT_EQ(unit_dim([](T x, T w) { return torch::linear(x, w.squeeze(-1)); }, {4, 6, 1}), 0);
 }
 
 TEST_F(GraphWalkDetails, CountsUnitsOfConvolutionsByTheirModule) {

@@ -174,6 +174,7 @@ class DataParallel {
     detail::distributed::tell_of_errors(ranks_, [&] {
       std::vector<at::Tensor> roots, zeros;
       for (const auto& [name, parameter] : trained_) {
+        if (!parameter.requires_grad()) continue;  // frozen since
         roots.push_back(parameter.view_as(parameter));
         zeros.push_back(at::zeros_like(parameter));
       }

@@ -28,9 +28,17 @@
 
 namespace lawn {
 
+namespace detail::distributed {
+
+/// Bytes of a rank that `ParameterShards` gathers at once, unless a single parameter has more: MPI
+/// counts bytes in an int. A test sets it.
+inline int64_t most_bytes_of_a_share = int64_t{1} << 30;
+
+}  // namespace detail::distributed
+
 /// Cuts the work and the state of an optimizer into one part for each rank (ZeRO, stage 1). Every
 /// rank has the whole model and the gradient of the joint batch. The parameters lie one after the
-/// other in one memory of N elements, where N is rounded up to a multiple of the number n of ranks.
+/// other in one memory of N elements (in several if a rank's share would pass 1 GiB), where N is rounded up to a multiple of the number n of ranks.
 /// The optimizer of rank r holds the elements [r N / n, (r + 1) N / n): a range of some parameters,
 /// and nothing of the others. After each step all ranks gather the results.
 ///
@@ -130,7 +138,7 @@ class ParameterShards {
   }
 
   /// Gives every rank the parts of all ranks. Call it after the optimizer's step. Takes one
-  /// all-gather for each dtype and device.
+  /// all-gather for each memory: for each dtype and device one or more.
   /// @throws c10::Error as the group does, if a rank is lost or late
   void gather() {
     const at::NoGradGuard no_grad;
@@ -145,14 +153,18 @@ class ParameterShards {
     int64_t begin;  ///< offset of the part in the whole
   };
 
-  /// Moves the parameters of `first`'s dtype and device into one memory, [ranks, elements of each].
+  /// Moves parameters of `first`'s dtype and device into one memory, [ranks, elements of each], as
+  /// many as the ranks can gather at once.
   void move_alike(const at::Tensor& first, std::vector<bool>& moved) {
     const at::NoGradGuard no_grad;
     std::vector<std::size_t> alike;
+    const int64_t most =
+        detail::distributed::most_bytes_of_a_share / first.element_size() * ranks_.size();
     int64_t numel = 0;
     for (const auto i : c10::irange(parameters_.size())) {
       const auto& whole = parameters_[i].whole;
       if (whole.scalar_type() != first.scalar_type() || whole.device() != first.device()) continue;
+      if (moved[i] || (numel > 0 && numel + whole.numel() > most)) continue;
       alike.push_back(i);
       moved[i] = true;
       numel += whole.numel();

@@ -46,14 +46,21 @@ inline void refuse_past_logits(const std::vector<GraphNode>& graph) {
 
 /// The dimension of a matrix that counts output units. It follows from the side of the product on
 /// which the matrix stands, and from the transpositions on the way there.
-inline int64_t matrix_unit_dim(const GraphNode& product, const Use& use, const at::Tensor& matrix) {
+/// @param units_of_module  what its module says
+inline int64_t matrix_unit_dim(const GraphNode& product, const Use& use, const at::Tensor& matrix,
+                               int64_t units_of_module) {
   if (matrix.dim() < 2) return 0;
+  const auto& result = product.node->input_metadata(0);
+  const bool right = use.edge == Edge::kRight;
+  // A kernel of a convolution that was made a matrix: its rows are those of its module.
+  if (right && use.reshaped && !use.permuted && matrix.dim() > 2 && !result.is_nested_tensor() &&
+      result.shape_as_dim_vector().size() == 2) {
+    return units_of_module;
+  }
   const int64_t rows = matrix.dim() - 2;
   const int64_t columns = matrix.dim() - 1;
-  const bool right = use.edge == Edge::kRight;
   // A permutation may swap or not (einsum makes two of each operand): the size of the product
   // tells, unless the matrix is square.
-  const auto& result = product.node->input_metadata(0);
   if (use.permuted && !result.is_nested_tensor() && matrix.size(rows) != matrix.size(columns)) {
     const auto shape = result.shape_as_dim_vector();
     const size_t from_end = right || shape.size() < 2 ? 1 : 2;
@@ -69,6 +76,7 @@ inline int64_t matrix_unit_dim(const GraphNode& product, const Use& use, const a
 /// Writes into `parameter` what its use in the graph tells about it.
 inline void describe_use(const std::vector<GraphNode>& graph, const Use& use,
                          SubnetworkParameter& parameter) {
+  if (use.node == kNowhere) return;
   const GraphNode& node = graph[use.node];
   parameter.node = node.name;
   switch (use.edge) {
@@ -84,11 +92,19 @@ inline void describe_use(const std::vector<GraphNode>& graph, const Use& use,
     case Edge::kLeft:
     case Edge::kRight:
       parameter.role = Role::kWeight;
-      parameter.unit_dim = matrix_unit_dim(node, use, parameter.tensor);
+      parameter.unit_dim = matrix_unit_dim(node, use, parameter.tensor, parameter.unit_dim);
       return;
     default:
       parameter.role = Role::kWeight;
   }
+}
+
+/// Whether a bias by name is multiplied by a constant tensor, a mask say, before it is added.
+inline bool is_scaled_bias(const std::vector<GraphNode>& graph, const std::vector<Paths>& paths,
+                           const Use& use, const std::string& name) {
+  return use.node != kNowhere && use.edge == Edge::kFactor && is_named_bias(name) &&
+         paths[use.node].elementwise && paths[use.node].use.additive() &&
+         operator_name(graph[use.node].name) == "Mul";
 }
 
 /// Why a parameter is left out although every path keeps it inside; empty if it is not left out.
@@ -146,8 +162,9 @@ inline bool mark_frozen_biases(std::vector<SubnetworkParameter>& parameters) {
 /// The function reads the autograd graph from the logits. A weight belongs to the sub-network when
 /// every path from it to the logits stays within operators that are homogeneous; one that is also
 /// used behind a boundary (a norm, a softmax, a gate) is outside. A parameter that is added is a
-/// bias, one that is read by index is an embedding, and every other one is a weight. If a parameter
-/// has several uses, a multiplying one decides its role. A weight of a single element stays
+/// bias, one that is read by index is an embedding, and every other one is a weight; what is added to
+/// a weight (noise, a correction) is one, too. If a parameter has several uses, a multiplying one
+/// decides its role. A weight of a single element stays
 /// outside, and so does the scale of a normalisation. The walk cannot see what the graph does not
 /// record: a detached tensor counts as a constant, and so does a threshold in a comparison.
 /// `check_homogeneity` measures the rest.
@@ -210,12 +227,15 @@ inline Subnetwork final_homogeneous_subnetwork(const at::Tensor& logits, const M
                                          : parameters.back();
     const detail::subnetwork::Paths& paths = analysis.paths[i];
     detail::subnetwork::describe_use(graph, paths.use, parameter);
+    if (detail::subnetwork::is_scaled_bias(graph, analysis.paths, paths.use, parameter.name)) {
+      parameter.role = Role::kBias;
+    }
     if (!in_module[i]) {
       parameter.reason = "not a parameter of the module";
     } else if (!paths.inside) {
       parameter.reason =
           (paths.touched ? "also used behind " : "behind ") + analysis.causes[paths.cause];
-    } else {
+    } else if (paths.touched) {
       parameter.reason = detail::subnetwork::unfit(parameter);
       parameter.inside = parameter.reason.empty();
     }

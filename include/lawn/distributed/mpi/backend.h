@@ -128,8 +128,12 @@ class MpiBackend : public c10d::Backend {
         in_place.defined() ? in_place : at::empty({getSize(), mine.numel()}, mine.options());
     char* const into = static_cast<char*>(all.data_ptr());
     char* const my_place = into + bytes * getRank();
-    if (my_place != mine.data_ptr())
+    if (!all.is_cpu()) {
+      all[getRank()].copy_(mine.view({-1}));
+      wait_for(all);
+    } else if (my_place != mine.data_ptr()) {
       std::memcpy(my_place, mine.const_data_ptr(), static_cast<std::size_t>(bytes));
+    }
     const auto count = static_cast<int>(bytes);
     return run(
         c10d::OpType::ALLGATHER, MpiKind::kGather, describe("all-gather", tensor), outputs[0], 1,
@@ -198,16 +202,15 @@ class MpiBackend : public c10d::Backend {
   /// The values of `tensor` in memory that MPI can read and write: the tensor itself, if possible.
   /// Waits for the device of a tensor that is not on the host.
   at::Tensor stage(const at::Tensor& tensor, at::ScalarType dtype) const {
-    auto values = tensor;
-    if (!tensor.is_cpu()) {
-      if (cuda_aware_) {
-        const c10::impl::VirtualGuardImpl guard(tensor.device().type());
-        guard.getStream(tensor.device()).synchronize();
-      } else {
-        values = tensor.cpu();
-      }
-    }
-    return values.to(dtype).contiguous();
+    const auto values = (cuda_aware_ ? tensor : tensor.cpu()).to(dtype).contiguous();
+    wait_for(values);
+    return values;
+  }
+
+  static void wait_for(const at::Tensor& tensor) {
+    if (tensor.is_cpu()) return;
+    const c10::impl::VirtualGuardImpl guard(tensor.device().type());
+    guard.getStream(tensor.device()).synchronize();
   }
 
   static void unstage(const at::Tensor& tensor, const at::Tensor& buffer) {

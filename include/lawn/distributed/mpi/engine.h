@@ -140,7 +140,7 @@ class MpiEngine {
       if (error_ || !reason_.empty() || mpi_finalized()) return;
       // First of all: the others end when they are told, and mpirun then kills this rank, too.
       TORCH_WARN("lawn::MpiGroup: rank ", rank_, " failed: ", reason);
-      reason_ = reason;
+      reason_ = reason.empty() ? "an error without a text" : reason;
     } catch (const std::exception&) {  // without memory the others run into their time limit
       return;
     }
