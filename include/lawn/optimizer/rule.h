@@ -32,6 +32,7 @@
 #include <lawn/folded/folding.h>
 #include <lawn/optimizer/angular_steps.h>
 #include <lawn/optimizer/measure.h>
+#include <lawn/optimizer/project_first_moments.h>
 #include <lawn/optimizer/radii.h>
 #include <lawn/options.h>
 #include <lawn/parameters/own_gradients.h>
@@ -134,7 +135,9 @@ class LAWNRule {
     if (options_.state_at_switch() == StateAtSwitch::kReset) {
       forgotten_ = decorator::reset_state(optimizer, weights_.tensors());
     }
-    if (options_.state_at_switch() == StateAtSwitch::kProject) project_state(optimizer);
+    if (options_.state_at_switch() == StateAtSwitch::kProject) {
+      project_first_moments_(optimizer, options_, layers_, *spheres_);
+    }
     const bool jumps =
         options_.radius() != Radius::kCaptured || (options_.radius_scale() != 1 && !within_step);
     if (jumps) spheres_->rescale_(layers_);
@@ -309,33 +312,6 @@ class LAWNRule {
       } else {
         layers_[i].radius = std::move(radii[i]);
       }
-    }
-  }
-
-  void project_state(torch::optim::Optimizer& optimizer) {
-    std::vector<std::vector<at::Tensor>> moments;  // of each layer
-    for (const auto& layer : layers_) {
-      moments.emplace_back();
-      const auto found = optimizer.state().find(layer.weight.unsafeGetTensorImpl());
-      if (found == optimizer.state().end()) continue;
-      moments.back() =
-          options_.first_moments()
-              ? options_.first_moments()(*found->second)
-              : decorator::first_moments(*found->second).value_or(std::vector<at::Tensor>());
-    }
-    // Each turn projects the first moment of every layer, then the second, and so on. The list
-    // always holds every layer, even one without moments, since another process may hold a part of
-    // them.
-    for (std::size_t turn = 0;; ++turn) {
-      auto layers = layers_;
-      bool some = false;
-      for (std::size_t i = 0; i < layers.size(); ++i) {
-        layers[i].gradient = turn < moments[i].size() ? moments[i][turn] : at::Tensor();
-        layers[i].weight_decay = 0;
-        some = some || layers[i].gradient.defined();
-      }
-      if (!spheres_->anywhere(some)) return;
-      spheres_->project_to_tangent_(layers);
     }
   }
 
