@@ -271,6 +271,26 @@ TEST_F(CheckpointTest, LoadsAModuleInANetworkByItsOwnLoad) {
   EXPECT_TRUE(torch::equal(counting->layer->weight, weight));
 }
 
+TEST_F(CheckpointTest, WritesIntoATensorThatIsTrained) {
+  auto temperature = torch::full({2}, 3.0).requires_grad_();
+  torch::optim::SGD sgd({temperature}, 0.1);
+  Checkpoint checkpoint;
+  checkpoint.add("temperature", temperature).add("sgd", sgd).save(path_);
+  const auto* held = temperature.unsafeGetTensorImpl();
+  {
+    const torch::NoGradGuard no_grad;
+    temperature.fill_(5);
+  }
+  checkpoint.load(path_);
+  EXPECT_EQ(temperature.unsafeGetTensorImpl(), held) << "as the optimizer holds it";
+  EXPECT_TRUE(temperature.requires_grad());
+  EXPECT_TRUE(torch::equal(temperature.detach(), torch::full({2}, 3.0)));
+  auto longer = torch::ones({3}).requires_grad_();
+  torch::optim::SGD other({temperature}, 0.1);
+  expect_refusal([&] { Checkpoint().add("temperature", longer).add("sgd", other).load(path_); },
+                 "temperature is trained here, and has another shape");
+}
+
 TEST_F(CheckpointTest, HoldsATeacherOfAverages) {
   torch::nn::Linear student(3, 2);
   lawn::EmaTeacher<torch::nn::LinearImpl> teacher(*student);

@@ -387,6 +387,18 @@ TEST(LAWN, MeasuresTheAngleOfEachStep) {
 
 // Refusals: each before anything is changed.
 
+TEST(LAWN, MeasuresNoAngleWhereTheOptimizerIgnoresItsClosure) {
+  struct Idle : SGD {
+    using SGD::SGD;
+    torch::Tensor step(LossClosure /*closure*/ = nullptr) override { return {}; }
+  };
+  Problem problem;
+  LAWN optimizer(Idle(problem.model->parameters(), SGDOptions(0.1)), problem.weights(),
+                 LAWNOptions().angular_steps(true));
+  optimizer.step([&] { return problem.backward(0); });
+  EXPECT_FALSE(optimizer.report().layers.front().angular_step.has_value());
+}
+
 TEST(LAWNRefuses, NegativeFreeSteps) {
   auto w = parameter(torch::ones({2}));
   expect_refusal([&] { wrap({w}, LAWNOptions().free_steps(-3)); },

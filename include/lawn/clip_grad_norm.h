@@ -125,7 +125,7 @@ inline at::Tensor gradient_norm(const std::vector<at::Tensor>& parameters, doubl
 /// @param parameters  on any devices and of any dtypes; those without a gradient are skipped, and a
 ///                    parameter that is listed twice counts once. Gradients that share memory with
 ///                    one another, or with themselves (`expand`), are replaced by copies before
-///                    they are scaled
+///                    they are scaled; memory shared with a gradient outside the list is not seen
 /// @param max_norm    >= 0; with infinity nothing is changed and the norm is returned
 /// @param norm_type   order p of the norm, > 0; infinity takes the largest absolute value
 /// @param error_if_nonfinite  whether a norm that is not finite is an error: the call then waits

@@ -44,7 +44,8 @@ namespace lawn {
 /// normal float32 (about 1.2e-38): PyTorch's becomes 0 there, and all later gradients NaN.
 ///
 /// The gradients of one optimizer may share memory, and a parameter may be listed twice: each
-/// gradient is divided once.
+/// gradient is divided once. A gradient that shares memory with one of another optimizer is divided
+/// for each of them.
 ///
 /// If the optimizer's parameters are sharded over ranks (the parts of `ParameterShards`, or those
 /// given to `ShardedSpheres`), all ranks step or skip together, and their scales stay the same:

@@ -318,6 +318,27 @@ TEST(CapturableReset, RefusesADampeningThatSparesTheFirstStep) {
                  "expected no dampening, got some in group 0");
 }
 
+TEST(CapturableReset, RefusesADampeningAlsoWhileTheMomentumIsZero) {
+  const auto a = lawn::testing::parameters(torch::kFloat);
+  lawn::FusedSGD optimizer(a, torch::optim::SGDOptions(0.1).momentum(0.9).dampening(0.5));
+  optimizer.make_capturable();
+  lawn::testing::set_pulling_gradients(a, 0);
+  optimizer.step();
+  static_cast<torch::optim::SGDOptions&>(optimizer.param_groups()[0].options()).momentum(0);
+  expect_refusal([&] { lawn::reset_state(optimizer); },
+                 "expected no dampening, got some in group 0");
+}
+
+TYPED_TEST(Capturable, StepsParametersWithoutElements) {
+  auto full = torch::ones({3}).requires_grad_();
+  auto empty = torch::zeros({0, 3}).requires_grad_();
+  typename TypeParam::Fused optimizer(Tensors{empty, full}, TypeParam::options().front());
+  optimizer.make_capturable();
+  for (auto& parameter : {empty, full}) parameter.mutable_grad() = torch::ones_like(parameter);
+  for (int step = 0; step < 2; ++step) optimizer.step();
+  EXPECT_TRUE(full.lt(1).all().template item<bool>());
+}
+
 TYPED_TEST(Capturable, StepsGroupsThatAreAddedLater) {
   const auto options = TypeParam::options().back();
   torch::manual_seed(3);

@@ -10,6 +10,7 @@
 #include <lawn/lawn.h>
 #include <lawn/subnetwork/select_by_name.h>
 
+#include "tests/support/own_optimizer.h"
 #include "tests/support/refusal.h"
 #include "tests/support/rows.h"
 #include "tests/support/saved.h"
@@ -184,6 +185,51 @@ struct Failing : Adam {
     throw std::runtime_error("half-way");
   }
 };
+
+struct RowwiseState : torch::optim::OptimizerCloneableParamState<RowwiseState> {
+  torch::Tensor sum;
+  void serialize(torch::serialize::OutputArchive& archive) const override {
+    archive.write("sum", sum, /*is_buffer=*/true);
+  }
+  void serialize(torch::serialize::InputArchive& archive) override {
+    archive.read("sum", sum, /*is_buffer=*/true);
+  }
+};
+
+/// A user's optimizer, whose state has a name of Adagrad's and a number for each row.
+class RowwiseAdagrad : public lawn::testing::SignMomentum {
+ public:
+  using SignMomentum::SignMomentum;
+  torch::Tensor step(LossClosure /*closure*/ = nullptr) override {
+    const torch::NoGradGuard no_grad;
+    for (auto& parameter : param_groups_[0].params()) {
+      auto& state = state_[parameter.unsafeGetTensorImpl()];
+      if (!state) state = std::make_unique<RowwiseState>();
+      auto& sum = static_cast<RowwiseState&>(*state).sum;
+      const auto squares = parameter.grad().square().view({parameter.size(0), -1}).mean(1);
+      sum = sum.defined() ? sum + squares : squares;
+    }
+    return {};
+  }
+  void save(torch::serialize::OutputArchive& archive) const override {
+    torch::optim::serialize<RowwiseState, lawn::testing::SignMomentumOptions>(archive, *this);
+  }
+  void load(torch::serialize::InputArchive& archive) override {
+    torch::optim::serialize<RowwiseState, lawn::testing::SignMomentumOptions>(archive, *this);
+  }
+};
+
+TEST(Checkpoint, OfAnOptimizerOfTheUsersOwnMayHaveStateOfAnyShape) {
+  Problem problem;
+  LAWN optimizer(RowwiseAdagrad(problem.groups()), problem.weights());
+  problem.backward(0);
+  optimizer.step();
+  const auto bytes = saved(optimizer);
+  LAWN other(RowwiseAdagrad(problem.groups()), problem.weights());
+  load(other, bytes);
+  EXPECT_EQ(other.state().size(), optimizer.state().size());
+  EXPECT_EQ(other.steps(), 1);
+}
 
 TEST(CheckpointRefused, ByTheBaseOptimizerHalfWayIsUndone) {
   Problem problem;

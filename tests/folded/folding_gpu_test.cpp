@@ -5,6 +5,7 @@
 
 #include <lawn/folded/dispatch.h>
 #include <lawn/lawn.h>
+#include <lawn/optim/lamb.h>
 
 #include "tests/folded/folding.h"
 
@@ -60,6 +61,20 @@ TEST_F(FoldingOnAGpu, SwitchesByHandAfterTheModelHasMovedThere) {
   optimizer.constrain();
   EXPECT_EQ(optimizer.phase(), lawn::Phase::kConstrained);
   EXPECT_LE(optimizer.report().layers.front().norm_error.value(), 1e-6);
+}
+
+TEST_F(FoldingOnAGpu, ProjectsTheMomentsOfLAMBAtASwitchAfterTheModelHasMovedThere) {
+  torch::nn::Linear model(5, 4);
+  lawn::LAWN optimizer(lawn::LAMB(model->parameters(), lawn::LAMBOptions(0.01)),
+                       lawn::select_all_weights(*model),
+                       LAWNOptions().free_steps(2).state_at_switch(lawn::StateAtSwitch::kProject));
+  for (int64_t step = 0; step < 4; ++step) {
+    if (step == 2) model->to(torch::kCUDA);
+    model->zero_grad();
+    model->forward(torch::ones({3, 5}, model->weight.device())).square().mean().backward();
+    optimizer.step();
+  }
+  EXPECT_EQ(optimizer.phase(), lawn::Phase::kConstrained);
 }
 
 TEST_F(FoldingOnAGpu, EqualsLAWNPerOutputUnit) {

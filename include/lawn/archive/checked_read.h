@@ -6,7 +6,7 @@
 #include <string>
 #include <vector>
 
-#ifdef __GLIBC__
+#if defined(__GLIBC__) && defined(__x86_64__)
 #include <malloc.h>
 #endif
 
@@ -31,9 +31,10 @@ namespace lawn::detail::archive {
 
 /// Whether the memory of a storage is as large as the storage says. An archive holds each storage's
 /// size and, apart from it, the bytes, of which LibTorch's reader takes as many as are there. They
-/// can be counted where LibTorch's allocator has them from glibc; elsewhere this function holds.
+/// can be counted where LibTorch's allocator has them from glibc, as on x86 (on AArch64 from 2.10 on
+/// it has them from mimalloc); elsewhere this function holds.
 inline bool has_its_memory(const at::Storage& storage) {
-#ifdef __GLIBC__
+#if defined(__GLIBC__) && defined(__x86_64__)
   const at::DataPtr& memory = storage.data_ptr();
   if (memory.get() != nullptr && memory.get_deleter() != nullptr &&
       memory.get_deleter() == c10::GetDefaultCPUAllocator()->raw_deleter()) {

@@ -15,7 +15,12 @@
 #include <ATen/core/ivalue.h>
 #include <c10/core/ScalarType.h>
 #include <c10/util/Exception.h>
+#include <torch/optim/adagrad.h>
+#include <torch/optim/adam.h>
+#include <torch/optim/adamw.h>
 #include <torch/optim/optimizer.h>
+#include <torch/optim/rmsprop.h>
+#include <torch/optim/sgd.h>
 #include <torch/serialize/input-archive.h>
 #include <torch/serialize/output-archive.h>
 #include <torch/types.h>
@@ -54,11 +59,25 @@ inline int64_t read_count(const char* who, torch::serialize::InputArchive& archi
   return count.item<int64_t>();
 }
 
+/// Whether a group is stepped by one of LibTorch's optimizers. Another's state may have other shapes
+/// under the same names.
+inline bool is_of_libtorch(const torch::optim::OptimizerParamGroup& group) {
+  namespace optim = torch::optim;
+  if (!group.has_options()) return false;
+  const auto& options = group.options();
+  return dynamic_cast<const optim::AdamOptions*>(&options) != nullptr ||
+         dynamic_cast<const optim::AdamWOptions*>(&options) != nullptr ||
+         dynamic_cast<const optim::SGDOptions*>(&options) != nullptr ||
+         dynamic_cast<const optim::RMSpropOptions*>(&options) != nullptr ||
+         dynamic_cast<const optim::AdagradOptions*>(&options) != nullptr;
+}
+
 /// Refuses a checkpoint in the layout of LibTorch's optimizers that is damaged or of other
 /// parameters, by the numbers of groups and parameters and by shapes and dtypes of the state.
 /// LibTorch checks none of these before a step computes with them.
+/// @param shaped  whether the state has its parameter's shape, though it is not LibTorch's
 inline void refuse_other_state(const char* who, torch::serialize::InputArchive& archive,
-                               const torch::optim::Optimizer& optimizer) {
+                               const torch::optim::Optimizer& optimizer, bool shaped) {
   check_storages(who, archive);
   torch::serialize::InputArchive groups;
   torch::serialize::InputArchive states;
@@ -86,6 +105,7 @@ inline void refuse_other_state(const char* who, torch::serialize::InputArchive& 
                   " of group ", g, ", got one that does not; nothing was changed");
       torch::serialize::InputArchive state;
       if (!states.try_read(key.toStringRef(), state)) continue;
+      if (!shaped && !is_of_libtorch(mine[g])) continue;
       for (const char* name : kShapedAsParameter) {
         c10::IValue value;
         if (!state.try_read(name, value) || !value.isTensor()) continue;
@@ -107,8 +127,8 @@ inline void refuse_other_state(const char* who, torch::serialize::InputArchive& 
 /// Refuses a checkpoint whose parameters are not the optimizer's, in number, groups or shapes.
 /// Waits for the device if the checkpoint was read onto one.
 inline void refuse_other_parameters(const char* who, torch::serialize::InputArchive& archive,
-                                    const torch::optim::Optimizer& optimizer) {
-  refuse_other_state(who, archive, optimizer);
+                                    const torch::optim::Optimizer& optimizer, bool shaped = false) {
+  refuse_other_state(who, archive, optimizer, shaped);
   c10::IValue saved;
   if (!archive.try_read(kParametersKey, saved)) return;
   TORCH_CHECK(

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include <ATen/core/Tensor.h>
+#include <ATen/core/grad_mode.h>
 #include <ATen/core/ivalue.h>
 #include <c10/core/Device.h>
 #include <torch/serialize/input-archive.h>
@@ -143,11 +144,27 @@ class ValueEntry : public Entry {
     if (!archive.try_read("value", packed) || !Packing<T>::unpack(packed, saved_)) {
       differences.push_back(name() + " does not fit into this program's " + kind());
     }
+    if constexpr (std::is_same_v<T, at::Tensor>) {
+      if (is_trained() && (!saved_.defined() || saved_.sizes() != value_.sizes())) {
+        differences.push_back(name() + " is trained here, and has another shape");
+      }
+    }
   }
 
-  void take() override { value_ = std::move(saved_); }
+  void take() override {
+    if constexpr (std::is_same_v<T, at::Tensor>) {
+      if (is_trained()) {  // its optimizer holds it
+        const at::NoGradGuard no_grad;
+        value_.copy_(saved_);
+        return;
+      }
+    }
+    value_ = std::move(saved_);
+  }
 
  private:
+  bool is_trained() const { return value_.defined() && value_.requires_grad() && value_.is_leaf(); }
+
   T& value_;
   T saved_{};
 };

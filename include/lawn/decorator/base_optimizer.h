@@ -95,9 +95,9 @@ inline bool elementwise(const torch::optim::OptimizerOptions& options) {
 using ForgottenState = std::vector<std::shared_ptr<torch::optim::OptimizerParamState>>;
 
 /// Forgets the state of `parameters`, so that the optimizer starts on them anew. Adagrad creates
-/// its state only in its constructor, so the state is set to its initial values. L-BFGS's step
-/// refers to its state from the first evaluation on, so the state stays, but says that no direction
-/// was taken yet: L-BFGS begins anew, without history, with its next direction.
+/// its state only in its constructor, so the state is set to the initial value of its group.
+/// L-BFGS's step refers to its state from the first evaluation on, so the state stays, but says that
+/// no direction was taken yet: L-BFGS begins anew, without history, with its next direction.
 /// @return the state that was taken away; keep it until a step that is under way has ended
 inline ForgottenState reset_state(torch::optim::Optimizer& optimizer,
                                   c10::ArrayRef<at::Tensor> parameters) {

@@ -53,7 +53,7 @@ class CheckedGroups : public torch::optim::Optimizer {
   /// @throws c10::Error for a checkpoint that is damaged or of other parameters; nothing is changed
   ///         then
   void load(torch::serialize::InputArchive& archive) override {
-    archive::refuse_other_parameters(who_, archive, *this);
+    archive::refuse_other_parameters(who_, archive, *this, /*shaped=*/true);
     archive::load_or_restore(who_, *this,
                              [&] { torch::optim::serialize<State, Options>(archive, *this); });
     held_once_ = {};  // so that the new state is checked

@@ -45,9 +45,7 @@ struct FusedSGDPolicy {
   }
 
   /// m <- mu 0 + (1 - dampening) g' is the first step's m <- g' without dampening alone.
-  static bool begins_in_place(const Options& options) {
-    return options.momentum() == 0 || options.dampening() == 0;
-  }
+  static bool begins_in_place(const Options& options) { return options.dampening() == 0; }
 
   static void begin_in_place(State& state, const Options& /*options*/) {
     if (state.momentum_buffer().defined()) state.momentum_buffer().zero_();

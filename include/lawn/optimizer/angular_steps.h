@@ -29,6 +29,7 @@ class AngularSteps {
   void measure(const std::vector<sphere::Layer>& layers) {
     const at::NoGradGuard no_grad;
     angles_.clear();
+    if (before_.size() != layers.size()) return;  // the optimizer never called its closure
     for (std::size_t i = 0; i < layers.size(); ++i) {
       const auto dtype = sphere::accumulation_dtype(layers[i].weight);
       const auto before = before_[i].to(dtype);

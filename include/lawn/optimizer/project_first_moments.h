@@ -35,11 +35,19 @@ inline void project_first_moments_(const torch::optim::Optimizer& optimizer,
   for (std::size_t turn = 0;; ++turn) {
     bool some = false;
     for (std::size_t i = 0; i < layers.size(); ++i) {
-      layers[i].gradient = turn < moments[i].size() ? moments[i][turn] : at::Tensor();
-      some = some || layers[i].gradient.defined();
+      const bool has = turn < moments[i].size() && moments[i][turn].defined();
+      // LAMB and LARS bring a moved model's moments over in their step, which is still to come.
+      layers[i].gradient = has ? moments[i][turn].to(layers[i].weight.device()) : at::Tensor();
+      some = some || has;
     }
     if (!spheres.anywhere(some)) return;
     spheres.project_to_tangent_(layers);
+    for (std::size_t i = 0; i < layers.size(); ++i) {
+      const at::Tensor& projected = layers[i].gradient;
+      if (projected.defined() && !projected.is_same(moments[i][turn])) {
+        moments[i][turn].copy_(projected);
+      }
+    }
   }
 }
 

@@ -77,7 +77,8 @@ class SegmentSchedule : public torch::optim::LRScheduler {
 
   /// Takes step and base learning rates from the archive and gives the optimizer the learning rates
   /// of that step; `torch::load(schedule, path)` calls it. It may be called before or after the
-  /// optimizer's own load, with the same result.
+  /// optimizer's own load, with the same result unless a rate was set by hand since the last step:
+  /// the optimizer's load, after this one, brings that back.
   /// @throws c10::Error, with nothing changed, if the archive holds no schedule, one with other
   ///         options, one for another number of parameter groups, or base learning rates on which
   ///         no schedule can be made

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <optional>
@@ -140,6 +141,10 @@ class Capturable : public FusedParameters<Base, Policy>, public capture::StateIn
       const Options& options = this->options_of(group);
       std::vector<at::Tensor> refused;
       const auto entries = this->collect(group, options, refused);
+      // Base steps what has no elements, which changes nothing.
+      refused.erase(std::remove_if(refused.begin(), refused.end(),
+                                   [](const at::Tensor& tensor) { return tensor.numel() == 0; }),
+                    refused.end());
       TORCH_CHECK(refused.empty(), Policy::kWho,
                   ": after make_capturable() expected parameters and ",
                   "gradients that the fused function takes, got one of shape ",
