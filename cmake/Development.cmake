@@ -19,6 +19,7 @@ endif()
 
 # Third parties come before the warnings below, which are for our code: the system's, else the pinned source.
 if(LAWN_BUILD_TESTS)
+  set(INSTALL_GTEST OFF)
   FetchContent_Declare(
     GTest URL https://github.com/google/googletest/archive/refs/tags/v1.14.0.tar.gz
     URL_HASH SHA256=8ad598c73ad796e0d8280b082cebd82a630d73e73cd3c70057938a6501bba5d7
@@ -27,6 +28,7 @@ if(LAWN_BUILD_TESTS)
 endif()
 if(LAWN_BUILD_BENCHMARKS)
   set(BENCHMARK_ENABLE_TESTING OFF)
+  set(BENCHMARK_ENABLE_INSTALL OFF)
   FetchContent_Declare(
     benchmark URL https://github.com/google/benchmark/archive/refs/tags/v1.8.3.tar.gz
     URL_HASH SHA256=6bc180a57d23d4d9515519f92b0c83d61b05b5bab188961f36ac7b06b0d9e9ce

@@ -28,8 +28,11 @@ set(LAWN_COMPILED_KERNELS "${CMAKE_CURRENT_LIST_DIR}/@object@")
 set(LAWN_COMPILED_FOR "@TORCH_CUDA_ARCH_LIST@")
 set(LAWN_COMPILED_WITH_CUDA @CUDAToolkit_VERSION_MAJOR@)
 ]] @ONLY)
-  install(FILES "${PROJECT_BINARY_DIR}/lawnKernels.cmake" DESTINATION "${package_folder}")
-elseif(LAWN_INSTALL_KERNELS)
+else() # in place of one that an earlier lawn has left there
+  file(WRITE "${PROJECT_BINARY_DIR}/lawnKernels.cmake" "# SPDX-License-Identifier: Apache-2.0\n")
+endif()
+install(FILES "${PROJECT_BINARY_DIR}/lawnKernels.cmake" DESTINATION "${package_folder}")
+if(LAWN_INSTALL_KERNELS AND NOT TARGET lawn_cuda)
   message(STATUS "lawn: there are no CUDA kernels to install, since ${LAWN_NO_KERNELS} (LAWN_INSTALL_KERNELS=ON)")
 endif()
 # For builds without CMake; LibTorch has no such file, and its flags are the project's to give. Its prefix is where the file lies.

@@ -22,17 +22,20 @@ function(lawn_install_libtorch folder version)
   message(STATUS "lawn: no LibTorch found; installing torch ${version} into ${folder} "
                  "(about 5 GB, once; -DLAWN_INSTALL_LIBTORCH=OFF refuses)")
   set(unfinished "${folder}.unfinished")
-  file(REMOVE_RECURSE "${unfinished}")
+  file(REMOVE_RECURSE "${unfinished}" "${unfinished}.tmp")
+  file(MAKE_DIRECTORY "${unfinished}.tmp") # pip unpacks there: /tmp is often too small
   execute_process(
-    COMMAND "${LAWN_PYTHON}" -m pip install --quiet --disable-pip-version-check --no-input --target
+    COMMAND "${CMAKE_COMMAND}" -E env "TMPDIR=${unfinished}.tmp" "${LAWN_PYTHON}" -m pip install --quiet --disable-pip-version-check --no-input --target
             "${unfinished}" "torch==${version}"
     RESULT_VARIABLE status)
+  file(REMOVE_RECURSE "${unfinished}.tmp")
   if(NOT status EQUAL 0)
     file(REMOVE_RECURSE "${unfinished}")
     message(
       FATAL_ERROR
         "lawn: `${LAWN_PYTHON} -m pip install torch==${version}` failed (${status}); its reason stands above. "
-        "Without a network, give a LibTorch of your own: -DCMAKE_PREFIX_PATH=/path/to/libtorch")
+        "It takes Python 3.10 or later with pip (of Debian the package python3-pip) and 10 GB in ${folder}; "
+        "XDG_CACHE_HOME names another cache. Without a network, give a LibTorch of your own: -DCMAKE_PREFIX_PATH=/path/to/libtorch")
   endif()
   file(REMOVE_RECURSE "${folder}")
   file(RENAME "${unfinished}" "${folder}")

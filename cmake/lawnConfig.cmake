@@ -2,6 +2,7 @@
 #
 # find_package(lawn [COMPONENTS mpi]): with the component, the target lawn::mpi beside lawn::lawn.
 
+cmake_policy(VERSION 3.25) # whatever the project's; find_package restores that
 include("${CMAKE_CURRENT_LIST_DIR}/LawnTorch.cmake") # LibTorch and OpenMP, as the target lawn::torch
 include("${CMAKE_CURRENT_LIST_DIR}/lawnTargets.cmake")
 include("${CMAKE_CURRENT_LIST_DIR}/LawnCuda.cmake") # the CUDA kernels, as the target lawn::cuda

@@ -45,7 +45,7 @@ class PackagesTest(unittest.TestCase):
 
     def configure(self, prefix, *found):
         """Configures a project that uses what lies in `prefix`; `found` are the options by which it finds lawn and LibTorch."""
-        shown = run("cmake", "-S", ROOT / "tests/consumer", "-B", self.folder / "consumer", f"-DCMAKE_CXX_COMPILER={CXX}",
+        shown = run("cmake", "-S", ROOT / "tests/consumer", "-B", self.folder / "consumer", "-G", "Ninja", f"-DCMAKE_CXX_COMPILER={CXX}",
                     "-DLAWN_CUDA=OFF", *(found or (f"-Dlawn_ROOT={prefix}", f"-DTorch_DIR={TORCH_DIR}")))
         self.assertIn("lawn: LibTorch", shown)
         self.assertIn(f"lawn_DIR:PATH={prefix}", (self.folder / "consumer/CMakeCache.txt").read_text())

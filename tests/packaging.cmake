@@ -128,7 +128,7 @@ else()
 endif()
 add_test(NAME consumer_without_mpi
          COMMAND "${CMAKE_COMMAND}" -S "${CMAKE_CURRENT_SOURCE_DIR}/consumer_mpi"
-                 -B "${CMAKE_CURRENT_BINARY_DIR}/consumer/without_mpi"
+                 -B "${CMAKE_CURRENT_BINARY_DIR}/consumer/without_mpi" -G "${CMAKE_GENERATOR}"
                  "-DCMAKE_CXX_COMPILER=${consumer_compiler}" ${consumer_options} "-Dlawn_ROOT=${prefix}"
                  -DLAWN_CUDA=OFF -DCMAKE_DISABLE_FIND_PACKAGE_MPI=ON)
 set_tests_properties(consumer_without_mpi PROPERTIES FIXTURES_REQUIRED installed
@@ -138,7 +138,7 @@ set_tests_properties(consumer_without_mpi PROPERTIES FIXTURES_REQUIRED installed
 function(lawn_add_refusal_test name expected)
   add_test(NAME consumer_${name}
            COMMAND "${CMAKE_COMMAND}" -S "${CMAKE_CURRENT_SOURCE_DIR}/consumer" --fresh
-                   -B "${CMAKE_CURRENT_BINARY_DIR}/consumer/${name}" "-DCMAKE_CXX_COMPILER=${CMAKE_CXX_COMPILER}"
+                   -B "${CMAKE_CURRENT_BINARY_DIR}/consumer/${name}" -G "${CMAKE_GENERATOR}" "-DCMAKE_CXX_COMPILER=${CMAKE_CXX_COMPILER}"
                    ${consumer_options} "-Dlawn_ROOT=${prefix}" ${ARGN})
   set_tests_properties(consumer_${name} PROPERTIES FIXTURES_REQUIRED installed PASS_REGULAR_EXPRESSION "${expected}")
 endfunction()

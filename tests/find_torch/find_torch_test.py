@@ -255,6 +255,19 @@ class FindTorch(unittest.TestCase):
         asking.write_text("")
         self.assertIn("kernels: .", self.check(torch, *nvcc))
 
+    def test_has_no_kernels_where_the_toolkit_is_older_than_libtorch_takes(self):
+        torch = self.libtorch("a", "2.11.0", cuda=True)
+        asking = torch / "share/cmake/Caffe2/public/cuda.cmake"
+        asking.parent.mkdir(parents=True)
+        asking.write_text('message(FATAL_ERROR "PyTorch requires CUDA 12.0 or above.")\n')
+        nvcc = self.root / "toolkit/nvcc"  # CUDACXX names the file
+        nvcc.parent.mkdir()
+        for version, expected in (("11.8", f"this LibTorch asks for CUDA 12.0 or later, and {nvcc} is of 11.8"), ("12.0", ""), ("13.0", "")):
+            nvcc.write_text(f"#!/bin/sh\necho 'Cuda compilation tools, release {version}, V{version}.1'\n")
+            nvcc.chmod(0o755)
+            check = ["--fresh", "-DCHECK=ON", f"-DTorch_DIR={torch / CONFIG}", *self.without_nvcc()]
+            self.assertIn(f"kernels: {expected}.", self.configure(*check, CUDA_HOME="", CUDA_PATH="", CUDACXX=nvcc))
+
     # --- configuring again ----------------------------------------------------------------------------------------------
 
     def test_keeps_what_it_took_and_its_reason_when_configured_again(self):
