@@ -127,7 +127,7 @@ else()
   endforeach()
 endif()
 add_test(NAME consumer_without_mpi
-         COMMAND "${CMAKE_COMMAND}" -S "${CMAKE_CURRENT_SOURCE_DIR}/consumer_mpi"
+         COMMAND "${CMAKE_COMMAND}" -S "${CMAKE_CURRENT_SOURCE_DIR}/consumer_mpi" --fresh
                  -B "${CMAKE_CURRENT_BINARY_DIR}/consumer/without_mpi" -G "${CMAKE_GENERATOR}"
                  "-DCMAKE_CXX_COMPILER=${consumer_compiler}" ${consumer_options} "-Dlawn_ROOT=${prefix}"
                  -DLAWN_CUDA=OFF -DCMAKE_DISABLE_FIND_PACKAGE_MPI=ON)

@@ -59,12 +59,10 @@ inline int64_t read_count(const char* who, torch::serialize::InputArchive& archi
   return count.item<int64_t>();
 }
 
-/// Whether a group is stepped by one of LibTorch's optimizers. Another's state may have other shapes
-/// under the same names.
-inline bool is_of_libtorch(const torch::optim::OptimizerParamGroup& group) {
+/// Whether options are of one of LibTorch's optimizers whose state has the shapes of the parameters.
+/// Another's state may have other shapes under the same names.
+inline bool has_state_like_parameters(const torch::optim::OptimizerOptions& options) {
   namespace optim = torch::optim;
-  if (!group.has_options()) return false;
-  const auto& options = group.options();
   return dynamic_cast<const optim::AdamOptions*>(&options) != nullptr ||
          dynamic_cast<const optim::AdamWOptions*>(&options) != nullptr ||
          dynamic_cast<const optim::SGDOptions*>(&options) != nullptr ||
@@ -105,7 +103,9 @@ inline void refuse_other_state(const char* who, torch::serialize::InputArchive& 
                   " of group ", g, ", got one that does not; nothing was changed");
       torch::serialize::InputArchive state;
       if (!states.try_read(key.toStringRef(), state)) continue;
-      if (!shaped && !is_of_libtorch(mine[g])) continue;
+      if (!shaped && !(mine[g].has_options() && has_state_like_parameters(mine[g].options()))) {
+        continue;
+      }
       for (const char* name : kShapedAsParameter) {
         c10::IValue value;
         if (!state.try_read(name, value) || !value.isTensor()) continue;

@@ -19,8 +19,8 @@
 #include <torch/optim/rmsprop.h>
 #include <torch/optim/sgd.h>
 
-#include <lawn/optim/lamb_options.h>
-#include <lawn/optim/lars_options.h>
+#include <lawn/archive/optimizer_state.h>
+#include <lawn/optim/for_decorators.h>
 
 /// All that the decorators need to know about LibTorch's and lawn's own optimizers. Options and
 /// state of a derived class are recognised too.
@@ -42,11 +42,10 @@ inline std::optional<double> coupled_weight_decay(const torch::optim::OptimizerO
   if (const auto* adagrad = dynamic_cast<const optim::AdagradOptions*>(&options)) {
     return adagrad->weight_decay();
   }
-  if (const auto* lars = dynamic_cast<const LARSOptions*>(&options)) {
-    return lars->weight_decay();
+  if (const auto* own = dynamic_cast<const detail::optim::OptionsForDecorators*>(&options)) {
+    return own->coupled_weight_decay();
   }
   if (dynamic_cast<const optim::AdamWOptions*>(&options) != nullptr ||
-      dynamic_cast<const LAMBOptions*>(&options) != nullptr ||
       dynamic_cast<const optim::LBFGSOptions*>(&options) != nullptr) {
     return 0.0;
   }
@@ -67,10 +66,8 @@ inline std::optional<std::vector<at::Tensor>> first_moments(
     moments = {adamw->exp_avg()};
   } else if (auto* rmsprop = dynamic_cast<optim::RMSpropParamState*>(&state)) {
     moments = {rmsprop->momentum_buffer()};
-  } else if (auto* lamb = dynamic_cast<LAMBParamState*>(&state)) {
-    moments = {lamb->exp_avg()};
-  } else if (auto* lars = dynamic_cast<LARSParamState*>(&state)) {
-    moments = {lars->momentum_buffer()};
+  } else if (auto* own = dynamic_cast<detail::optim::StateForDecorators*>(&state)) {
+    moments = own->first_moments();
   } else if (dynamic_cast<optim::AdagradParamState*>(&state) == nullptr &&
              dynamic_cast<optim::LBFGSParamState*>(&state) == nullptr) {
     return std::nullopt;
@@ -83,12 +80,7 @@ inline std::optional<std::vector<at::Tensor>> first_moments(
 /// LARS and LAMB do not (norms of a layer), nor does L-BFGS (inner products over everything), nor
 /// perhaps a user's own optimizer.
 inline bool elementwise(const torch::optim::OptimizerOptions& options) {
-  namespace optim = torch::optim;
-  return dynamic_cast<const optim::SGDOptions*>(&options) != nullptr ||
-         dynamic_cast<const optim::AdamOptions*>(&options) != nullptr ||
-         dynamic_cast<const optim::AdamWOptions*>(&options) != nullptr ||
-         dynamic_cast<const optim::RMSpropOptions*>(&options) != nullptr ||
-         dynamic_cast<const optim::AdagradOptions*>(&options) != nullptr;
+  return archive::has_state_like_parameters(options);
 }
 
 /// State that was taken from an optimizer, to which a step that is under way may still refer.

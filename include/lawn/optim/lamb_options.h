@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <limits>
 #include <tuple>
+#include <vector>
 
 #include <ATen/core/Tensor.h>
 #include <ATen/core/ivalue.h>
@@ -14,12 +15,14 @@
 #include <torch/serialize/input-archive.h>
 #include <torch/serialize/output-archive.h>
 
+#include <lawn/optim/for_decorators.h>
 #include <lawn/optim/group_options.h>
 
 namespace lawn {
 
 /// Options of `LAMB`. Checked when the optimizer is constructed and when a group is added.
-struct LAMBOptions : public torch::optim::OptimizerCloneableOptions<LAMBOptions> {
+struct LAMBOptions : public torch::optim::OptimizerCloneableOptions<LAMBOptions>,
+                     public detail::optim::OptionsForDecorators {
   /// Type of `betas`: the decay of the first and of the second moment.
   using betas_t = std::tuple<double, double>;
   /// Options with this learning rate and the defaults.
@@ -86,6 +89,9 @@ struct LAMBOptions : public torch::optim::OptimizerCloneableOptions<LAMBOptions>
   /// Sets the learning rate, as schedulers do.
   void set_lr(const double value) override { lr(value); }
 
+  /// 0: the decay is decoupled.
+  double coupled_weight_decay() const override { return 0; }
+
   friend bool operator==(const LAMBOptions& a, const LAMBOptions& b) {
     return a.lr() == b.lr() && a.betas() == b.betas() && a.eps() == b.eps() &&
            a.weight_decay() == b.weight_decay() && a.bias_correction() == b.bias_correction() &&
@@ -94,7 +100,8 @@ struct LAMBOptions : public torch::optim::OptimizerCloneableOptions<LAMBOptions>
 };
 
 /// State that `LAMB` keeps for a parameter.
-struct LAMBParamState : public torch::optim::OptimizerCloneableParamState<LAMBParamState> {
+struct LAMBParamState : public torch::optim::OptimizerCloneableParamState<LAMBParamState>,
+                        public detail::optim::StateForDecorators {
   /// Number of steps of this parameter.
   TORCH_ARG(int64_t, step) = 0;
   /// First moment, in the shape and on the device of the parameter; float64 for a float64
@@ -122,6 +129,9 @@ struct LAMBParamState : public torch::optim::OptimizerCloneableParamState<LAMBPa
     exp_avg(first);
     exp_avg_sq(second);
   }
+
+  /// The first moment, which `StateAtSwitch::kProject` projects.
+  std::vector<at::Tensor> first_moments() const override { return {exp_avg()}; }
 
   friend bool operator==(const LAMBParamState& a, const LAMBParamState& b) {
     return a.step() == b.step() && detail::optim::same_values(a.exp_avg(), b.exp_avg()) &&

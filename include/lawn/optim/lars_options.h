@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cmath>
+#include <vector>
 
 #include <ATen/core/Tensor.h>
 #include <ATen/core/ivalue.h>
@@ -11,12 +12,14 @@
 #include <torch/serialize/input-archive.h>
 #include <torch/serialize/output-archive.h>
 
+#include <lawn/optim/for_decorators.h>
 #include <lawn/optim/group_options.h>
 
 namespace lawn {
 
 /// Options of `LARS`. Checked when the optimizer is constructed and when a group is added.
-struct LARSOptions : public torch::optim::OptimizerCloneableOptions<LARSOptions> {
+struct LARSOptions : public torch::optim::OptimizerCloneableOptions<LARSOptions>,
+                     public detail::optim::OptionsForDecorators {
   /// Options with this learning rate and the defaults.
   LARSOptions(double lr) : lr_(lr) {}  // converts from a learning rate, as LibTorch's do
   /// Learning rate, >= 0.
@@ -85,6 +88,9 @@ struct LARSOptions : public torch::optim::OptimizerCloneableOptions<LARSOptions>
   /// Sets the learning rate, as schedulers do.
   void set_lr(const double value) override { lr(value); }
 
+  /// The decay, which is added to the gradient before the momentum.
+  double coupled_weight_decay() const override { return weight_decay(); }
+
   friend bool operator==(const LARSOptions& a, const LARSOptions& b) {
     return a.lr() == b.lr() && a.momentum() == b.momentum() &&
            a.weight_decay() == b.weight_decay() && a.trust_coefficient() == b.trust_coefficient() &&
@@ -94,7 +100,8 @@ struct LARSOptions : public torch::optim::OptimizerCloneableOptions<LARSOptions>
 };
 
 /// State that `LARS` keeps for a parameter; without momentum there is none.
-struct LARSParamState : public torch::optim::OptimizerCloneableParamState<LARSParamState> {
+struct LARSParamState : public torch::optim::OptimizerCloneableParamState<LARSParamState>,
+                        public detail::optim::StateForDecorators {
   /// Momentum, in the shape and on the device of the parameter; float64 for a float64 parameter,
   /// else float32.
   TORCH_ARG(at::Tensor, momentum_buffer);
@@ -110,6 +117,9 @@ struct LARSParamState : public torch::optim::OptimizerCloneableParamState<LARSPa
     archive.read("momentum_buffer", buffer, /*is_buffer=*/true);
     momentum_buffer(buffer);
   }
+
+  /// The momentum, which `StateAtSwitch::kProject` projects.
+  std::vector<at::Tensor> first_moments() const override { return {momentum_buffer()}; }
 
   friend bool operator==(const LARSParamState& a, const LARSParamState& b) {
     return detail::optim::same_values(a.momentum_buffer(), b.momentum_buffer());
