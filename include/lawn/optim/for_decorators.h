@@ -5,6 +5,8 @@
 
 #include <ATen/core/Tensor.h>
 
+#include <lawn/finite_math.h>
+
 /// What decorators ask of optimizers of lawn's own, without their headers.
 namespace lawn::detail::optim {
 
