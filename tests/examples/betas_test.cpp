@@ -10,6 +10,7 @@
 #include "examples/apps/support/decorated_stepper.h"
 #include "examples/apps/support/optimizers.h"
 #include "lawn/companions/mimicnorm/centered.h"
+#include "lawn/optim/lamb_options.h"
 #include "tests/support/refusal.h"
 
 namespace {

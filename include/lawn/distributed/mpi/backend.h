@@ -202,7 +202,7 @@ class MpiBackend : public c10d::Backend {
   /// The values of `tensor` in memory that MPI can read and write: the tensor itself, if possible.
   /// Waits for the device of a tensor that is not on the host.
   at::Tensor stage(const at::Tensor& tensor, at::ScalarType dtype) const {
-    const auto values = (cuda_aware_ ? tensor : tensor.cpu()).to(dtype).contiguous();
+    auto values = (cuda_aware_ ? tensor : tensor.cpu()).to(dtype).contiguous();
     wait_for(values);
     return values;
   }
