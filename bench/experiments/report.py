@@ -356,8 +356,9 @@ def tables(records: dict[str, dict]) -> dict[str, str]:
         streams, normalised = (
             importlib.import_module(f"questions.{name}").cells(size) for name in ("continual", "continual_layer_norm")
         )
+        streams = [*streams, *normalised]
         found[f"{size}/continual_trials"] = trials(streams, records)
-        found[f"{size}/continual_short"] = short_continual([*streams, *normalised], records)
+        found[f"{size}/continual_short"] = short_continual(streams, records)
         found[f"{size}/short"] = short(importlib.import_module("questions.optimizers").cells(size), records)
     return found
 

@@ -64,7 +64,8 @@ namespace lawn {
 /// A file is loaded as a whole or not at all: everything is read and compared, before anything of
 /// the program is changed, and the error names all that differs. Weights are overwritten in place;
 /// an optimizer's state is replaced, so that a captured step must be captured anew. A run may be
-/// resumed on other devices: each entry is read onto the device of the object that takes it.
+/// resumed on other devices: a module or an optimizer is read onto its own device, and where it was
+/// saved if it is on several; an object that loads itself gets tensors on the CPU.
 ///
 /// On several ranks that hold the same, one rank saves, and every rank loads.
 class Checkpoint {
@@ -90,7 +91,9 @@ class Checkpoint {
   ///   - an at::Generator
   /// @param name    of the entry in the file
   /// @param object  referred to
-  /// @throws c10::Error for a name that is empty, taken, or begins with "lawn/"
+  /// @throws c10::Error for a name that is empty, taken, begins with "lawn/", or is one with which
+  ///         LibTorch cannot read an archive back: a keyword of Python, or one with a quote, a
+  ///         backslash or a line break
   template <class T>
   Checkpoint& add(const std::string& name, T& object) {
     using detail::checkpoint::kPacks;
@@ -152,8 +155,10 @@ class Checkpoint {
   }
 
   /// Writes all entries and requirements into the file at `path`. Waits for the devices.
-  /// @throws c10::Error if the file cannot be written, naming the reason; the file that was there
-  ///         is then unchanged, and no other one is left
+  /// The first time the bytes are read back, since LibTorch writes modules whose names it cannot
+  /// read.
+  /// @throws c10::Error if the file cannot be written, or not be read back, naming the reason; the
+  ///         file that was there is then unchanged, and no other one is left
   void save(const std::filesystem::path& path) const {
     torch::serialize::OutputArchive archive;
     archive.write(kVersionKey, c10::IValue(kVersion));
@@ -165,6 +170,7 @@ class Checkpoint {
       archive.write(entry->name(), part);
     }
     std::string bytes = detail::checkpoint::bytes_of(archive);
+    if (!std::exchange(read_back_, true)) detail::checkpoint::check_readable(bytes);
     detail::checkpoint::seal(bytes);
     write_atomically(path, bytes);
   }
@@ -175,8 +181,9 @@ class Checkpoint {
   ///                added; false, to take a model from a run's checkpoint, say
   /// @throws c10::Error if the file is missing, cut off or damaged, if it was written by a later
   ///         version, and if it does not fit, with all that differs by name. Nothing is changed
-  ///         then, except that captured steps must be captured anew after a file whose optimizers
-  ///         fit and in which another object was refused by its own `load`
+  ///         then, except after a file in which an object was refused by its own `load`: captured
+  ///         steps must be captured anew, and an object that could not be saved then (a GradScaler
+  ///         within an iteration) stays as it was loaded
   void load(const std::filesystem::path& path, bool strict = true) {
     detail::checkpoint::ArchiveFile file(path);
     const Forget forget{*this};
@@ -230,6 +237,9 @@ class Checkpoint {
     for (const auto& entry : entries_) {
       TORCH_CHECK(entry->name() != name, kWho, ": expected every name once, got ", name, " again");
     }
+    torch::serialize::OutputArchive trial;
+    trial.write(name, c10::IValue(true));
+    detail::checkpoint::check_readable(detail::checkpoint::bytes_of(trial));
     entries_.push_back(std::make_unique<Entry>(name, std::forward<Arguments>(arguments)...));
     return *this;
   }
@@ -259,6 +269,7 @@ class Checkpoint {
 
   std::vector<std::unique_ptr<detail::checkpoint::Entry>> entries_;
   Texts required_;
+  mutable bool read_back_ = false;
 };
 
 }  // namespace lawn

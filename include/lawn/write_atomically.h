@@ -7,6 +7,7 @@
 #include <cstring>
 #include <filesystem>
 #include <string>
+#include <system_error>
 #include <utility>
 
 #include <fcntl.h>
@@ -78,9 +79,10 @@ inline bool write_through(const FileDescriptor& file, const std::string& bytes) 
 
 /// Puts `bytes` into the file at `path`. At every moment, also if the machine stops, the path holds
 /// either the old contents or the new, whole: they go to the file `path`.tmp, to disk, and take
-/// over the name. Writers of one path wait for each other, in threads and in processes.
-/// @throws c10::Error if a step fails (a full disk, a limit of the size of files); the file at
-///         `path` is then as before, and the temporary one is gone
+/// over the name. Writers of one path wait for each other, in threads and in processes, except where
+/// the file system has no flock.
+/// @throws c10::Error if a step fails (a full disk, or a limit of the size of files, if the process
+///         ignores SIGXFSZ); the file at `path` is then as before, and the temporary one is gone
 inline void write_atomically(const std::filesystem::path& path, const std::string& bytes) {
   const std::filesystem::path temporary = path.string() + ".tmp";
   std::filesystem::path folder = path.parent_path();
@@ -97,10 +99,11 @@ inline void write_atomically(const std::filesystem::path& path, const std::strin
   }
   const int number = errno;
   if (opened) ::unlink(temporary.c_str());
+  std::error_code error;
   TORCH_CHECK(false, path.string(), ": ", bytes.size(),
               " bytes could not be written: ", std::strerror(number),
               number == EFBIG ? " (a limit of this process, ulimit -f)" : "",
-              std::filesystem::exists(path) ? "; the file that was there is unchanged" : "");
+              std::filesystem::exists(path, error) ? "; the file that was there is unchanged" : "");
 }
 
 }  // namespace lawn

@@ -12,7 +12,7 @@ BY_HAND = {"Adam with LAWN, head": HELD, "Adam with LAWN, all by hand": {**HELD,
 RATES = (3e-4, 1e-3, 3e-3)
 ENDS = (0.0, 0.4)
 
-SMALLER = {"train_size": 1000, "epochs": 25}
+SMALLER = {"train_size": 1000, "epochs": 25, "probe_size": 100}
 
 
 def cells(size: str) -> list[Cell]:

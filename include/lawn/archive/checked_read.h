@@ -13,6 +13,7 @@
 #include <ATen/EmptyTensor.h>
 #include <ATen/core/Tensor.h>
 #include <ATen/core/ivalue.h>
+#include <ATen/ops/_validate_sparse_coo_tensor_args.h>
 #include <c10/core/Allocator.h>
 #include <c10/core/CPUAllocator.h>
 #include <c10/core/ScalarType.h>
@@ -61,15 +62,23 @@ inline void check_storage(const char* who, const std::string& what, const at::Te
               " bytes, got one that does not: the checkpoint is damaged; nothing was changed");
 }
 
+/// Checks a tensor, which may be sparse (COO), as the momentum of sparse gradients is.
+inline void check_storages(const char* who, const std::string& what, const at::Tensor& tensor) {
+  if (!tensor.defined() || tensor.layout() != at::kSparse) return check_storage(who, what, tensor);
+  check_storage(who, "the indices of " + what, tensor._indices());
+  check_storage(who, "the values of " + what, tensor._values());
+  at::_validate_sparse_coo_tensor_args(tensor._indices(), tensor._values(), tensor.sizes());
+}
+
 /// Checks all tensors of an archive, and of the archives in it.
 inline void check_storages(const char* who, torch::serialize::InputArchive& archive) {
   for (const std::string& key : archive.keys()) {
     c10::IValue value;
     if (!archive.try_read(key, value)) continue;
     if (value.isTensor() && value.toTensor().defined()) {
-      check_storage(who, key, value.toTensor());
+      check_storages(who, key, value.toTensor());
     } else if (value.isTensorList()) {
-      for (const at::Tensor& tensor : value.toTensorVector()) check_storage(who, key, tensor);
+      for (const at::Tensor& tensor : value.toTensorVector()) check_storages(who, key, tensor);
     } else if (value.isModule()) {
       torch::serialize::InputArchive part;
       if (archive.try_read(key, part)) check_storages(who, part);

@@ -3,6 +3,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <exception>
 #include <filesystem>
 #include <fstream>
 #include <iomanip>
@@ -11,6 +12,7 @@
 #include <optional>
 #include <sstream>
 #include <string>
+#include <system_error>
 #include <utility>
 #include <vector>
 
@@ -26,7 +28,10 @@ namespace lawn::detail::checkpoint {
 /// Reads a whole file.
 /// @throws c10::Error if it cannot be read
 inline std::string read_whole(const std::filesystem::path& path) {
-  std::string bytes(static_cast<std::size_t>(std::filesystem::file_size(path)), '\0');
+  std::error_code error;
+  const auto size = std::filesystem::file_size(path, error);
+  TORCH_CHECK(!error, path.string(), ": cannot be read: ", error.message());
+  std::string bytes(static_cast<std::size_t>(size), '\0');
   std::ifstream file(path, std::ios::binary);
   file.read(bytes.data(), static_cast<std::streamsize>(bytes.size()));
   TORCH_CHECK(file.good(), path.string(), ": cannot be read, or was cut off meanwhile");
@@ -46,6 +51,36 @@ inline std::string bytes_of(torch::serialize::OutputArchive& archive) {
     return size;
   });
   return bytes;
+}
+
+/// Reads an archive. Its tensors go to `device`, or each to where it was saved.
+/// @throws c10::Error also for what LibTorch throws of other types: where names are such that an
+///         archive, which is a TorchScript class, cannot be parsed
+inline void read_bytes(const std::string& bytes, std::optional<at::Device> device,
+                       torch::serialize::InputArchive& archive) {
+  try {
+    archive.load_from(bytes.data(), bytes.size(), device);
+  } catch (const c10::Error&) {
+    throw;
+  } catch (const std::exception& error) {
+    TORCH_CHECK(false, error.what());
+  }
+}
+
+/// Has an archive read back what it holds. LibTorch's own functions write names that they do not
+/// read: keywords of Python, quotes, backslashes, line breaks.
+/// @throws c10::Error if that fails
+inline void check_readable(const std::string& bytes) {
+  torch::serialize::InputArchive archive;
+  try {
+    read_bytes(bytes, at::kCPU, archive);
+  } catch (const c10::Error& error) {
+    TORCH_CHECK(false,
+                "lawn::Checkpoint: expected names with which LibTorch reads an archive back, got "
+                "one that is a keyword of Python, as 'in' is, or holds a quote, a backslash or a "
+                "line break; rename the entry, parameter, buffer or module. LibTorch says: ",
+                error.what_without_backtrace());
+  }
 }
 
 /// The checksum of the first `size` bytes, in hexadecimal.
@@ -85,7 +120,8 @@ class ArchiveFile {
  public:
   /// @throws c10::Error for a file that is missing, cut off or damaged
   explicit ArchiveFile(const std::filesystem::path& path) : path_(path) {
-    TORCH_CHECK(std::filesystem::is_regular_file(path), path.string(),
+    std::error_code error;  // a name that is too long is none of a file either
+    TORCH_CHECK(std::filesystem::is_regular_file(path, error), path.string(),
                 ": there is no such checkpoint");
     bytes_ = read_whole(path);
     check_seal(path, bytes_);
@@ -98,7 +134,7 @@ class ArchiveFile {
       if (where == device) return *archive;
     }
     auto archive = std::make_unique<torch::serialize::InputArchive>();
-    archive->load_from(bytes_.data(), bytes_.size(), device);
+    read_bytes(bytes_, device, *archive);
     archives_.emplace_back(device, std::move(archive));
     return *archives_.back().second;
   }

@@ -62,12 +62,12 @@ inline void load_all(const std::vector<std::unique_ptr<Entry>>& entries) {
   }
 }
 
-/// The device that all of `tensors` share; nothing if there are several or none.
+/// The device that all of `tensors` share, the CPU if there are none; nothing if there are several.
 inline std::optional<at::Device> common_device(const std::vector<NamedTensor>& tensors) {
-  std::optional<at::Device> device;
+  if (tensors.empty()) return at::Device(at::kCPU);
+  const at::Device device = tensors.front().tensor.device();
   for (const auto& [name, tensor] : tensors) {
-    if (device && *device != tensor.device()) return std::nullopt;
-    device = tensor.device();
+    if (tensor.device() != device) return std::nullopt;
   }
   return device;
 }

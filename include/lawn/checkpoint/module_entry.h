@@ -88,7 +88,7 @@ class ModuleEntry : public Entry {
     const Keys usual = usual_keys(module);
     if (saved != usual) {
       const Keys own = own_keys(module);
-      if (own != usual && own == saved) {
+      if (own != usual) {
         own_.push_back(std::make_unique<ObjectEntry<torch::nn::Module>>(path, module));
         own_.back()->read(archive, differences);
       } else {

@@ -86,8 +86,14 @@ class ObjectEntry : public Entry {
     archive_ = std::move(archive);
   }
 
+  /// An object that cannot be saved now (a GradScaler within an iteration, one that is made by its
+  /// first use) is loaded nevertheless, without a way back.
   void load() override {
-    before_ = saved_bytes(object_);
+    try {
+      before_ = saved_bytes(object_);
+    } catch (const c10::Error&) {
+      before_.clear();
+    }
     try {
       load_object(object_, archive_);
     } catch (...) {
@@ -96,7 +102,9 @@ class ObjectEntry : public Entry {
     }
   }
 
-  void undo() override { load_bytes(object_, before_); }
+  void undo() override {
+    if (!before_.empty()) load_bytes(object_, before_);
+  }
 
   void forget() override {
     archive_ = {};

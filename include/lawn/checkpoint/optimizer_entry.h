@@ -60,7 +60,11 @@ class OptimizerEntry : public Entry {
     archive::load_or_restore(name().c_str(), optimizer_, [this] { optimizer_.load(archive_); });
   }
 
-  void undo() override { load_bytes(optimizer_, before_); }
+  /// LibTorch's own `load` leaves state that the bytes do not hold.
+  void undo() override {
+    archive::load_or_restore(name().c_str(), optimizer_,
+                             [this] { load_bytes(optimizer_, before_); });
+  }
 
   void forget() override {
     archive_ = {};

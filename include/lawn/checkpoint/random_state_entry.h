@@ -51,10 +51,12 @@ inline at::Tensor read_generator(torch::serialize::InputArchive& archive, const 
 /// A generator of the program's own.
 class GeneratorEntry : public Entry {
  public:
-  GeneratorEntry(std::string name, at::Generator generator)
-      : Entry(std::move(name)), generator_(std::move(generator)) {}
+  GeneratorEntry(std::string name, at::Generator& generator)
+      : Entry(std::move(name)), generator_(generator) {}
 
   std::string kind() const override {
+    TORCH_CHECK(generator_.defined(), "lawn::Checkpoint: expected ", name(),
+                " to be a generator, got an undefined one; make it first");
     return "generator on " + c10::DeviceTypeName(generator_.device().type(), /*lower_case=*/true);
   }
 
@@ -70,7 +72,7 @@ class GeneratorEntry : public Entry {
   void forget() override { state_ = at::Tensor(); }
 
  private:
-  at::Generator generator_;
+  at::Generator& generator_;
   at::Tensor state_;
 };
 

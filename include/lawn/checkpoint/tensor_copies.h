@@ -13,6 +13,7 @@
 #include <c10/util/StringUtil.h>
 #include <torch/serialize/input-archive.h>
 
+#include <lawn/archive/copy_values.h>
 #include <lawn/checkpoint/entry.h>
 
 namespace lawn::detail::checkpoint {
@@ -65,7 +66,7 @@ class TensorCopies {
   /// Writes all values into the program's tensors.
   void make() {
     const at::NoGradGuard no_grad;
-    for (auto& [mine, saved] : copies_) mine.copy_(saved);
+    for (auto& [mine, saved] : copies_) archive::copy_values(mine, saved);
   }
 
   void clear() { copies_.clear(); }

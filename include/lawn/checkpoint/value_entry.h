@@ -162,6 +162,8 @@ class ValueEntry : public Entry {
     value_ = std::move(saved_);
   }
 
+  void forget() override { saved_ = T{}; }
+
  private:
   bool is_trained() const { return value_.defined() && value_.requires_grad() && value_.is_leaf(); }
 
