@@ -1,15 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// A residual network on CIFAR-10, trained by LAWN around Adam: a plain loop, to be copied.
+// A residual network on CIFAR-10, trained on the CPU by LAWN around Adam: a loop to be copied.
 //
 //   image_classifier                              on 2,000 generated images
-//   image_classifier cifar-10-batches-bin 20      on CIFAR-10's binary files, for 20 epochs
+//   image_classifier cifar-10-batches-bin 20      on CIFAR-10's first binary file, 10,000 images
 //   image_classifier "" 20 run.pt                 saves each epoch, and goes on from run.pt
 
 #include <lawn/checkpoint.h>
 #include <lawn/lawn.h>
 #include <torch/torch.h>
 
+#include <exception>
 #include <filesystem>
 #include <fstream>
 #include <iostream>
@@ -89,8 +90,7 @@ double accuracy(torch::nn::Sequential& model, const Images& images) {
   const torch::NoGradGuard no_grad;
   model->eval();
   int64_t right = 0;
-  const auto pixels = images.pixels.split(500);
-  const auto labels = images.labels.split(500);
+  const auto pixels = images.pixels.split(500), labels = images.labels.split(500);
   for (size_t i = 0; i < pixels.size(); ++i) {
     right += (model->forward(pixels[i]).argmax(1) == labels[i]).sum().item<int64_t>();
   }
@@ -100,13 +100,9 @@ double accuracy(torch::nn::Sequential& model, const Images& images) {
 
 }  // namespace
 
-int main(int argc, char** argv) {
+int main(int argc, char** argv) try {
   torch::manual_seed(0);
-  const auto patterns = torch::nn::functional::interpolate(
-      torch::randn({10, 3, 4, 4}), torch::nn::functional::InterpolateFuncOptions()
-                                       .size(std::vector<int64_t>{32, 32})
-                                       .mode(torch::kBilinear)
-                                       .align_corners(false));
+  const auto patterns = torch::upsample_bilinear2d(torch::randn({10, 3, 4, 4}), {32, 32}, false);
   const std::string folder = argc > 1 ? argv[1] : "";
   const auto train =
       folder.empty() ? generate(2000, patterns) : read_cifar10(folder + "/data_batch_1.bin");
@@ -120,7 +116,6 @@ int main(int argc, char** argv) {
   const auto sub =
       lawn::final_homogeneous_subnetwork(model->forward(test.pixels.slice(0, 0, 2)), *model);
   std::cout << sub << '\n';
-
   lawn::LAWN optimizer(lawn::FusedAdam(model->parameters(), 1e-3), sub,
                        lawn::LAWNOptions().free_steps(steps / 5));
   lawn::LAWNSchedule schedule(optimizer, lawn::LAWNScheduleOptions()
@@ -147,4 +142,9 @@ int main(int argc, char** argv) {
               << accuracy(model, test) << std::endl;
   }
   std::cout << '\n' << optimizer.report();
+} catch (const std::exception& error) {
+  const auto* of_torch = dynamic_cast<const c10::Error*>(&error);
+  std::cerr << (of_torch ? of_torch->what_without_backtrace() : error.what())
+            << "\nusage: image_classifier [FOLDER [EPOCHS [CHECKPOINT]]]\n";
+  return 1;
 }

@@ -6,8 +6,8 @@ usage: release_check.py [ROOT]
   ROOT  default: the repository of this script; HEAD is the commit to be released
 
 The version is that of include/lawn/version.h. It must be under its own heading with a date in CHANGELOG.md, with nothing under
-Unreleased; the README must name its major and minor number; each link of README.md, CONTRIBUTING.md and docs/ must lead to a file;
-the tag v<version>, if it is there, must be at HEAD, and no higher tag may be.
+Unreleased; the README must name its major and minor number, and CITATION.cff the version; each link of README.md, CONTRIBUTING.md
+and docs/ must lead to a file; the tag v<version>, if it is there, must be at HEAD, and no higher tag may be.
 """
 
 import pathlib
@@ -35,6 +35,11 @@ def readme_faults(text, version):
     minor = version.rpartition(".")[0]
     if not re.search(rf"version {re.escape(minor)}\b", text):
         yield f"README.md: expected `version {minor}`, found none"
+
+
+def citation_faults(text, version):
+    if f"version: {version}" not in text.splitlines():
+        yield f"CITATION.cff: expected `version: {version}`, found none"
 
 
 def link_faults(root):
@@ -66,7 +71,7 @@ def main():
     root = pathlib.Path(sys.argv[1] if len(sys.argv) > 1 else pathlib.Path(__file__).resolve().parent.parent)
     version = version_of(root)
     faults = [*changelog_faults((root / "CHANGELOG.md").read_text(), version), *readme_faults((root / "README.md").read_text(), version),
-              *link_faults(root), *tag_faults(root, version)]
+              *citation_faults((root / "CITATION.cff").read_text(), version), *link_faults(root), *tag_faults(root, version)]
     print("\n".join(faults) if faults else f"{version} is whole")
     return 1 if faults else 0
 

@@ -16,6 +16,7 @@ WHOLE = {
     "include/lawn/version.h": '#define LAWN_VERSION "1.2.0"\n',
     "CHANGELOG.md": "# Changelog\n\n## [Unreleased]\n\n## [1.2.0] - 2026-01-31\n\n- A thing.\n\n## [1.1.0] - 2025-12-01\n\n- Another.\n",
     "README.md": "This is version 1.2. See [the guide](docs/guide.md#top) and [the paper](https://example.org/a).\n",
+    "CITATION.cff": "title: a\nversion: 1.2.0\n",
     "CONTRIBUTING.md": "```cpp\n[](const auto& x) {}\n```\n",
     "docs/guide.md": "[Back](../README.md), `[](auto& x)`\n<!--\n[](int y) -->",
 }
@@ -62,10 +63,12 @@ class ReleaseCheck(unittest.TestCase):
         self.write("CHANGELOG.md", "## [Unreleased]\n\n## [1.2.0]\n\n- New.\n")
         self.expect("CHANGELOG.md: expected a date behind [1.2.0], as in `## [1.2.0] - 2026-01-31`")
 
-    def test_finds_an_old_version_in_the_readme_and_links_that_lead_nowhere(self):
+    def test_finds_old_versions_and_links_that_lead_nowhere(self):
         self.write("README.md", "This is version 1.1.\n")
+        self.write("CITATION.cff", "version: 1.2.0.1\n")
         self.write("docs/guide.md", "[gone](gone.md)\n")
-        self.expect("README.md: expected `version 1.2`, found none", "docs/guide.md links to gone.md, which is missing")
+        self.expect("README.md: expected `version 1.2`, found none", "CITATION.cff: expected `version: 1.2.0`, found none",
+                    "docs/guide.md links to gone.md, which is missing")
 
     def test_finds_tags_elsewhere_and_higher_ones(self):
         self.git("tag", "v1.2.0")

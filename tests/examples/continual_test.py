@@ -31,6 +31,7 @@ REFUSED = [
     (["--method", "hope"], "--method: expected all, or some of adam, adamw, sgd, l2-init"),
     (["--method", "adam,lawn,adam"], "separated by commas and each once; got 'adam,lawn,adam'"),
     (["--betas", "0.9"], "--betas: expected two numbers from 0 to below 1, as in 0.9,0.999; got '0.9'"),
+    (["--method", "sgd", "--betas", "0.9,0.95"], "--betas: sgd has none; leave --betas out"),
     (["--shrink", "1.5"], "--shrink: expected a number from 0 to 1; got 1.5"),
     (["--layer-norm", "--network", "vgg"], "--layer-norm: expected --network mlp, got vgg"),
     (["--stream", "warm-start", "--tasks", "3"], "--tasks 3: warm-start has 2"),

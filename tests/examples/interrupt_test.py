@@ -89,4 +89,8 @@ with tempfile.TemporaryDirectory() as folder:
         difference = f"{flag[2:]} is {JOB[place]} there and {value} here"
         check("a checkpoint of another run: " in output and difference in output, output)
 
+    # So is a batch of more samples than an epoch has.
+    code, output = run([*JOB, "--batch-size", "1000000", "--out", str(whole)])
+    check(code == 1 and "--batch-size 1000000: an epoch has only " in output, f"too large a batch was taken:\n{output}")
+
 print("stopped " + ", ".join(stops) + "; resumed to the same bits")

@@ -3,7 +3,7 @@
 // Trains one network on a stream of tasks, by plain optimizers, by methods against the loss of
 // plasticity and by LAWN, and prints how well each learned the first tasks and the last:
 //
-//   continual                                                 generated images, no files needed
+//   continual --betas 0.9,0.95                                generated images, no files needed
 //   continual --method lawn --betas 0.9,0.95 --data fashion-mnist --root DIR
 //   continual --stream class-pairs --network vgg --data cifar10 --root DIR
 //   continual --help

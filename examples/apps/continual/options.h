@@ -17,11 +17,13 @@
 
 /// What the command line of continual says.
 struct Options : examples::MethodOptions {
+  static constexpr const char* kUsualBetas = "0.9,0.999";
+
   std::string stream = "random-labels";
   int64_t epochs_per_task = 0;
   int64_t classes_per_task = 2;
   bool layer_norm = false;
-  std::string betas = "0.9,0.999";
+  std::string betas = kUsualBetas;
   double strength = 1e-3;
   double shrink = 0.6;
   double perturb = 0.1;
@@ -45,7 +47,7 @@ struct Options : examples::MethodOptions {
                           "learning and by some that do not.");
     o.add_stream(flags);
     o.add_methods(flags);
-    o.add_running(flags);
+    o.add_running(flags, "tasks");
     if (!static_cast<examples::MethodOptions&>(o).parse(flags, argc, argv)) return std::nullopt;
     o.fill_in();
     return o;
@@ -97,10 +99,16 @@ struct Options : examples::MethodOptions {
              "passes over a task; 0 is 20 for random-labels, 1 for permuted-inputs, 2 for "
              "class-pairs, 10 for growing-classes, 40 for warm-start")
         .range(0, 1e6);
-    flags.add("batch-size", &batch_size, "images a step").range(1, 1e7);
+    flags
+        .add("batch-size", &batch_size,
+             "images a step, at most those of a task; what does not fill a step is left out")
+        .range(1, 1e7);
     flags.add("classes-per-task", &classes_per_task, "that growing-classes adds").range(1, 1e3);
     add_data(flags);
-    add_sizes(flags);
+    add_sizes(flags,
+              "0 is 1600 for random-labels, 10000 for permuted-inputs, all for the others "
+              "(generated: 2000)",
+              "task");
     flags.add("network", &network, "what to train; only resnet20 has batch norm")
         .choices({"mlp", "cnn", "vgg", "resnet20", "resnet20-without-norm"});
     flags.add("layer-norm", &layer_norm, "between the layers of mlp");
@@ -110,7 +118,7 @@ struct Options : examples::MethodOptions {
     add_method(flags);
     flags.add("lr", &learning_rate, "learning rate; 0 is 0.05 for sgd, 0.001 for the others")
         .range(0, 1e3);
-    flags.add("betas", &betas, "decays of Adam's two moments");
+    flags.add("betas", &betas, "decays of Adam's two moments; all methods except sgd have them");
     flags
         .add("weight-decay", &weight_decay,
              "as the optimizer understands it; 0 is 0.01 for adamw, none for the others")
@@ -122,14 +130,21 @@ struct Options : examples::MethodOptions {
     flags.add("perturb", &perturb, "of shrink-and-perturb: the share of new weights that is added")
         .range(0, 10);
     flags.add("reset-state", &reset_state, "forget the optimizer's state as a task begins");
-    flags.add("select", &select, "what LAWN constrains: what the walk finds, or all weights")
+    flags
+        .add("select", &select,
+             "what lawn constrains, and every method measures: what the walk finds, or all weights")
         .choices({"walk", "all"});
-    flags.add("free-tasks", &free_tasks, "tasks before LAWN constrains; 0.5 is half of the first")
+    flags
+        .add("free-tasks", &free_tasks,
+             "of lawn: tasks before it constrains; 0.5 is half of the first")
         .range(0, 1e6);
-    flags.add("radius-scale", &radius_scale, "factor from the norms at the switch to LAWN's radii")
+    flags
+        .add("radius-scale", &radius_scale,
+             "of lawn: factor from the norms at the switch to the radii")
         .range(1e-3, 1e3);
-    flags.add("granularity", &granularity, "unit whose norm LAWN holds").choices({"layer", "unit"});
-    flags.add("biases", &biases, "hold the norms of biases, too");
+    flags.add("granularity", &granularity, "of lawn: unit whose norm is held")
+        .choices({"layer", "unit"});
+    flags.add("biases", &biases, "of lawn: hold the norms of biases, too");
     flags.add("seed", &seed, "of the stream, the weights and the orders of images").range(0, 1e15);
   }
 
@@ -137,6 +152,8 @@ struct Options : examples::MethodOptions {
   /// @throws c10::Error for flags that contradict each other
   void fill_in() {
     examples::parse_betas(betas);
+    TORCH_CHECK(betas == kUsualBetas || chosen_methods() != std::vector<std::string>{"sgd"},
+                "--betas: sgd has none; leave --betas out");
     TORCH_CHECK(label_noise == 0 || stream != "random-labels",
                 "--label-noise: the labels of random-labels are random; expected another --stream");
     TORCH_CHECK(!layer_norm || network == "mlp", "--layer-norm: expected --network mlp, got ",

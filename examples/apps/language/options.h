@@ -60,8 +60,8 @@ struct Options : examples::RunOptions {
              "norm to which all gradients, as one vector, are clipped; 0 leaves them as they are")
         .range(0, 1e6);
     o.add_lawn(flags,
-               "what LAWN constrains: every weight matrix of the layers, the head that the walk "
-               "finds, or all weights, embeddings among them",
+               "every weight matrix of the layers, the head that the walk finds, or all weights, "
+               "embeddings among them",
                {"blocks", "walk", "all"});
     flags.add("validation", &o.validation,
               "test on the second last tenth, and do not use the last, so that settings "

@@ -48,10 +48,15 @@ struct ImageOptions {
 
   /// Declares the flags that say how much of them.
   void add_sizes(Flags& flags) {
+    add_sizes(flags, "0 is all (generated: " + std::to_string(generated.train_size) + ")", "epoch");
+  }
+
+  /// @param usual_size  what --help says of a --train-size of 0
+  /// @param epoch       what the program calls it
+  void add_sizes(Flags& flags, const std::string& usual_size, const std::string& epoch) {
     flags
         .add("train-size", &train_size,
-             "train on that many images, classes in equal shares; 0 is all (generated: " +
-                 std::to_string(generated.train_size) + ")")
+             "train on that many images, classes in equal shares; " + usual_size)
         .range(0, 1e6);
     flags
         .add("test-size", &test_size,
@@ -62,7 +67,9 @@ struct ImageOptions {
              "hold that many training images out and test on them, so that settings can be chosen "
              "without the test images; 0 is none")
         .range(0, 1e6);
-    flags.add("probe-size", &probe_size, "images of each half that every epoch is measured on")
+    flags
+        .add("probe-size", &probe_size,
+             "images of each half that every " + epoch + " is measured on")
         .range(1, 1e6);
     flags
         .add("label-noise", &label_noise,

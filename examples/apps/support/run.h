@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-#include <algorithm>
+#include <c10/util/Exception.h>
+
 #include <chrono>
 #include <filesystem>
 #include <iostream>
@@ -38,8 +39,7 @@ struct RunResult {
 
 /// Steps that a task takes.
 inline int64_t total_steps(const Task& task, const RunOptions& options) {
-  return options.epochs *
-         Trainer::steps_per_epoch(task.size(), std::min(options.batch_size, task.size()));
+  return options.epochs * Trainer::steps_per_epoch(task.size(), options.batch_size);
 }
 
 /// What the options say of the optimizer and its schedule, without LAWN.
@@ -63,17 +63,20 @@ inline StepperOptions stepper_options(const Task& task, const RunOptions& option
 /// @param resumed          checkpoint to go on from, or empty
 /// @param data             fingerprint of the training data: a checkpoint of other data is refused
 /// @param scale_gradients  see TrainerOptions
+/// @throws c10::Error if an epoch has fewer samples than a batch, and as Trainer does
 inline RunResult train_with(Task& task, Stepper& stepper, const lawn::Subnetwork& measured,
                             const RunOptions& options, const std::string& name,
                             const std::string& resumed, uint64_t data,
                             bool scale_gradients = false) {
+  TORCH_CHECK(options.batch_size <= task.size(), "--batch-size ", options.batch_size,
+              ": an epoch has only ", task.size(), " ", task.unit());
   RunResult result;
   result.name = name;
   result.ranks = task.ranks().size();
 
   TrainerOptions training;
   training.epochs = options.epochs;
-  training.batch_size = std::min(options.batch_size, task.size());
+  training.batch_size = options.batch_size;
   training.seed = static_cast<uint64_t>(options.seed);
   training.scale_gradients = scale_gradients;
   training.max_gradient_norm = options.max_gradient_norm;

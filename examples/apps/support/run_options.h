@@ -54,7 +54,10 @@ struct RunOptions {
     flags.add("optimizer", &optimizer, "one of LibTorch's optimizers, or one of lawn's fused ones")
         .choices(optimizers);
     flags.add("epochs", &epochs, "passes over the training data").range(1, 1e6);
-    flags.add("batch-size", &batch_size, "samples a step").range(1, 1e7);
+    flags
+        .add("batch-size", &batch_size,
+             "samples a step, at most those of an epoch, whose last, smaller batch is left out")
+        .range(1, 1e7);
     flags.add("lr", &learning_rate, "learning rate; 0 is 0.05 for sgd, 0.001 for the others")
         .range(0, 1e3);
     flags
@@ -80,21 +83,25 @@ struct RunOptions {
   /// Declares the flags that say how to train, plain or with LAWN.
   void add_training(Flags& flags) {
     add_optimization(flags, kOptimizers);
-    add_lawn(flags, "what LAWN constrains: the sub-network that the walk finds, or all weights",
-             {"walk", "all"});
+    add_lawn(flags, "the sub-network that the walk finds, or all weights", {"walk", "all"});
   }
 
   /// Declares LAWN's flags.
-  /// @param selects     what --select says in --help
+  /// @param selects     what each of them is, for --help
   /// @param selections  its choices
   void add_lawn(Flags& flags, const std::string& selects,
                 const std::vector<std::string>& selections) {
     flags.add("lawn", &lawn, "train with LAWN around the optimizer").incidental();
     flags.add("compare", &compare, "train plain and with LAWN from one seed").incidental();
-    flags.add("select", &select, selects).choices(selections);
+    flags
+        .add("select", &select,
+             "what LAWN constrains, and what is measured without it, too: " + selects)
+        .choices(selections);
     flags.add("ablate", &ablate, "part of LAWN to leave out, to see what the rest does")
         .choices(kAblations);
-    flags.add("free-fraction", &free_fraction, "share of the steps before LAWN constrains")
+    flags
+        .add("free-fraction", &free_fraction,
+             "of LAWN: share of the steps before it constrains; without it this has no effect")
         .range(0, 0.9);
     flags.add("radius-scale", &radius_scale, "factor from the norms at the switch to LAWN's radii")
         .range(1e-3, 1e3);
@@ -103,13 +110,14 @@ struct RunOptions {
   }
 
   /// Declares the flags that say where to run, what to keep and when to stop.
-  void add_running(Flags& flags) {
+  /// @param parts  of a run, as the program calls them: after so many it saves
+  void add_running(Flags& flags, const std::string& parts = "epochs") {
     flags.add("device", &device, "device to train on").choices({"auto", "cpu", "cuda"});
     flags.add("threads", &threads, "CPU threads; 0 leaves the choice to torch").range(0, 1024);
     flags.add("out", &out, "folder for records, CSV files and checkpoints").incidental();
     flags
         .add("checkpoint-every", &checkpoint_every,
-             "epochs between checkpoints; 0 saves at the end and on Ctrl-C only")
+             parts + " between checkpoints; 0 saves at the end and on Ctrl-C only")
         .range(0, 1e6)
         .incidental();
     flags
