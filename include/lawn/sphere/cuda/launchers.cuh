@@ -28,12 +28,13 @@ static const char* load_kernels() {
 }
 
 /// Whether `error` says that a program has no code for a device: neither for its architecture nor
-/// such that its driver could translate it. Any other error has another cause, and the launch
-/// reports it.
+/// such that its driver could translate it, or for a later driver than this one. Any other error
+/// has another cause, and the launch reports it.
 inline bool is_missing_code(cudaError_t error) {
   return error == cudaErrorInvalidDeviceFunction || error == cudaErrorNoKernelImageForDevice ||
          error == cudaErrorUnsupportedPtxVersion || error == cudaErrorJitCompilerNotFound ||
-         error == cudaErrorJitCompilationDisabled;
+         error == cudaErrorJitCompilationDisabled || error == cudaErrorInsufficientDriver ||
+         error == cudaErrorCallRequiresNewerDriver;
 }
 
 /// Asks about one kernel, since all are compiled for the same architectures.
