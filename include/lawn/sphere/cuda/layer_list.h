@@ -72,7 +72,8 @@ struct LayerList : BlockList<kCapacity> {
   void* radius[kCapacity];
 };
 
-/// Bytes that CUDA allows for the parameters of a kernel (12.1 and later).
+/// Bytes that CUDA allows for the parameters of a kernel: 12.1 and later, on sm_70 and later.
+/// LawnWantsCuda.cmake and LawnCudaArchitectures.cmake keep older ones out.
 constexpr std::size_t kMaxParameterBytes = 32764;
 
 static_assert(sizeof(LayerList<kManyLayers>) + sizeof(void*) <= kMaxParameterBytes,
