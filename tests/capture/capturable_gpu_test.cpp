@@ -221,6 +221,23 @@ TEST_F(CapturedStep, IsRefusedWithoutAWarmUp) {
   graph.capture_end();
 }
 
+TEST_F(CapturedStep, IsRefusedWithItsNumbersOnTheHost) {
+  auto model = make_model();
+  LAWN constrained(lawn::FusedAdam(model->parameters()), lawn::select_all_weights(*model));
+  lawn::FusedAdam plain(model->parameters());
+  const auto stream = c10::cuda::getStreamFromPool();
+  const c10::cuda::CUDAStreamGuard guard(stream);
+  backward(model, input(0));
+  torch::cuda::synchronize();
+  at::cuda::CUDAGraph graph;
+  graph.capture_begin();
+  expect_refusal([&] { constrained.step(); }, "expected make_capturable() before a capture");
+  expect_refusal([&] { plain.step(); }, "expected make_capturable() before a capture");
+  graph.capture_end();
+  constrained.step();
+  plain.step();
+}
+
 }  // namespace
 
 #else

@@ -356,6 +356,41 @@ TEST(CapturableLAWN, IsMadeOfACapturableOptimizer) {
   EXPECT_EQ(optimizer.phase(), Phase::kConstrained);
 }
 
+/// Expects of `optimizer`, whose phase is on the host, that a capture is refused and changes nothing.
+template <class Optimizer>
+void expect_no_capture(Optimizer& optimizer, const Tensors& weights) {
+  lawn::testing::set_gradients(weights, 2);
+  const auto before = copies(weights);
+  const auto gradient = weights[0].grad().clone();
+  const int64_t steps = optimizer.steps();
+  {
+    const PretendedCapture capture;
+    expect_refusal([&] { optimizer.step(); },
+                   "lawn::LAWN: expected make_capturable() before a capture, whose replays would "
+                   "otherwise stay in the present phase");
+  }
+  for (std::size_t i = 0; i < weights.size(); ++i) EXPECT_TRUE(weights[i].equal(before[i])) << i;
+  EXPECT_TRUE(weights[0].grad().equal(gradient));
+  EXPECT_EQ(optimizer.steps(), steps);
+  optimizer.step();
+  EXPECT_FALSE(weights[0].equal(before[0]));
+}
+
+TEST(CapturableLAWN, RefusesACaptureAsLongAsItsPhaseIsOnTheHost) {
+  const auto a = make_weights(torch::kFloat);
+  LAWN<lawn::FusedAdam> whole(lawn::FusedAdam(a, 0.01), selection(a), lawn_options(1));
+  expect_no_capture(whole, a);
+  static_cast<lawn::FusedAdam&>(whole).make_capturable();  // not LAWN's
+  for (int64_t step = 0; step < 2; ++step) {
+    lawn::testing::set_gradients(a, step);
+    whole.step();
+  }
+  expect_no_capture(whole, a);
+
+  LAWN<torch::optim::SGD> other(torch::optim::SGD(a, 0.01), selection(a), lawn_options(0));
+  expect_no_capture(other, a);
+}
+
 TEST(CapturableLAWN, RefusesOptionsThatACaptureCannotHave) {
   const auto a = make_weights(torch::kFloat);
   const auto refused = [&](const LAWNOptions& options, const std::string& message) {

@@ -27,6 +27,7 @@
 
 #include <lawn/archive/checked_read.h>
 #include <lawn/capture/phase_clock.h>
+#include <lawn/capture/stream.h>
 #include <lawn/decorator/base_optimizer.h>
 #include <lawn/decorator/held_weights.h>
 #include <lawn/folded/folding.h>
@@ -92,6 +93,10 @@ class LAWNRule {
     for (std::size_t i = 0; i < weights_.size(); ++i) {
       decorator::refuse_sparse_gradient(kWho, weights_.at(i), "the selection");
     }
+    TORCH_CHECK(clock_.on_devices() || !capture::any_captures(optimizer.param_groups()), kWho,
+                ": expected make_capturable() before a capture, whose replays would otherwise ",
+                "stay in the present phase: call it (around the fused optimizers LAWN has it), ",
+                "do some steps, then capture; nothing was changed");
   }
 
   void before_step(torch::optim::Optimizer& optimizer) {

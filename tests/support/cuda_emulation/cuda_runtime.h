@@ -37,7 +37,8 @@ enum cudaError_t {
   cudaErrorNoKernelImageForDevice = 209,
   cudaErrorJitCompilerNotFound = 221,
   cudaErrorUnsupportedPtxVersion = 222,
-  cudaErrorJitCompilationDisabled = 223
+  cudaErrorJitCompilationDisabled = 223,
+  cudaErrorStreamCaptureImplicit = 906
 };
 using cudaStream_t = struct CUstream_st*;
 struct cudaFuncAttributes {};

@@ -132,11 +132,15 @@ class Capturable : public FusedParameters<Base, Policy>, public capture::StateIn
                 "not call it; capture forward and backward pass in front of step()");
   }
 
-  /// Refuses what cannot be stepped with numbers on the device, and in a capture what cannot be
-  /// captured.
+  /// Refuses in a capture what cannot be captured, and what cannot be stepped with numbers on the
+  /// device.
   void check_capturable_step() const {
-    if (!capturable()) return;
     const bool capturing = captures();
+    TORCH_CHECK(capturable() || !capturing, Policy::kWho,
+                ": expected make_capturable() before a capture, whose replays would otherwise ",
+                "repeat one learning rate and one step count: call it, do some steps, then ",
+                "capture; nothing was changed");
+    if (!capturable()) return;
     for (std::size_t group = 0; group < this->param_groups_.size(); ++group) {
       const Options& options = this->options_of(group);
       std::vector<at::Tensor> refused;

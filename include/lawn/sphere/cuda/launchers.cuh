@@ -81,8 +81,9 @@ inline std::int64_t workspace_bytes(const Flat* layers, std::int64_t count,
 inline bool is_capturing(void* stream) {
   cudaStreamCaptureStatus status = cudaStreamCaptureStatusNone;
   const auto error = cudaStreamIsCapturing(static_cast<cudaStream_t>(stream), &status);
-  // If even the question is refused, the stream is part of a capture.
-  return message(error) != nullptr || status != cudaStreamCaptureStatusNone;
+  if (message(error) == nullptr) return status != cudaStreamCaptureStatusNone;
+  // The default stream beside a capture. Any other error has another cause.
+  return error == cudaErrorStreamCaptureImplicit;
 }
 
 constexpr Entries kEntries = [] {
