@@ -391,6 +391,30 @@ TEST(CapturableLAWN, RefusesACaptureAsLongAsItsPhaseIsOnTheHost) {
   expect_no_capture(other, a);
 }
 
+/// Moves `tensor` to a GPU that is not there: its values are lost, and nothing can be done with it.
+void pretend_to_move(const torch::Tensor& tensor) {
+  c10::Storage storage(c10::Storage::use_byte_size_t(), tensor.nbytes(),
+                       c10::DataPtr(nullptr, torch::Device(torch::kCUDA, 0)));
+  auto moved = c10::make_intrusive<c10::TensorImpl>(
+      std::move(storage), c10::DispatchKeySet(c10::DispatchKey::CUDA), tensor.dtype());
+  moved->set_sizes_contiguous(tensor.sizes());
+  tensor.set_data(torch::Tensor(std::move(moved)));
+}
+
+TEST(CapturableLAWN, RefusesAModelThatWasMovedBeforeItChangesAnything) {
+  const auto a = make_weights(torch::kFloat);
+  LAWN<lawn::FusedSGD> optimizer(lawn::FusedSGD(a, 0.1), selection(a), lawn_options(0));
+  optimizer.make_capturable();
+  lawn::testing::set_gradients(a, 0);
+  const Tensors before(copies({a.begin(), a.end() - 1}));
+  a.back().mutable_grad() = torch::Tensor();
+  pretend_to_move(a.back());
+  expect_refusal([&] { optimizer.step(); },
+                 "expected the constrained tensors where they were when make_capturable() was "
+                 "called, got one on cuda:0: move the model before that; nothing was changed");
+  for (std::size_t i = 0; i < before.size(); ++i) EXPECT_TRUE(a[i].equal(before[i])) << i;
+}
+
 TEST(CapturableLAWN, RefusesOptionsThatACaptureCannotHave) {
   const auto a = make_weights(torch::kFloat);
   const auto refused = [&](const LAWNOptions& options, const std::string& message) {

@@ -81,6 +81,12 @@ class PhaseClock {
     if (clocks_.empty()) add(at::kCPU, switch_at);
   }
 
+  /// Refuses a layer on a device without a clock, if the numbers live on the devices.
+  void check(c10::ArrayRef<sphere::Layer> layers) const {
+    if (!on_devices()) return;
+    for (const auto& layer : layers) on(layer.weight.device());
+  }
+
   /// The clock of `device`; null if the numbers live on the host.
   const int64_t* data_on(at::Device device) const {
     return on_devices() ? on(device).const_data_ptr<int64_t>() : nullptr;
@@ -133,7 +139,7 @@ class PhaseClock {
     TORCH_CHECK(clock != nullptr,
                 "lawn::LAWN: expected the constrained tensors where they were "
                 "when make_capturable() was called, got one on ",
-                device, ": move the model before that");
+                device, ": move the model before that; nothing was changed");
     return *clock;
   }
 

@@ -97,6 +97,7 @@ class LAWNRule {
                 ": expected make_capturable() before a capture, whose replays would otherwise ",
                 "stay in the present phase: call it (around the fused optimizers LAWN has it), ",
                 "do some steps, then capture; nothing was changed");
+    clock_.check(layers_);
   }
 
   void before_step(torch::optim::Optimizer& optimizer) {
