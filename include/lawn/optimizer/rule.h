@@ -218,7 +218,7 @@ class LAWNRule {
   /// them.
   void leave_to_base() { folds_ = spheres_->local(); }
 
-  /// `phase` and `steps` wait for the device after make_capturable.
+  /// `phase` and `steps` wait for the current stream after make_capturable.
   Phase phase() const { return clock_.switched() ? Phase::kConstrained : Phase::kFree; }
   int64_t steps() const { return clock_.steps(); }
   const LAWNOptions& options() const { return options_; }
