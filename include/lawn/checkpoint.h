@@ -151,8 +151,8 @@ class Checkpoint {
     return *this;
   }
 
-  /// Writes all entries and requirements into the file at `path`. Waits for the current stream of each
-  /// device.
+  /// Writes all entries and requirements into the file at `path`. Waits for the current stream of
+  /// each device.
   /// @throws c10::Error if the file cannot be written, naming the reason; the file that was there
   ///         is then unchanged, and no other one is left
   void save(const std::filesystem::path& path) const {

@@ -118,8 +118,9 @@ class LAWN : public Decorator<Opt, detail::optimizer::LAWNRule> {
   const LAWNOptions& lawn_options() const { return this->rule_.options(); }
 
   /// Reports each layer's radius, norm and error of the norm, cosine of weight and gradient, and
-  /// angular step: look at it when training misbehaves. Waits for the current stream. If weights are
-  /// sharded over ranks, every rank must call it, and notes on gradients concern this rank's part.
+  /// angular step: look at it when training misbehaves. Waits for the current stream. If weights
+  /// are sharded over ranks, every rank must call it, and notes on gradients concern this rank's
+  /// part.
   Report report() const { return this->rule_.report(); }
 
  private:
