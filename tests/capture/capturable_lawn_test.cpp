@@ -356,7 +356,8 @@ TEST(CapturableLAWN, IsMadeOfACapturableOptimizer) {
   EXPECT_EQ(optimizer.phase(), Phase::kConstrained);
 }
 
-/// Expects of `optimizer`, whose phase is on the host, that a capture is refused and changes nothing.
+/// Expects of `optimizer`, whose phase is on the host, that it refuses a capture and changes
+/// nothing.
 template <class Optimizer>
 void expect_no_capture(Optimizer& optimizer, const Tensors& weights) {
   lawn::testing::set_gradients(weights, 2);

@@ -65,8 +65,8 @@ class Admm : public Decorator<Opt, detail::unification::AdmmRule> {
   void update() { this->rule_.update(); }
 
   /// Projects the weights and freezes their structure, which every later step keeps. The
-  /// optimizer's state stays. A second call has no effect. Waits for the device. Later steps differ:
-  /// capture anew.
+  /// optimizer's state stays. A second call has no effect. Waits for the device. Later steps
+  /// differ: capture anew.
   /// @throws c10::Error  for weights that are not finite; nothing is changed then
   void finalize() { this->rule_.finalize(); }
 

@@ -33,8 +33,8 @@ struct TileSettings {
   Dtype gradient_dtype;
 };
 
-/// Whether layers of `a` and `b` can share settings. A decay that is NaN equals another one that is:
-/// else a list would never find it again, and run out of room.
+/// Whether layers of `a` and `b` can share settings. A decay that is NaN equals another one that
+/// is: else a list would never find it again, and run out of room.
 inline bool operator==(const TileSettings& a, const TileSettings& b) {
   const bool same_decay = a.weight_decay == b.weight_decay ||
                           (std::isnan(a.weight_decay) && std::isnan(b.weight_decay));
