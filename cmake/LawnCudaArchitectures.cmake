@@ -2,9 +2,21 @@
 
 include_guard()
 
+# Refuses entries of `architectures`, in the form of TORCH_CUDA_ARCH_LIST, that lawn's kernels cannot be compiled for: before 7.0 their
+# parameters are too large (kMaxParameterBytes). "All" and "Common" have such ones among others. `from` says whose the list is.
+function(lawn_refuse_old_architectures architectures from)
+  string(REGEX MATCHALL "[^; \t]+" architectures "${architectures}")
+  foreach(architecture IN LISTS architectures)
+    if(architecture MATCHES "^([0-6]\\.|Kepler|Maxwell|Pascal|All$|Common$)")
+      message(FATAL_ERROR "lawn: expected architectures from 7.0 on in ${from}, which lawn's CUDA kernels need, got ${architecture}; leave "
+                          "it out (tensors on such a GPU go through ATen), or do without kernels, by -DLAWN_CUDA=OFF")
+    endif()
+  endforeach()
+endfunction()
+
 # Sets `result` to the architectures to compile for with `nvcc`, in the form of TORCH_CUDA_ARCH_LIST, and `reason` to why: those of
-# the GPUs that are there, if nvcc knows all of them, else those GPUs of LibTorch's wheels that this version of nvcc knows. Code for
-# 8.0 runs on 8.6 and 8.9, too, and newer GPUs than the last one get their code from the driver (PTX).
+# the GPUs that are there, if nvcc and the kernels take all of them, else those GPUs of LibTorch's wheels that this version of nvcc
+# knows. Code for 8.0 runs on 8.6 and 8.9, too, and newer GPUs than the last one get their code from the driver (PTX).
 function(lawn_cuda_architectures result reason nvcc)
   set(because "no GPU was found here")
   execute_process(COMMAND nvidia-smi --query-gpu=compute_cap --format=csv,noheader
@@ -16,11 +28,15 @@ function(lawn_cuda_architectures result reason nvcc)
     execute_process(COMMAND "${nvcc}" --list-gpu-arch OUTPUT_VARIABLE known ERROR_QUIET)
     foreach(architecture IN LISTS architectures)
       string(REPLACE "." "" number "${architecture}")
-      if(NOT known MATCHES "compute_${number}\r?\n")
+      if(architecture VERSION_LESS 7.0)
+        set(because "lawn's CUDA kernels need 7.0 or later, and a GPU here has ${architecture}")
+      elseif(NOT known MATCHES "compute_${number}\r?\n")
         set(because "${nvcc} does not know the architecture ${architecture} of a GPU here")
-        set(architectures "")
-        break()
+      else()
+        continue()
       endif()
+      set(architectures "")
+      break()
     endforeach()
     if(architectures)
       set(${result} "${architectures}" PARENT_SCOPE)
@@ -37,10 +53,8 @@ function(lawn_cuda_architectures result reason nvcc)
   endif()
   if(CMAKE_MATCH_1 VERSION_GREATER_EQUAL 12.8)
     set(architectures 7.5 8.0 9.0 10.0+PTX)
-  elseif(CMAKE_MATCH_1 VERSION_GREATER_EQUAL 11.8)
-    set(architectures 7.5 8.0 9.0+PTX)
   else()
-    set(architectures 7.5 8.0+PTX)
+    set(architectures 7.5 8.0 9.0+PTX)
   endif()
   set(${result} "${architectures}" PARENT_SCOPE)
   set(${reason} "lawn's own list, since ${because}" PARENT_SCOPE)

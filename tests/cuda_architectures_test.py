@@ -25,25 +25,31 @@ def write_program(folder, name, lines):
     return path
 
 
+def run_cmake(folder, lines):
+    """Returns what CMake says after it has read the module and these lines, with the programs in `folder`."""
+    script = pathlib.Path(folder, "ask.cmake")
+    script.write_text(f'include("{MODULE}")\n{lines}')
+    run = subprocess.run([CMAKE, "-P", script], capture_output=True, text=True,
+                         env={**os.environ, "PATH": f"{folder}:{os.environ['PATH']}"})
+    return re.sub(r"\s+", " ", run.stdout + run.stderr)
+
+
 def ask(nvcc, nvidia_smi="exit 9\n"):
     """Returns the list, and what CMake says beside, with an nvidia-smi of these lines."""
     with tempfile.TemporaryDirectory() as folder:
         write_program(folder, "nvidia-smi", nvidia_smi)
-        script = pathlib.Path(folder, "ask.cmake")
-        script.write_text(f'include("{MODULE}")\nlawn_cuda_architectures(list reason "{nvcc}")\n'
-                          'message("took ${list}")\nmessage("from ${reason}.")\n')
-        run = subprocess.run([CMAKE, "-P", script], capture_output=True, text=True, check=True,
-                             env={**os.environ, "PATH": f"{folder}:{os.environ['PATH']}"})
-    return re.search(r"^took (.*)$", run.stderr, re.MULTILINE)[1], re.sub(r"\s+", " ", run.stdout + run.stderr)
+        text = run_cmake(folder, f'lawn_cuda_architectures(list reason "{nvcc}")\n'
+                                 'message("took ${list}")\nmessage("from ${reason}.")\n')
+    return re.search(r"took (\S*) from ", text)[1], text
 
 
 def ask_version(version, nvidia_smi="exit 9\n"):
-    """The same of an nvcc that says it is of `version`, and knows three architectures."""
+    """The same of an nvcc that says it is of `version`, and knows some architectures."""
     with tempfile.TemporaryDirectory() as folder:
         nvcc = write_program(folder, "nvcc", f"""
 case "$*" in
   --version) echo 'nvcc: NVIDIA (R) Cuda compiler driver'; echo 'Cuda compilation tools, release {version}, V{version}.99' ;;
-  --list-gpu-arch) echo compute_75; echo compute_80; echo compute_89; echo compute_120 ;;
+  --list-gpu-arch) echo compute_61; echo compute_75; echo compute_80; echo compute_89; echo compute_120 ;;
   *) exit 1 ;;
 esac
 """)
@@ -65,10 +71,8 @@ class CudaArchitectures(unittest.TestCase):
     def test_are_those_that_each_version_knows(self):
         for version in ("12.8", "12.9", "13.0", "13.4"):
             self.expect(version, "7.5;8.0;9.0;10.0+PTX")
-        for version in ("11.8", "12.1", "12.4", "12.6"):
+        for version in ("12.1", "12.4", "12.6"):
             self.expect(version, "7.5;8.0;9.0+PTX")
-        for version in ("11.1", "11.7"):
-            self.expect(version, "7.5;8.0+PTX")
 
     def test_are_those_of_the_gpus_that_are_there(self):
         for there, expected in ((["8.9"], "8.9"), (["12.0", "8.0", "8.0"], "8.0;12.0")):
@@ -77,7 +81,7 @@ class CudaArchitectures(unittest.TestCase):
             self.assertIn("from the GPUs here.", text)
 
     def test_are_the_usual_ones_where_nvcc_does_not_know_a_gpu_or_there_is_none(self):
-        for nvidia_smi in (gpus("8.9", "6.1"), gpus("7.5", "12.1")):
+        for nvidia_smi in (gpus("8.9", "7.2"), gpus("7.5", "12.1")):
             architectures, text = ask_version("13.0", nvidia_smi)
             self.assertEqual(architectures, "7.5;8.0;9.0;10.0+PTX")
             self.assertIn("does not know the architecture", text)
@@ -85,6 +89,24 @@ class CudaArchitectures(unittest.TestCase):
             architectures, text = ask_version("13.0", nvidia_smi)
             self.assertEqual(architectures, "7.5;8.0;9.0;10.0+PTX")
             self.assertIn("from lawn's own list, since no GPU was found here.", text)
+
+    def test_are_the_usual_ones_where_a_gpu_is_too_old_for_the_kernels(self):
+        for there in (["6.1"], ["8.9", "6.1"]):
+            architectures, text = ask_version("12.8", gpus(*there))
+            self.assertEqual(architectures, "7.5;8.0;9.0;10.0+PTX")
+            self.assertIn("since lawn's CUDA kernels need 7.0 or later, and a GPU here has 6.1.", text)
+
+    def test_that_are_too_old_for_the_kernels_are_refused_by_name(self):
+        with tempfile.TemporaryDirectory() as folder:
+            def check(architectures):
+                return run_cmake(folder, f'lawn_refuse_old_architectures("{architectures}" "MY_LIST")\n')
+            for architectures, old in (("6.1", "6.1"), ("8.0;6.0+PTX", "6.0+PTX"), ("7.5 5.2(5.0) 3.5", "5.2(5.0)"),
+                                       ("Turing Pascal", "Pascal"), ("Maxwell+Tegra", "Maxwell+Tegra"), ("Common", "Common"),
+                                       ("All", "All")):
+                self.assertIn("lawn: expected architectures from 7.0 on in MY_LIST, which lawn's CUDA kernels need, "
+                              f"got {old}; leave it out", check(architectures))
+            for architectures in ("7.0", "7.5 8.0;9.0a+PTX", "10.0;12.0+PTX", "Volta;Ampere", "Auto"):
+                self.assertEqual(check(architectures), "")
 
     def test_are_told_with_a_warning_where_nvcc_does_not_tell_its_version(self):
         for nvcc in ("/bin/false", "/there/is/none"):

@@ -157,6 +157,7 @@ foreach(range "0.0.5...<${PROJECT_VERSION}" 0.0.9 9999)
 endforeach()
 if(TARGET lawn_cuda)
   lawn_add_refusal_test(kernels_anew "architectures[ \n]+9.0,[ \n]+from[ \n]+TORCH_CUDA_ARCH_LIST" -DTORCH_CUDA_ARCH_LIST=9.0)
+  lawn_add_refusal_test(kernels_of_old_gpus "7.0[ \n]+on[ \n]+in[ \n]+TORCH_CUDA_ARCH_LIST,.*got[ \n]+6.1" "-DTORCH_CUDA_ARCH_LIST=8.0 6.1")
 endif()
 lawn_add_refusal_test(without_cxx "found[ \n]+C;[ \n]+enable[ \n]+CXX" -DCONSUMER_LANGUAGES=C)
 

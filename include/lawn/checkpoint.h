@@ -154,9 +154,9 @@ class Checkpoint {
     return *this;
   }
 
-  /// Writes all entries and requirements into the file at `path`. Waits for the devices.
-  /// The first time the bytes are read back, since LibTorch writes modules whose names it cannot
-  /// read.
+  /// Writes all entries and requirements into the file at `path`. Waits for the current stream of
+  /// each device. The first time the bytes are read back, since LibTorch writes modules whose names
+  /// it cannot read.
   /// @throws c10::Error if the file cannot be written, or not be read back, naming the reason; the
   ///         file that was there is then unchanged, and no other one is left
   void save(const std::filesystem::path& path) const {

@@ -72,8 +72,9 @@ class LAWN : public Decorator<Opt, detail::optimizer::LAWNRule> {
 
   /// Makes the whole step capturable in a CUDA graph, for good. Learning rates and step counts move
   /// to the device, as `Opt::make_capturable` says, which lists the requirements; so does LAWN's
-  /// phase. One captured step is replayed through the switch and beyond. `phase()`, `steps()` and
-  /// `report()` wait for the device from then on.
+  /// phase. One captured step is replayed through the switch and beyond. From then on `phase()`,
+  /// `steps()`, `report()` and `save()` read the device: they wait for its current stream, which
+  /// must be that of the steps and replays, or ordered after it.
   ///
   /// The radius of a layer is 0 in the free phase, and the folded step of such a sphere is the base
   /// optimizer's up to rounding, no longer bit for bit. At the switch a sphere stays free for good
@@ -101,13 +102,13 @@ class LAWN : public Decorator<Opt, detail::optimizer::LAWNRule> {
   /// has no effect. Call it before the forward pass if the weights jump: with a `radius_scale`
   /// other than 1, or radii that are not captured.
   /// @throws c10::Error  that names a layer whose norm cannot be a radius; nothing is changed then
-  /// @note   waits for the device with `ZeroNorm::kError`, and after `make_capturable`
+  /// @note   waits for the current stream with `ZeroNorm::kError`, and after `make_capturable`
   void constrain() { this->rule_.constrain(*this); }
 
-  /// The phase: free or constrained. Waits for the device after `make_capturable`.
+  /// The phase: free or constrained. After `make_capturable` it waits for the current stream.
   Phase phase() const { return this->rule_.phase(); }
 
-  /// Number of steps done in both phases.
+  /// Number of steps done in both phases. After `make_capturable` it waits for the current stream.
   int64_t steps() const { return this->rule_.steps(); }
 
   /// Dotted names of the constrained tensors.
@@ -117,8 +118,9 @@ class LAWN : public Decorator<Opt, detail::optimizer::LAWNRule> {
   const LAWNOptions& lawn_options() const { return this->rule_.options(); }
 
   /// Reports each layer's radius, norm and error of the norm, cosine of weight and gradient, and
-  /// angular step: look at it when training misbehaves. Waits for the device. If weights are
-  /// sharded over ranks, every rank must call it, and notes on gradients concern this rank's part.
+  /// angular step: look at it when training misbehaves. Waits for the current stream. If weights
+  /// are sharded over ranks, every rank must call it, and notes on gradients concern this rank's
+  /// part.
   Report report() const { return this->rule_.report(); }
 
  private:

@@ -221,6 +221,39 @@ TEST_F(CapturedStep, IsRefusedWithoutAWarmUp) {
   graph.capture_end();
 }
 
+TEST_F(CapturedStep, IsRefusedForAModelThatWasMovedInPartBeforeAnythingIsChanged) {
+  auto model = make_model();
+  const auto weights = model->parameters();
+  const auto second = weights.end() - 2;  // the last layer's
+  lawn::FusedSGD sgd(std::vector<torch::Tensor>(weights.begin(), second), 0.1);
+  sgd.add_param_group(
+      torch::optim::OptimizerParamGroup(std::vector<torch::Tensor>(second, weights.end())));
+  LAWN optimizer(std::move(sgd), lawn::select_all_weights(*model), options().free_steps(0));
+  optimizer.make_capturable();
+  model[4]->to(torch::kCPU);
+  for (const auto& weight : weights) weight.mutable_grad() = torch::ones_like(weight);
+  const auto before = all_of(model);
+  expect_refusal([&] { optimizer.step(); }, "got one on cpu: move the model before that");
+  EXPECT_TRUE(all_of(model).equal(before));
+}
+
+TEST_F(CapturedStep, IsRefusedWithItsNumbersOnTheHost) {
+  auto model = make_model();
+  LAWN constrained(lawn::FusedAdam(model->parameters()), lawn::select_all_weights(*model));
+  lawn::FusedAdam plain(model->parameters());
+  const auto stream = c10::cuda::getStreamFromPool();
+  const c10::cuda::CUDAStreamGuard guard(stream);
+  backward(model, input(0));
+  torch::cuda::synchronize();
+  at::cuda::CUDAGraph graph;
+  graph.capture_begin();
+  expect_refusal([&] { constrained.step(); }, "expected make_capturable() before a capture");
+  expect_refusal([&] { plain.step(); }, "expected make_capturable() before a capture");
+  graph.capture_end();
+  constrained.step();
+  plain.step();
+}
+
 }  // namespace
 
 #else

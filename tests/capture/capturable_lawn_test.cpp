@@ -356,6 +356,66 @@ TEST(CapturableLAWN, IsMadeOfACapturableOptimizer) {
   EXPECT_EQ(optimizer.phase(), Phase::kConstrained);
 }
 
+/// Expects of `optimizer`, whose phase is on the host, that it refuses a capture and changes
+/// nothing.
+template <class Optimizer>
+void expect_no_capture(Optimizer& optimizer, const Tensors& weights) {
+  lawn::testing::set_gradients(weights, 2);
+  const auto before = copies(weights);
+  const auto gradient = weights[0].grad().clone();
+  const int64_t steps = optimizer.steps();
+  {
+    const PretendedCapture capture;
+    expect_refusal([&] { optimizer.step(); },
+                   "lawn::LAWN: expected make_capturable() before a capture, whose replays would "
+                   "otherwise stay in the present phase");
+  }
+  for (std::size_t i = 0; i < weights.size(); ++i) EXPECT_TRUE(weights[i].equal(before[i])) << i;
+  EXPECT_TRUE(weights[0].grad().equal(gradient));
+  EXPECT_EQ(optimizer.steps(), steps);
+  optimizer.step();
+  EXPECT_FALSE(weights[0].equal(before[0]));
+}
+
+TEST(CapturableLAWN, RefusesACaptureAsLongAsItsPhaseIsOnTheHost) {
+  const auto a = make_weights(torch::kFloat);
+  LAWN<lawn::FusedAdam> whole(lawn::FusedAdam(a, 0.01), selection(a), lawn_options(1));
+  expect_no_capture(whole, a);
+  static_cast<lawn::FusedAdam&>(whole).make_capturable();  // not LAWN's
+  for (int64_t step = 0; step < 2; ++step) {
+    lawn::testing::set_gradients(a, step);
+    whole.step();
+  }
+  expect_no_capture(whole, a);
+
+  LAWN<torch::optim::SGD> other(torch::optim::SGD(a, 0.01), selection(a), lawn_options(0));
+  expect_no_capture(other, a);
+}
+
+/// Moves `tensor` to a GPU that is not there: its values are lost, and nothing can be done with it.
+void pretend_to_move(const torch::Tensor& tensor) {
+  c10::Storage storage(c10::Storage::use_byte_size_t(), tensor.nbytes(),
+                       c10::DataPtr(nullptr, torch::Device(torch::kCUDA, 0)));
+  auto moved = c10::make_intrusive<c10::TensorImpl>(
+      std::move(storage), c10::DispatchKeySet(c10::DispatchKey::CUDA), tensor.dtype());
+  moved->set_sizes_contiguous(tensor.sizes());
+  tensor.set_data(torch::Tensor(std::move(moved)));
+}
+
+TEST(CapturableLAWN, RefusesAModelThatWasMovedBeforeItChangesAnything) {
+  const auto a = make_weights(torch::kFloat);
+  LAWN<lawn::FusedSGD> optimizer(lawn::FusedSGD(a, 0.1), selection(a), lawn_options(0));
+  optimizer.make_capturable();
+  lawn::testing::set_gradients(a, 0);
+  const Tensors before(copies({a.begin(), a.end() - 1}));
+  a.back().mutable_grad() = torch::Tensor();
+  pretend_to_move(a.back());
+  expect_refusal([&] { optimizer.step(); },
+                 "expected the constrained tensors where they were when make_capturable() was "
+                 "called, got one on cuda:0: move the model before that; nothing was changed");
+  for (std::size_t i = 0; i < before.size(); ++i) EXPECT_TRUE(a[i].equal(before[i])) << i;
+}
+
 TEST(CapturableLAWN, RefusesOptionsThatACaptureCannotHave) {
   const auto a = make_weights(torch::kFloat);
   const auto refused = [&](const LAWNOptions& options, const std::string& message) {

@@ -211,11 +211,13 @@ TYPED_TEST(Capturable, StepsInACaptureAfterAResetAsANewOptimizerDoes) {
       const torch::NoGradGuard no_grad;
       for (std::size_t i = 0; i < a.size(); ++i) b[i].copy_(a[i]);
     }
-    const PretendedCapture capture;  // in which no state is made and no count
     for (int64_t step = 4; step < 8; ++step) {
       lawn::testing::set_pulling_gradients(a, step);
       lawn::testing::set_pulling_gradients(b, step);
-      device.step();
+      {
+        const PretendedCapture capture;  // in which no state is made and no count
+        device.step();
+      }
       twins.host.step();
       expect_equal(a, b, "step " + std::to_string(step));
     }
@@ -364,14 +366,18 @@ TYPED_TEST(Capturable, RefusesInACaptureWhatAReplayWouldNotDo) {
   const auto a = lawn::testing::parameters(torch::kFloat);
   const Tensors before = copies(a);
   auto optimizer = TestFixture::in_two_groups(a, TypeParam::options().back());
+  lawn::testing::set_pulling_gradients(a, 0);
   {
     const PretendedCapture capture;
     expect_refusal([&] { optimizer.make_capturable(); },
                    "call make_capturable() before the capture");
+    expect_refusal([&] { optimizer.step(); },
+                   "expected make_capturable() before a capture, whose replays would otherwise "
+                   "repeat one learning rate and one step count");
   }
+  expect_equal(a, before, "after a refusal");
   EXPECT_FALSE(optimizer.capturable());
   optimizer.make_capturable();
-  lawn::testing::set_pulling_gradients(a, 0);
   {
     const PretendedCapture capture;
     expect_refusal([&] { optimizer.step(); }, "expected a step before the capture");

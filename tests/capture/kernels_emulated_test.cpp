@@ -375,8 +375,12 @@ TEST_F(CapturableKernels, TellWhetherAStreamIsCapturing) {
   runtime.capturing = true;
   EXPECT_TRUE(entries.is_capturing(nullptr));
   runtime.capturing = false;
-  runtime.capture_error = cudaErrorInvalidValue;  // as for the default stream beside a capture
+  runtime.capture_error = cudaErrorStreamCaptureImplicit;  // of the default stream beside a capture
   EXPECT_TRUE(entries.is_capturing(nullptr));
+  for (const auto error : {cudaErrorInvalidValue, cudaErrorInsufficientDriver}) {
+    runtime.capture_error = error;
+    EXPECT_FALSE(entries.is_capturing(nullptr)) << "a step says more of it than a refusal would";
+  }
 }
 
 TEST_F(CapturableKernels, ReportWhatCudaRefuses) {

@@ -5,9 +5,12 @@
 #include <utility>
 #include <vector>
 
+#include <c10/core/impl/LocalDispatchKeySet.h>
 #include <gtest/gtest.h>
+#include <torch/library.h>
 #include <torch/torch.h>
 
+#include <lawn/autocast.h>
 #include <lawn/companions/pruning/magnitude_masks.h>
 #include <lawn/companions/pruning/masked.h>
 #include <lawn/companions/unification/admm.h>
@@ -259,6 +262,50 @@ TEST_P(AdmmDtype, ComesNearerToTheStructureAndKeepsIt) {
   EXPECT_EQ(optimizer.residual(), 0);
   step();
   expect_structure(optimizer.structures(), "retraining");
+}
+
+/// Of each difference and sum under autocast on the CPU, where the second operand lies.
+std::vector<const void*> second_operands;
+
+torch::Tensor observed_difference(const torch::Tensor& a, const torch::Tensor& b,
+                                  const torch::Scalar& alpha) {
+  const c10::impl::ExcludeDispatchKeyGuard once(c10::DispatchKey::AutocastCPU);
+  second_operands.push_back(b.const_data_ptr());
+  return a.sub(b, alpha);
+}
+
+torch::Tensor observed_sum(const torch::Tensor& a, const torch::Tensor& b,
+                           const torch::Scalar& alpha) {
+  const c10::impl::ExcludeDispatchKeyGuard once(c10::DispatchKey::AutocastCPU);
+  second_operands.push_back(b.const_data_ptr());
+  return a.add(b, alpha);
+}
+
+TEST(Admm, WritesWhatItUpdatesWhereACapturedStepReadsIt) {
+  // In bfloat16 on the CPU, ATen takes W - Z + U.
+  const auto weight = torch::randn({4, 1, 3, 3}, torch::kBFloat16)
+                          .contiguous(torch::MemoryFormat::ChannelsLast)
+                          .requires_grad_();
+  Admm optimizer(SGD({weight}, SGDOptions(0.1)), lawn::select({weight}),
+                 Projection::prune_magnitude(0.5), options());
+  auto observer = MAKE_TORCH_LIBRARY_IMPL(aten, AutocastCPU);
+  observer.impl("sub.Tensor", observed_difference);
+  observer.impl("add.Tensor", observed_sum);
+  const auto read_in_a_step = [&] {
+    weight.mutable_grad() = torch::ones_like(weight);
+    second_operands.clear();
+    const lawn::Autocast autocast(torch::kCPU, torch::kBFloat16);
+    optimizer.step();
+    return std::pair(second_operands.at(0), second_operands.at(1));  // Z and U
+  };
+  const auto [target, dual] = read_in_a_step();
+  EXPECT_NE(target, dual);
+  const double residual = optimizer.residual();
+  for (int i = 0; i < 3; ++i) {
+    optimizer.update();
+    EXPECT_NE(optimizer.residual(), residual) << "there is a new Z";
+    EXPECT_EQ(read_in_a_step(), std::pair(target, dual));
+  }
 }
 
 TEST(Admm, MeasuresTheResidual) {

@@ -703,7 +703,8 @@ TEST_F(CompanionCalls, AreAskedForByOneKernelAndLeaveOtherErrorsToTheLaunch) {
   EXPECT_EQ(missing(), nullptr);
   for (const auto error : {cudaErrorInvalidDeviceFunction, cudaErrorNoKernelImageForDevice,
                            cudaErrorJitCompilerNotFound, cudaErrorUnsupportedPtxVersion,
-                           cudaErrorJitCompilationDisabled}) {
+                           cudaErrorJitCompilationDisabled, cudaErrorInsufficientDriver,
+                           cudaErrorCallRequiresNewerDriver}) {
     runtime.function_error = error;
     EXPECT_STREQ(missing(), "emulated error") << error;
   }

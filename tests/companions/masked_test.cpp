@@ -258,6 +258,33 @@ TEST(Masked, TakesNewMasksForPruningInSteps) {
   }
 }
 
+TEST(Masked, WritesNewMasksOfTheSameWeightsWhereACapturedStepReadsThem) {
+  Problem problem;
+  Masked optimizer(SGD(problem.groups(), SGDOptions(0.1)), masks_of(problem, 0.25));
+  auto masks = masks_of(problem, 0.75);
+  std::vector<const void*> places;
+  for (const Mask& mask : masks) {
+    places.push_back(optimizer.pruned_of(mask.weight).const_data_ptr());
+  }
+  const auto expect_in_place = [&] {
+    for (size_t i = 0; i < masks.size(); ++i) {
+      const auto pruned = optimizer.pruned_of(masks[i].weight);
+      EXPECT_EQ(pruned.const_data_ptr(), places[i]) << i;
+      EXPECT_TRUE(torch::equal(pruned, masks[i].keep.logical_not())) << i;
+    }
+    expect_pruned(masks, "new masks");
+  };
+  optimizer.set_masks(masks);
+  expect_in_place();
+  std::swap(masks[0], masks[1]);
+  std::swap(places[0], places[1]);
+  optimizer.set_masks(masks);
+  expect_in_place();
+  optimizer.set_masks({masks[1]});
+  EXPECT_FALSE(optimizer.pruned_of(masks[0].weight).defined());
+  EXPECT_EQ(optimizer.pruned_of(masks[1].weight).const_data_ptr(), places[1]);
+}
+
 TEST(Masked, SaysWhatIsPrunedToWhoeverWrapsIt) {
   Problem problem;
   const auto masks = masks_of(problem);

@@ -5,9 +5,12 @@
 #include <string>
 #include <vector>
 
+#include <c10/core/impl/LocalDispatchKeySet.h>
 #include <gtest/gtest.h>
+#include <torch/library.h>
 #include <torch/torch.h>
 
+#include <lawn/autocast.h>
 #include <lawn/companions/pruning/magnitude_masks.h>
 #include <lawn/companions/pruning/snapshot.h>
 #include <lawn/companions/pruning/weight_overlap.h>
@@ -84,6 +87,28 @@ TEST_P(SnapshotOf, RewindsParametersAndBuffersToTheBitInPlace) {
   train(model, 1);
   snapshot.rewind(*model);
   EXPECT_TRUE(same(everything(model), before)) << "a rewound network does not train the copy";
+}
+
+/// Of each copy under autocast on the CPU, whether it may return before it is done.
+std::vector<bool> returned_early;
+
+torch::Tensor& observed_copy(torch::Tensor& into, const torch::Tensor& from, bool non_blocking) {
+  const c10::impl::ExcludeDispatchKeyGuard once(c10::DispatchKey::AutocastCPU);
+  returned_early.push_back(non_blocking);
+  return into.copy_(from, non_blocking);
+}
+
+TEST(Snapshot, WaitsForWhatItRewindsOnTheHost) {
+  returned_early.clear();
+  auto model = network();
+  const Snapshot snapshot(*model);
+  auto observer = MAKE_TORCH_LIBRARY_IMPL(aten, AutocastCPU);
+  observer.impl("copy_", observed_copy);
+  {
+    const lawn::Autocast autocast(torch::kCPU, torch::kBFloat16);
+    snapshot.rewind(*model);
+  }
+  EXPECT_EQ(returned_early, std::vector<bool>(everything(model).size(), false));
 }
 
 TEST(Snapshot, TakesTorchScriptWithTheNamesOfItsTwin) {

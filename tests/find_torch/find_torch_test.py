@@ -255,18 +255,32 @@ class FindTorch(unittest.TestCase):
         asking.write_text("")
         self.assertIn("kernels: .", self.check(torch, *nvcc))
 
+    def check_toolkits(self, torch, *expected, cuda="AUTO"):
+        """Expects of each (version of nvcc, reason) that there are no kernels for that reason, where it is not empty."""
+        nvcc = self.root / "toolkit/nvcc"  # CUDACXX names the file
+        nvcc.parent.mkdir(exist_ok=True)
+        for version, reason in expected:
+            nvcc.write_text(f"#!/bin/sh\necho 'Cuda compilation tools, release {version}, V{version}.1'\n")
+            nvcc.chmod(0o755)
+            check = ["--fresh", "-DCHECK=ON", f"-DTorch_DIR={torch / CONFIG}", *self.without_nvcc(), f"-DLAWN_CUDA={cuda}"]
+            text = self.configure(*check, CUDA_HOME="", CUDA_PATH="", CUDACXX=nvcc)
+            reason = reason and f"{reason}, and {nvcc} is of {version}"
+            self.assertIn(f"since LAWN_CUDA is ON, but {reason}; LibTorch" if cuda == "ON" else f"kernels: {reason}.", text)
+
+    def test_has_no_kernels_where_the_toolkit_is_older_than_they_take(self):
+        torch = self.libtorch("a", "2.11.0", cuda=True)
+        reason = "lawn's kernels ask for CUDA 12.1 or later"
+        self.check_toolkits(torch, ("11.8", reason), ("12.0", reason), ("12.1", ""), ("12.10", ""), ("13.0", ""))
+        self.check_toolkits(torch, ("12.0", reason), cuda="ON")
+
     def test_has_no_kernels_where_the_toolkit_is_older_than_libtorch_takes(self):
         torch = self.libtorch("a", "2.11.0", cuda=True)
         asking = torch / "share/cmake/Caffe2/public/cuda.cmake"
         asking.parent.mkdir(parents=True)
-        asking.write_text('message(FATAL_ERROR "PyTorch requires CUDA 12.0 or above.")\n')
-        nvcc = self.root / "toolkit/nvcc"  # CUDACXX names the file
-        nvcc.parent.mkdir()
-        for version, expected in (("11.8", f"this LibTorch asks for CUDA 12.0 or later, and {nvcc} is of 11.8"), ("12.0", ""), ("13.0", "")):
-            nvcc.write_text(f"#!/bin/sh\necho 'Cuda compilation tools, release {version}, V{version}.1'\n")
-            nvcc.chmod(0o755)
-            check = ["--fresh", "-DCHECK=ON", f"-DTorch_DIR={torch / CONFIG}", *self.without_nvcc()]
-            self.assertIn(f"kernels: {expected}.", self.configure(*check, CUDA_HOME="", CUDA_PATH="", CUDACXX=nvcc))
+        for asks, asked_by in (("12.0", "lawn's kernels ask for CUDA 12.1"), ("12.6", "this LibTorch asks for CUDA 12.6")):
+            asking.write_text(f'message(FATAL_ERROR "PyTorch requires CUDA {asks} or above.")\n')
+            self.check_toolkits(torch, ("11.8", f"{asked_by} or later"), ("12.0", f"{asked_by} or later"), ("12.6", ""))
+        self.check_toolkits(torch, ("12.4", f"{asked_by} or later"))
 
     # --- configuring again ----------------------------------------------------------------------------------------------
 

@@ -5,6 +5,7 @@
 #include <gtest/gtest.h>
 
 #include <cstdint>
+#include <limits>
 #include <memory>
 #include <vector>
 
@@ -130,6 +131,17 @@ TEST(Plan, SplitsWhereLayersOrSettingsAreTooMany) {
     flats[i].weight_decay = static_cast<double>(i % (kMaxSettings + 1));
   }
   EXPECT_EQ(filler.fill(flats.data(), flats.data() + flats.size()), flats.data() + kMaxSettings);
+}
+
+TEST(Plan, TakesDecaysThatAreNotNumbersForOneSetting) {
+  Flat flat = make_flat(1, 100);
+  flat.weight_decay = std::numeric_limits<double>::quiet_NaN();
+  const std::vector<Flat> flats(30, flat);  // twice as many are more than kMaxSettings
+  LayerList<kFewLayers> list;
+  ListFiller<LayerList<kFewLayers>> filler(list, kGradient, {});
+  EXPECT_EQ(filler.fill(flats.data(), flats.data() + flats.size()), flats.data() + flats.size());
+  ASSERT_EQ(list.layers, 30);
+  for (int i = 0; i < 30; ++i) EXPECT_EQ(list.setting[i], 0) << i;
 }
 
 TEST(Plan, HasRoomInTheShortestListForALayerOfManyEntries) {

@@ -84,7 +84,7 @@ class DeviceNumbers {
     for (auto& entry : entries) entry.count = find_cohort(entry.parameter)->count;
   }
 
-  /// The step counts of all parameters in cohorts. Waits for the device.
+  /// The step counts of all parameters in cohorts. Waits for the current stream of each device.
   std::vector<std::pair<const void*, int64_t>> read_counts() const {
     std::vector<std::pair<const Cohort*, int64_t>> read;  // once for all members of a cohort
     std::vector<std::pair<const void*, int64_t>> counts;

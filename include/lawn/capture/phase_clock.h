@@ -25,7 +25,8 @@ namespace lawn::detail::capture {
 
 /// Knows the number of the step, and whether LAWN has switched to its constrained phase. Both live
 /// on the host until `move_to_devices`. From then on they live in memory of the layers' devices, so
-/// that a captured step goes through the switch; reading them then waits for the device.
+/// that a captured step goes through the switch; reading them then waits for the current stream,
+/// which must be that of the steps and replays, or ordered after it.
 ///
 /// A clock on a device is `[2]`, int64: {steps done, steps before the switch}. The step at which
 /// both are equal takes the radii, which are 0 (free spheres) until then.
@@ -33,10 +34,10 @@ class PhaseClock {
  public:
   bool on_devices() const { return !clocks_.empty(); }
 
-  /// Number of steps done. Waits for the device after `move_to_devices`.
+  /// Number of steps done. Waits for the current stream after `move_to_devices`.
   int64_t steps() const { return on_devices() ? read().first : steps_; }
 
-  /// Whether the switch is done. Waits for the device after `move_to_devices`.
+  /// Whether the switch is done. Waits for the current stream after `move_to_devices`.
   bool switched() const { return on_devices() ? read().second : switched_; }
 
   /// Whether the host must switch in this step. A clock on the devices switches by itself.
@@ -79,6 +80,12 @@ class PhaseClock {
       if (find(layer.weight.device()) == nullptr) add(layer.weight.device(), switch_at);
     }
     if (clocks_.empty()) add(at::kCPU, switch_at);
+  }
+
+  /// Refuses a layer on a device without a clock, if the numbers live on the devices.
+  void check(c10::ArrayRef<sphere::Layer> layers) const {
+    if (!on_devices()) return;
+    for (const auto& layer : layers) on(layer.weight.device());
   }
 
   /// The clock of `device`; null if the numbers live on the host.
@@ -133,7 +140,7 @@ class PhaseClock {
     TORCH_CHECK(clock != nullptr,
                 "lawn::LAWN: expected the constrained tensors where they were "
                 "when make_capturable() was called, got one on ",
-                device, ": move the model before that");
+                device, ": move the model before that; nothing was changed");
     return *clock;
   }
 

@@ -3,12 +3,25 @@
 
 #include <unordered_set>
 
+#include <ATen/core/Tensor.h>
 #include <c10/core/TensorImpl.h>
+
+#include <lawn/sphere/flatten.h>
 
 namespace lawn::detail::capture {
 
 /// A set of parameters, by address.
 using Chosen = std::unordered_set<const c10::TensorImpl*>;
+
+/// What replaces `present`, which a captured step may read: `present` itself with the values of
+/// `value`, if both have one shape, dtype, device and order in memory, else `value`. Does not wait
+/// for the device.
+inline at::Tensor replaced(const at::Tensor& present, const at::Tensor& value) {
+  const bool alike = present.defined() && present.scalar_type() == value.scalar_type() &&
+                     present.device() == value.device() &&
+                     sphere::detail::same_order(present, value);
+  return alike ? present.copy_(value) : value;
+}
 
 /// An optimizer whose state a captured step may read, so that a reset must happen in place.
 class StateInPlace {

@@ -27,6 +27,7 @@
 
 #include <lawn/archive/checked_read.h>
 #include <lawn/capture/phase_clock.h>
+#include <lawn/capture/stream.h>
 #include <lawn/decorator/base_optimizer.h>
 #include <lawn/decorator/held_weights.h>
 #include <lawn/folded/folding.h>
@@ -92,6 +93,11 @@ class LAWNRule {
     for (std::size_t i = 0; i < weights_.size(); ++i) {
       decorator::refuse_sparse_gradient(kWho, weights_.at(i), "the selection");
     }
+    TORCH_CHECK(clock_.on_devices() || !capture::any_captures(optimizer.param_groups()), kWho,
+                ": expected make_capturable() before a capture, whose replays would otherwise ",
+                "stay in the present phase: call it (around the fused optimizers LAWN has it), ",
+                "do some steps, then capture; nothing was changed");
+    clock_.check(layers_);
   }
 
   void before_step(torch::optim::Optimizer& optimizer) {
@@ -212,7 +218,7 @@ class LAWNRule {
   /// them.
   void leave_to_base() { folds_ = spheres_->local(); }
 
-  /// `phase` and `steps` wait for the device after make_capturable.
+  /// `phase` and `steps` wait for the current stream after make_capturable.
   Phase phase() const { return clock_.switched() ? Phase::kConstrained : Phase::kFree; }
   int64_t steps() const { return clock_.steps(); }
   const LAWNOptions& options() const { return options_; }

@@ -30,12 +30,15 @@
 enum cudaError_t {
   cudaSuccess = 0,
   cudaErrorInvalidValue = 1,
+  cudaErrorInsufficientDriver = 35,
+  cudaErrorCallRequiresNewerDriver = 36,
   cudaErrorInvalidDeviceFunction = 98,
   cudaErrorNoDevice = 100,
   cudaErrorNoKernelImageForDevice = 209,
   cudaErrorJitCompilerNotFound = 221,
   cudaErrorUnsupportedPtxVersion = 222,
-  cudaErrorJitCompilationDisabled = 223
+  cudaErrorJitCompilationDisabled = 223,
+  cudaErrorStreamCaptureImplicit = 906
 };
 using cudaStream_t = struct CUstream_st*;
 struct cudaFuncAttributes {};

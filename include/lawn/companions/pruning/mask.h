@@ -35,7 +35,8 @@ class MaskSource {
  public:
   virtual ~MaskSource() = default;
 
-  /// The elements of `weight` that are pruned: bool, in its shape; undefined if it has no mask.
+  /// The elements of `weight` that are pruned: bool, in its shape; undefined if it has no mask. The
+  /// tensor is no copy, and the next mask of this weight may be written into it.
   virtual at::Tensor pruned_of(const at::Tensor& weight) const = 0;
 
  protected:

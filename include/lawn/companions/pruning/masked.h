@@ -14,6 +14,7 @@
 #include <torch/serialize/input-archive.h>
 #include <torch/serialize/output-archive.h>
 
+#include <lawn/capture/state_in_place.h>
 #include <lawn/companions/pruning/mask.h>
 #include <lawn/companions/pruning/zero_pruned.h>
 #include <lawn/decorator.h>
@@ -37,9 +38,14 @@ class MaskRule {
     check_masks(kWho, masks);
     std::vector<NamedTensor> weights;
     for (const Mask& mask : masks) weights.push_back({mask.name, mask.weight});
-    weights_ = decorator::HeldWeights(kWho, optimizer, weights);
-    pruned_.clear();
-    for (const Mask& mask : masks) pruned_.push_back(pruned_beside(mask));
+    decorator::HeldWeights held(kWho, optimizer, weights);
+    std::vector<at::Tensor> pruned;
+    for (const Mask& mask : masks) pruned.push_back(pruned_beside(mask));
+    for (std::size_t i = 0; i < masks.size(); ++i) {
+      pruned[i] = capture::replaced(pruned_of(masks[i].weight), pruned[i]);
+    }
+    weights_ = std::move(held);
+    pruned_ = std::move(pruned);
     zero_pruned_(weights_.tensors(), pruned_);
   }
 
@@ -164,7 +170,8 @@ class Masked : public Decorator<Opt, detail::pruning::MaskRule>, public MaskSour
   Masked(Opt&& optimizer, const Masks& masks)
       : Base(std::move(optimizer), detail::pruning::MaskRule(optimizer, masks)) {}
 
-  /// Replaces all masks and prunes the weights at once, for gradual pruning.
+  /// Replaces all masks and prunes the weights at once, for gradual pruning. A graph that was
+  /// captured before reads the new masks, if they are of the same weights; otherwise capture anew.
   /// @param masks   as for the constructor
   /// @throws c10::Error  as the constructor
   /// @note   waits for the device

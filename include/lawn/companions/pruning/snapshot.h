@@ -16,6 +16,7 @@
 
 #include <lawn/decorator/held_weights.h>
 #include <lawn/module_view.h>
+#include <lawn/parameters/gradient_values.h>
 #include <lawn/subnetwork/subnetwork.h>
 
 namespace lawn {
@@ -39,7 +40,7 @@ class Snapshot {
   /// @param module  the one that was copied, or one with the same names, shapes and dtypes, on
   ///                any device
   /// @throws c10::Error that names what differs; nothing is changed then
-  /// @note   does not wait for the device
+  /// @note   waits only for copies to the host
   void rewind(const ModuleView& module) const {
     const auto tensors = module.tensors();
     TORCH_CHECK(tensors.size() == entries_.size(), kWho, ": expected a module with ",
@@ -59,7 +60,7 @@ class Snapshot {
     const at::NoGradGuard no_grad;
     for (std::size_t i = 0; i < tensors.size(); ++i) {
       at::Tensor into = tensors[i].tensor;
-      into.copy_(entries_[i].tensor, /*non_blocking=*/true);
+      into.copy_(entries_[i].tensor, detail::parameters::may_return_early(into.device()));
     }
   }
 

@@ -58,12 +58,15 @@ class Admm : public Decorator<Opt, detail::unification::AdmmRule> {
        const AdmmOptions& options = {})
       : Admm(std::move(optimizer), selection, std::vector<Projection>{projection}, options) {}
 
-  /// Does the other two steps of ADMM; call it once in each epoch. Waits for the device.
+  /// Does the other two steps of ADMM; call it once in each epoch. Waits for the device. A graph
+  /// that was captured before reads the new Z and U, and keeps its rho: capture anew whenever rho
+  /// has grown.
   /// @throws c10::Error  after `finalize`, and for weights that are not finite; nothing is changed
   void update() { this->rule_.update(); }
 
   /// Projects the weights and freezes their structure, which every later step keeps. The
-  /// optimizer's state stays. A second call has no effect. Waits for the device.
+  /// optimizer's state stays. A second call has no effect. Waits for the device. Later steps
+  /// differ: capture anew.
   /// @throws c10::Error  for weights that are not finite; nothing is changed then
   void finalize() { this->rule_.finalize(); }
 

@@ -19,6 +19,7 @@
 #include <torch/serialize/input-archive.h>
 #include <torch/serialize/output-archive.h>
 
+#include <lawn/capture/state_in_place.h>
 #include <lawn/companions/unification/admm_options.h>
 #include <lawn/companions/unification/admm_penalty.h>
 #include <lawn/companions/unification/admm_projection.h>
@@ -93,8 +94,10 @@ class AdmmRule {
       // U is the multiplier divided by rho, which is about to change.
       duals.push_back((sum - targets.back()).mul_(rho_ / rho));
     }
-    targets_ = std::move(targets);
-    duals_ = std::move(duals);
+    for (std::size_t i = 0; i < weights_.size(); ++i) {
+      targets_[i] = capture::replaced(targets_[i], targets[i]);
+      duals_[i] = capture::replaced(duals_[i], duals[i]);
+    }
     rho_ = rho;
   }
 

@@ -146,6 +146,7 @@ class MpiBackend : public c10d::Backend {
             const auto part = all[static_cast<int64_t>(i)];
             lists[i].copy_(part.view(lists[i].sizes()));
           }
+          wait_for(all);
         });
   }
 
@@ -213,8 +214,12 @@ class MpiBackend : public c10d::Backend {
     guard.getStream(tensor.device()).synchronize();
   }
 
+  /// Copies the result out of `buffer`, if it is not the tensor itself. Waits for the device, on
+  /// which a copy runs on this thread's stream: whoever waits for the work may read on another one.
   static void unstage(const at::Tensor& tensor, const at::Tensor& buffer) {
-    if (!buffer.is_alias_of(tensor)) tensor.copy_(buffer);
+    if (buffer.is_alias_of(tensor)) return;
+    tensor.copy_(buffer);
+    wait_for(tensor);
   }
 
   c10::intrusive_ptr<c10d::Work> run(c10d::OpType type, MpiKind kind, std::string what,

@@ -56,9 +56,9 @@ class Capturable : public FusedParameters<Base, Policy>, public capture::StateIn
   ///
   /// From then on a step refuses parameters and gradients that the fused function does not take. In
   /// a capture it also refuses a closure, state that does not exist yet, and parameters on several
-  /// devices.
-  /// @throws c10::Error  within a capture, and on a GPU without lawn's kernels, which are needed to
-  ///                     notice captures
+  /// devices; without this call it refuses every capture that it notices.
+  /// @throws c10::Error  within a capture, and for parameters on a GPU in a program that was built
+  ///                     without lawn's kernels, which are needed to notice captures
   /// @note   a step count is a float32, as LibTorch's fused functions require, hence exact up to
   ///         2^24. On a GPU these functions also read the learning rate as a float32; lawn's own
   ///         kernels do not
@@ -92,7 +92,8 @@ class Capturable : public FusedParameters<Base, Policy>, public capture::StateIn
   }
 
   /// Copies the step counts, which live on the devices after `make_capturable`, into `state()`.
-  /// `save()` does it by itself. Waits for the device.
+  /// `save()` does it by itself. Waits for the current stream of each device, which must be that of
+  /// the steps and replays, or ordered after it.
   void download_step_counts() const {
     if constexpr (Policy::kCounts) {
       if (!capturable()) return;
@@ -103,7 +104,7 @@ class Capturable : public FusedParameters<Base, Policy>, public capture::StateIn
     }
   }
 
-  /// Saves as `Base` does. Waits for the device.
+  /// Saves as `Base` does. Waits as `download_step_counts` does.
   void save(torch::serialize::OutputArchive& archive) const override {
     download_step_counts();
     Base::save(archive);
@@ -132,11 +133,15 @@ class Capturable : public FusedParameters<Base, Policy>, public capture::StateIn
                 "not call it; capture forward and backward pass in front of step()");
   }
 
-  /// Refuses what cannot be stepped with numbers on the device, and in a capture what cannot be
-  /// captured.
+  /// Refuses in a capture what cannot be captured, and what cannot be stepped with numbers on the
+  /// device.
   void check_capturable_step() const {
-    if (!capturable()) return;
     const bool capturing = captures();
+    TORCH_CHECK(capturable() || !capturing, Policy::kWho,
+                ": expected make_capturable() before a capture, whose replays would otherwise ",
+                "repeat one learning rate and one step count: call it, do some steps, then ",
+                "capture; nothing was changed");
+    if (!capturable()) return;
     for (std::size_t group = 0; group < this->param_groups_.size(); ++group) {
       const Options& options = this->options_of(group);
       std::vector<at::Tensor> refused;

@@ -45,7 +45,8 @@ inline Code ask_for_code(at::Device device) {
                entries->architectures, " and hold no code for ", device, " (CUDA says: ", error,
                "); tensors there go through ATen, which is slower. To have kernels, compile with ",
                "this GPU's compute capability in TORCH_CUDA_ARCH_LIST (nvidia-smi ",
-               "--query-gpu=compute_cap --format=csv)");
+               "--query-gpu=compute_cap --format=csv), and with an nvcc whose CUDA the driver has ",
+               "(nvidia-smi shows it)");
   }
   return answer;
 }

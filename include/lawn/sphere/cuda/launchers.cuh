@@ -28,12 +28,13 @@ static const char* load_kernels() {
 }
 
 /// Whether `error` says that a program has no code for a device: neither for its architecture nor
-/// such that its driver could translate it. Any other error has another cause, and the launch
-/// reports it.
+/// such that its driver could translate it, or for a later driver than this one. Any other error
+/// has another cause, and the launch reports it.
 inline bool is_missing_code(cudaError_t error) {
   return error == cudaErrorInvalidDeviceFunction || error == cudaErrorNoKernelImageForDevice ||
          error == cudaErrorUnsupportedPtxVersion || error == cudaErrorJitCompilerNotFound ||
-         error == cudaErrorJitCompilationDisabled;
+         error == cudaErrorJitCompilationDisabled || error == cudaErrorInsufficientDriver ||
+         error == cudaErrorCallRequiresNewerDriver;
 }
 
 /// Asks about one kernel, since all are compiled for the same architectures.
@@ -80,8 +81,9 @@ inline std::int64_t workspace_bytes(const Flat* layers, std::int64_t count,
 inline bool is_capturing(void* stream) {
   cudaStreamCaptureStatus status = cudaStreamCaptureStatusNone;
   const auto error = cudaStreamIsCapturing(static_cast<cudaStream_t>(stream), &status);
-  // If even the question is refused, the stream is part of a capture.
-  return message(error) != nullptr || status != cudaStreamCaptureStatusNone;
+  if (message(error) == nullptr) return status != cudaStreamCaptureStatusNone;
+  // The default stream beside a capture. Any other error has another cause.
+  return error == cudaErrorStreamCaptureImplicit;
 }
 
 constexpr Entries kEntries = [] {

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <cmath>
 #include <cstddef>
 #include <cstdint>
 
@@ -32,9 +33,13 @@ struct TileSettings {
   Dtype gradient_dtype;
 };
 
+/// Whether layers of `a` and `b` can share settings. A decay that is NaN equals another one that
+/// is: else a list would never find it again, and run out of room.
 inline bool operator==(const TileSettings& a, const TileSettings& b) {
-  return a.weight_decay == b.weight_decay && a.sphere_numel == b.sphere_numel &&
-         a.per_block == b.per_block && a.worker == b.worker && a.weight_dtype == b.weight_dtype &&
+  const bool same_decay = a.weight_decay == b.weight_decay ||
+                          (std::isnan(a.weight_decay) && std::isnan(b.weight_decay));
+  return same_decay && a.sphere_numel == b.sphere_numel && a.per_block == b.per_block &&
+         a.worker == b.worker && a.weight_dtype == b.weight_dtype &&
          a.gradient_dtype == b.gradient_dtype;
 }
 
@@ -67,7 +72,8 @@ struct LayerList : BlockList<kCapacity> {
   void* radius[kCapacity];
 };
 
-/// Bytes that CUDA allows for the parameters of a kernel (12.1 and later).
+/// Bytes that CUDA allows for the parameters of a kernel: 12.1 and later, on sm_70 and later.
+/// LawnWantsCuda.cmake and LawnCudaArchitectures.cmake keep older ones out.
 constexpr std::size_t kMaxParameterBytes = 32764;
 
 static_assert(sizeof(LayerList<kManyLayers>) + sizeof(void*) <= kMaxParameterBytes,
