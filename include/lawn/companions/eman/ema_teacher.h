@@ -39,6 +39,11 @@ inline bool is_narrow(const at::Tensor& tensor) {
   return tensor.scalar_type() == at::kBFloat16 || tensor.scalar_type() == at::kHalf;
 }
 
+/// The dtype of a tensor's average.
+inline at::ScalarType average_dtype(const at::Tensor& tensor) {
+  return is_narrow(tensor) ? at::kFloat : tensor.scalar_type();
+}
+
 }  // namespace detail::eman
 
 /// A teacher whose weights, and batch norm statistics, are running averages of a student's: EMAN.
@@ -48,7 +53,8 @@ inline bool is_narrow(const at::Tensor& tensor) {
 /// The teacher is always in evaluation mode, even if `train()` is called on it or on a module that
 /// holds it, so that its output for an image does not depend on the others in the batch. Its
 /// parameters require no gradients. Averages of bfloat16 and half are kept in float32 and rounded
-/// once. The student is neither held nor changed.
+/// once. The teacher may be moved, or converted to another type, if the student is. The student is
+/// neither held nor changed.
 ///
 ///   lawn::EmaTeacher teacher(*model, lawn::EmaOptions().decay(0.999));
 ///   ...
@@ -115,16 +121,14 @@ class EmaTeacher : public torch::nn::Module {
     std::vector<at::Tensor> values;
     for (std::size_t i = 0; i < pairs.size(); ++i) {
       const auto& mine = pairs[i].teacher;
+      follow(mine, averages_[i]);
       if (mine.is_buffer && options_.buffers() == EmaBuffers::kLeave) continue;
       if (!mine.is_real() || (mine.is_buffer && options_.buffers() == EmaBuffers::kCopy)) {
         mine.tensor.copy_(pairs[i].student);
         averages_[i] = wide(mine, pairs[i].student);
         continue;
       }
-      at::Tensor& average = averages_[i];
-      if (average.defined() && average.device() != mine.tensor.device()) {
-        average = average.to(mine.tensor.device());  // the teacher has been moved
-      }
+      const at::Tensor& average = averages_[i];
       const at::Tensor& moving = average.defined() ? average : mine.tensor;
       const auto value = average.defined() ? pairs[i].student.to(at::kFloat) : pairs[i].student;
       if (mine.is_buffer) {
@@ -175,8 +179,10 @@ class EmaTeacher : public torch::nn::Module {
     archive.write("tensors", c10::IValue(detail::companions::describe(mine)));
     mine = detail::companions::each_once(mine);
     for (std::size_t i = 0; i < mine.size(); ++i) {
-      const at::Tensor& value = averages_[i].defined() ? averages_[i] : mine[i].tensor;
-      archive.write("tensor/" + std::to_string(i), value, /*is_buffer=*/true);
+      const at::Tensor& tensor = mine[i].tensor;
+      const at::Tensor& value = averages_[i].defined() ? averages_[i] : tensor;
+      archive.write("tensor/" + std::to_string(i), value.to(detail::eman::average_dtype(tensor)),
+                    /*is_buffer=*/true);
     }
   }
 
@@ -196,9 +202,9 @@ class EmaTeacher : public torch::nn::Module {
     std::vector<at::Tensor> values;
     for (std::size_t i = 0; i < mine.size(); ++i) {
       const at::Tensor& tensor = mine[i].tensor;
-      values.push_back(read_tensor(
-          kWho, archive, "tensor/" + std::to_string(i), " of " + mine[i].name, tensor.sizes(),
-          detail::eman::is_narrow(tensor) ? at::kFloat : tensor.scalar_type()));
+      values.push_back(read_tensor(kWho, archive, "tensor/" + std::to_string(i),
+                                   " of " + mine[i].name, tensor.sizes(),
+                                   detail::eman::average_dtype(tensor)));
     }
     const at::NoGradGuard no_grad;
     for (std::size_t i = 0; i < mine.size(); ++i) {
@@ -279,6 +285,18 @@ class EmaTeacher : public torch::nn::Module {
     if (!detail::eman::is_narrow(mine.tensor)) return {};
     return value.detach().to(mine.tensor.device(), at::kFloat, /*non_blocking=*/false,
                              /*copy=*/true);
+  }
+
+  /// The teacher may have been moved, or converted, since the last update.
+  static void follow(const detail::companions::ModuleTensor& mine, at::Tensor& average) {
+    if (!average.defined()) {
+      average = wide(mine, mine.tensor);
+    } else if (detail::eman::is_narrow(mine.tensor)) {
+      average = average.to(mine.tensor.device());
+    } else {
+      mine.tensor.copy_(average);
+      average.reset();
+    }
   }
 
   static void approach(const std::vector<at::Tensor>& averages,
