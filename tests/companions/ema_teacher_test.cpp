@@ -167,6 +167,22 @@ TEST_F(Ema, KeepsInfinitiesOfABuffer) {
   }
 }
 
+TEST_F(Ema, KeepsInfinitiesOfAParameterThatIsNotTrained) {
+  const auto mask =
+      torch::full({3, 3}, -std::numeric_limits<float>::infinity()).triu(1) + torch::ones({3, 3});
+  for (const auto dtype : {torch::kFloat, torch::kBFloat16}) {
+    student_ = Net();
+    student_->register_parameter("mask", mask.clone(), /*requires_grad=*/false);
+    student_->to(dtype);
+    auto built = Net();
+    built->register_parameter("mask", torch::zeros({3, 3}));
+    built->to(dtype);
+    EmaTeacher<NetImpl> teacher(*student_, built.ptr(), EmaOptions().decay(0.9));
+    for (int64_t step = 0; step < 30; ++step) teacher.update(*student_);
+    EXPECT_TRUE(torch::equal(built->named_parameters()["mask"], mask.to(dtype)));
+  }
+}
+
 TEST_F(Ema, AveragesCopiesOrLeavesTheBuffers) {
   EmaTeacher average(*student_, EmaOptions().decay(0.5));
   EmaTeacher copy(*student_, EmaOptions().decay(0.5).buffers(EmaBuffers::kCopy));

@@ -131,8 +131,8 @@ class EmaTeacher : public torch::nn::Module {
       const at::Tensor& average = averages_[i];
       const at::Tensor& moving = average.defined() ? average : mine.tensor;
       const auto value = average.defined() ? pairs[i].student.to(at::kFloat) : pairs[i].student;
-      if (mine.is_buffer) {
-        approach_buffer(moving, value, decay);
+      if (mine.is_buffer || !pairs[i].student.requires_grad()) {
+        approach_constant(moving, value, decay);
       } else {
         averages.push_back(moving);
         values.push_back(value);
@@ -309,9 +309,9 @@ class EmaTeacher : public torch::nn::Module {
     }
   }
 
-  /// The same for a buffer, which may hold infinities, as a mask does: lerp subtracts them from
-  /// each other.
-  static void approach_buffer(const at::Tensor& average, const at::Tensor& value, double decay) {
+  /// The same for a tensor that is not trained, which may hold infinities, as a mask does: lerp
+  /// subtracts them from each other.
+  static void approach_constant(const at::Tensor& average, const at::Tensor& value, double decay) {
     if (decay == 1) return;
     if (decay == 0) {
       average.copy_(value);
