@@ -527,6 +527,37 @@ TEST_F(Ema, TakesATeacherThatTheCallerHasBuilt) {
   EXPECT_FALSE(built->fc->weight.requires_grad());
 }
 
+TEST_F(Ema, TakesBuffersWhoseElementsShareMemory) {
+  for (const auto policy : {EmaBuffers::kAverage, EmaBuffers::kCopy, EmaBuffers::kLeave}) {
+    for (const auto dtype : {torch::kFloat, torch::kBFloat16}) {
+      const auto with_buffers = [&] {
+        auto net = std::make_shared<PlainImpl>();
+        net->to(dtype);  // which gives every element a place
+        net->register_buffer("position_ids", torch::arange(5).expand({3, 5}));
+        net->register_buffer("scale", torch::ones({4, 1}, dtype).expand({4, 2}));
+        return net;
+      };
+      const auto student = with_buffers();
+      const auto built = with_buffers();
+      EmaTeacher<PlainImpl> teacher(*student, built, EmaOptions().decay(0.5).buffers(policy));
+      student->named_buffers()["position_ids"].select(0, 0).add_(7);
+      student->named_buffers()["scale"].select(1, 0).add_(1);
+      teacher.update(*student);
+      std::stringstream file;
+      torch::save(teacher, file);
+      teacher.update(*student);
+      torch::load(teacher, file);
+      const bool left = policy == EmaBuffers::kLeave;
+      const double scale = left ? 1 : policy == EmaBuffers::kCopy ? 2 : 1.5;
+      const auto buffers = built->named_buffers();
+      EXPECT_TRUE(
+          torch::equal(buffers["position_ids"], torch::arange(5).add(left ? 0 : 7).expand({3, 5})));
+      EXPECT_TRUE(torch::equal(buffers["scale"], torch::full({4, 2}, scale, dtype)));
+      EXPECT_EQ(buffers["scale"].stride(1), 0);
+    }
+  }
+}
+
 TEST_F(Ema, RefusesATeacherOfAnotherArchitectureOrDtypeBeforeAnythingIsChanged) {
   const PlainImpl student;
   const auto refuse = [&](const std::shared_ptr<PlainImpl>& teacher, const std::string& part) {

@@ -25,6 +25,7 @@
 #include <torch/serialize/output-archive.h>
 
 #include <lawn/archive/checked_read.h>
+#include <lawn/archive/copy_values.h>
 #include <lawn/companions/eman/ema_options.h>
 #include <lawn/companions/keep_random_state.h>
 #include <lawn/companions/module_tensors.h>
@@ -97,7 +98,7 @@ class EmaTeacher : public torch::nn::Module {
     }
     const at::NoGradGuard no_grad;
     for (const auto& pair : pairs) {
-      pair.teacher.tensor.copy_(pair.student);
+      detail::archive::copy_values(pair.teacher.tensor, pair.student);
       averages_.push_back(wide(pair.teacher, pair.student));
       if (!pair.teacher.is_buffer) pair.teacher.tensor.set_requires_grad(false);
     }
@@ -124,7 +125,7 @@ class EmaTeacher : public torch::nn::Module {
       follow(mine, averages_[i]);
       if (mine.is_buffer && options_.buffers() == EmaBuffers::kLeave) continue;
       if (!mine.is_real() || (mine.is_buffer && options_.buffers() == EmaBuffers::kCopy)) {
-        mine.tensor.copy_(pairs[i].student);
+        detail::archive::copy_values(mine.tensor, pairs[i].student);
         averages_[i] = wide(mine, pairs[i].student);
         continue;
       }
@@ -140,7 +141,9 @@ class EmaTeacher : public torch::nn::Module {
     }
     approach(averages, values, decay);
     for (std::size_t i = 0; i < pairs.size(); ++i) {
-      if (averages_[i].defined()) pairs[i].teacher.tensor.copy_(averages_[i]);
+      if (averages_[i].defined()) {
+        detail::archive::copy_values(pairs[i].teacher.tensor, averages_[i]);
+      }
     }
     ++steps_;
   }
@@ -208,7 +211,7 @@ class EmaTeacher : public torch::nn::Module {
     }
     const at::NoGradGuard no_grad;
     for (std::size_t i = 0; i < mine.size(); ++i) {
-      mine[i].tensor.copy_(values[i]);
+      copy_values(mine[i].tensor, values[i]);
       averages_[i] = wide(mine[i], values[i]);
     }
     steps_ = steps;
@@ -294,7 +297,7 @@ class EmaTeacher : public torch::nn::Module {
     } else if (detail::eman::is_narrow(mine.tensor)) {
       average = average.to(mine.tensor.device());
     } else {
-      mine.tensor.copy_(average);
+      detail::archive::copy_values(mine.tensor, average);
       average.reset();
     }
   }
@@ -313,11 +316,13 @@ class EmaTeacher : public torch::nn::Module {
   /// subtracts them from each other.
   static void approach_constant(const at::Tensor& average, const at::Tensor& value, double decay) {
     if (decay == 1) return;
+    using detail::archive::copy_values;
     if (decay == 0) {
-      average.copy_(value);
+      copy_values(average, value);
       return;
     }
-    average.copy_(at::where(at::eq(average, value), average, at::lerp(average, value, 1 - decay)));
+    copy_values(average,
+                at::where(at::eq(average, value), average, at::lerp(average, value, 1 - decay)));
   }
 
   EmaOptions options_;
