@@ -187,7 +187,7 @@ TYPED_TEST(Conformance, ClosureAndPlainStepAreTheSame) {
     Problem problem;
     auto lawn = this->wrap(problem, this->free_steps(3));
     problem.backward(0);
-    lawn::testing::expect_refusal([&] { lawn.step(); }, "LBFGS requires a closure function");
+    lawn::testing::expect_refusal([&] { lawn.step(); }, "expected a closure, which L-BFGS");
     EXPECT_EQ(lawn.steps(), 0);
   } else {
     Problem with;

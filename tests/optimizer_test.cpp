@@ -503,6 +503,19 @@ TEST(LAWNRefuses, ProjectingStateItDoesNotKnow) {
       "StateAtSwitch::kProject needs LAWNOptions().first_moments(...)");
 }
 
+TEST(LAWNRefuses, LBFGSWithoutAClosureBeforeAnythingIsChanged) {
+  const auto weight =
+      parameter(torch::tensor({{3.0, 4.0}, {1.0, 2.0}}), torch::tensor({{1.0, -1.0}, {2.0, 0.5}}));
+  LAWN optimizer(torch::optim::LBFGS({weight}, torch::optim::LBFGSOptions(0.1)),
+                 lawn::select({weight}), LAWNOptions().free_steps(0));
+  const auto gradient = weight.grad().clone();
+  expect_refusal([&] { optimizer.step(); },
+                 "lawn::LAWN: expected a closure, which L-BFGS evaluates, got none; nothing was "
+                 "changed");
+  EXPECT_EQ(optimizer.phase(), Phase::kFree);
+  EXPECT_TRUE(torch::equal(weight.grad(), gradient));
+}
+
 TEST(LAWNRefuses, IntegerAndComplexParametersInTheSelection) {
   expect_refusal([] { lawn::select({torch::ones({2}, torch::kLong)}); }, "Long");
   expect_refusal([] { lawn::select({torch::ones({2}, torch::kComplexFloat)}); }, "ComplexFloat");

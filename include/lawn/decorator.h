@@ -8,6 +8,7 @@
 #include <ATen/core/Tensor.h>
 #include <ATen/core/ivalue.h>
 #include <c10/util/Exception.h>
+#include <torch/optim/lbfgs.h>
 #include <torch/optim/optimizer.h>
 #include <torch/serialize/input-archive.h>
 #include <torch/serialize/output-archive.h>
@@ -81,7 +82,13 @@ class Decorator : public Opt {
 
   /// One step of the base optimizer, with the rule around it.
   /// @return what the base optimizer returns: the loss of the closure, or an undefined tensor
+  /// @throws c10::Error as `check_step` does, and around L-BFGS without a closure; nothing is
+  ///         changed
   at::Tensor step(torch::optim::Optimizer::LossClosure closure = nullptr) override {
+    if constexpr (std::is_base_of_v<torch::optim::LBFGS, Opt>) {
+      TORCH_CHECK(closure != nullptr, Rule::kWho,
+                  ": expected a closure, which L-BFGS evaluates, got none; nothing was changed");
+    }
     if constexpr (detail::kHasBeginStep<Rule>) rule_.begin_step();
     at::Tensor loss;
     if (closure) {

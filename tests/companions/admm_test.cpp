@@ -11,6 +11,7 @@
 #include <torch/torch.h>
 
 #include <lawn/autocast.h>
+#include <lawn/companions/mimicnorm/centered.h>
 #include <lawn/companions/pruning/magnitude_masks.h>
 #include <lawn/companions/pruning/masked.h>
 #include <lawn/companions/unification/admm.h>
@@ -357,6 +358,83 @@ TEST(Admm, NestsWithMasks) {
   const auto bytes = saved(optimizer);
   load(optimizer, bytes);
   EXPECT_TRUE(optimizer.finalized());
+}
+
+/// Exactly zero where a mask prunes; elsewhere one absolute value, not 0, in each unified block.
+void expect_unified_beside(const lawn::Masks& masks,
+                           const std::vector<lawn::FrozenStructure>& structures,
+                           const std::string& where) {
+  for (std::size_t i = 0; i < masks.size(); ++i) {
+    const auto weight = masks[i].weight.detach();
+    const auto keep = masks[i].keep;
+    EXPECT_EQ(weight.masked_select(keep.logical_not()).count_nonzero().item<int64_t>(), 0) << where;
+    const auto& [name, of, block, chosen, signs, pruned] = structures[i];
+    const lawn::detail::companions::BlockGrid grid("test", name, weight, block);
+    const auto most = grid.tiles(weight.abs(), 0).amax({1, 3});
+    const auto unified = grid.spread(chosen).logical_and(keep);
+    EXPECT_TRUE(
+        torch::equal(weight.abs().masked_select(unified), grid.spread(most).masked_select(unified)))
+        << where << ", " << name;
+    EXPECT_GT(weight.abs().masked_select(unified).min().item<double>(), 0) << where << ", " << name;
+  }
+}
+
+/// ADMM, then retraining, of weights that masks prune to a half.
+template <class Optimizer>
+void expect_to_unify_what_masks_keep(Optimizer& optimizer, Problem& problem, lawn::Masks masks) {
+  const auto learning_rate = [&](double lr) {
+    static_cast<SGDOptions&>(optimizer.param_groups()[0].options()).lr(lr);
+  };
+  learning_rate(0);
+  for (int64_t t = 0; t < 3; ++t) {
+    train(optimizer, problem, t, t + 1);
+    optimizer.update();
+  }
+  EXPECT_GT(optimizer.residual(), 0);
+  optimizer.finalize();
+  expect_unified_beside(masks, optimizer.structures(), "at the projection");
+  EXPECT_EQ(optimizer.residual(), 0);
+  const auto at_projection = problem.values();
+  train(optimizer, problem, 3, 8);
+  expect_equal(problem.values(), at_projection, "nothing moves, and nothing decays");
+  learning_rate(0.02);
+  train(optimizer, problem, 8, 12);
+  expect_unified_beside(masks, optimizer.structures(), "retraining");
+  EXPECT_FALSE(torch::equal(problem.values()[0], at_projection[0])) << "values are trained";
+
+  masks = lawn::magnitude_masks(problem.weights(), lawn::MagnitudeOptions().amount(0.7), masks);
+  optimizer.set_masks(masks);
+  learning_rate(0);
+  const auto at_pruning = problem.values();
+  train(optimizer, problem, 12, 15);
+  expect_equal(problem.values(), at_pruning, "nothing decays under other masks either");
+}
+
+TEST(Admm, UnifiesWhatMasksKeepWhicheverIsOutside) {
+  const auto sgd = [](const Problem& problem) { return SGD(problem.groups(), SGDOptions(0.05)); };
+  {
+    Problem problem;
+    const auto masks = lawn::magnitude_masks(problem.weights());
+    Admm<Masked<SGD>> optimizer(Masked(sgd(problem), masks), problem.weights(), unify(), options());
+    expect_to_unify_what_masks_keep(optimizer, problem, masks);
+  }
+  Problem problem;
+  const auto masks = lawn::magnitude_masks(problem.weights());
+  Masked<Admm<SGD>> optimizer(Admm(sgd(problem), problem.weights(), unify(), options()), masks);
+  expect_to_unify_what_masks_keep(optimizer, problem, masks);
+}
+
+TEST(Admm, MeasuresHowFarWhatIsOutsideMovesWeightsFromTheFrozenStructure) {
+  for (const auto& projection : {unify(), Projection::prune_magnitude(0.5)}) {
+    Problem problem;
+    lawn::Centered<Admm<SGD>> optimizer(
+        Admm(SGD(problem.groups(), SGDOptions(0.05)), problem.weights(), projection),
+        problem.weights());
+    optimizer.finalize();
+    EXPECT_EQ(optimizer.residual(), 0);
+    train(optimizer, problem, 0, 1);
+    EXPECT_GT(optimizer.residual(), 1e-3) << projection.describe();
+  }
 }
 
 TEST(AdmmRefused, OptionsOutOfRange) {

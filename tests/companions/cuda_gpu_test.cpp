@@ -13,9 +13,13 @@
 #include <vector>
 
 #include <lawn/companions/mimicnorm/center_rows.h>
+#include <lawn/companions/mimicnorm/centered.h>
+#include <lawn/companions/pruning/magnitude_masks.h>
+#include <lawn/companions/pruning/masked.h>
 #include <lawn/companions/pruning/zero_pruned.h>
 #include <lawn/companions/unification/admm_penalty.h>
 #include <lawn/companions/unification/unify_frozen.h>
+#include <lawn/subnetwork/selection.h>
 
 #include "tests/support/gpu.h"
 #include "tests/support/tolerance.h"
@@ -233,6 +237,23 @@ TEST_P(CudaCompanionsOfDtype, UnifyFrozenBlocksAsATenDoes) {
     expect_near(weight, twins[i], tolerance(GetParam()).norm * largest(twins[i]),
                 "weight " + std::to_string(i));
   }
+}
+
+TEST_F(CudaCompanions, MasksAreBesideAMovedModelBeforeItsFirstStep) {
+  torch::nn::Linear model(8, 6);
+  const auto weight = model->weight;
+  const auto selection = lawn::select({weight});
+  using Masked = lawn::Masked<torch::optim::SGD>;
+  lawn::Centered<Masked> optimizer(
+      Masked(torch::optim::SGD(model->parameters(), 0.1), lawn::magnitude_masks(selection)),
+      selection);
+  const auto keep = optimizer.masks()[0].keep;
+  model->to(device());
+  EXPECT_TRUE(torch::equal(optimizer.masks()[0].keep, keep.to(device())));
+  EXPECT_TRUE(torch::equal(optimizer.pruned_of(weight), keep.logical_not().to(device())));
+  optimizer.center();
+  EXPECT_EQ(weight.masked_select(keep.logical_not().to(device())).count_nonzero().item<int64_t>(),
+            0);
 }
 
 #if defined(LAWN_CUDA_RUNTIME)

@@ -7,6 +7,7 @@
 #include <memory>
 #include <sstream>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include <gtest/gtest.h>
@@ -166,6 +167,22 @@ TEST_F(Ema, KeepsInfinitiesOfABuffer) {
   }
 }
 
+TEST_F(Ema, KeepsInfinitiesOfAParameterThatIsNotTrained) {
+  const auto mask =
+      torch::full({3, 3}, -std::numeric_limits<float>::infinity()).triu(1) + torch::ones({3, 3});
+  for (const auto dtype : {torch::kFloat, torch::kBFloat16}) {
+    student_ = Net();
+    student_->register_parameter("mask", mask.clone(), /*requires_grad=*/false);
+    student_->to(dtype);
+    auto built = Net();
+    built->register_parameter("mask", torch::zeros({3, 3}));
+    built->to(dtype);
+    EmaTeacher<NetImpl> teacher(*student_, built.ptr(), EmaOptions().decay(0.9));
+    for (int64_t step = 0; step < 30; ++step) teacher.update(*student_);
+    EXPECT_TRUE(torch::equal(built->named_parameters()["mask"], mask.to(dtype)));
+  }
+}
+
 TEST_F(Ema, AveragesCopiesOrLeavesTheBuffers) {
   EmaTeacher average(*student_, EmaOptions().decay(0.5));
   EmaTeacher copy(*student_, EmaOptions().decay(0.5).buffers(EmaBuffers::kCopy));
@@ -265,6 +282,92 @@ TEST_F(Ema, SavedLoadedAndContinuedEqualsUninterruptedBitForBit) {
       loaded.update(*student_);
     }
     expect_equal(*loaded.module(), values(*whole.module()), c10::toString(dtype));
+  }
+}
+
+TEST_F(Ema, IsTheClosedFormAlsoAfterAConversion) {
+  constexpr double kDecay = 0.999;
+  constexpr int64_t kSteps = 200;
+  using Types = std::pair<torch::ScalarType, torch::ScalarType>;
+  for (const auto& [from, to] :
+       {Types{torch::kFloat, torch::kBFloat16}, Types{torch::kFloat, torch::kHalf},
+        Types{torch::kBFloat16, torch::kHalf}, Types{torch::kBFloat16, torch::kFloat},
+        Types{torch::kBFloat16, torch::kDouble}}) {
+    student_ = Net();
+    student_->to(from);
+    EmaTeacher teacher(*student_, EmaOptions().decay(kDecay));
+    student_->to(to);
+    teacher.to(to);
+    const auto start = student_->head->weight.detach().to(torch::kDouble).clone();
+    {
+      const torch::NoGradGuard no_grad;
+      student_->head->weight.add_(1);  // once: a step towards it is a thousandth
+    }
+    for (int64_t k = 0; k < kSteps; ++k) teacher.update(*student_);
+    const auto now = student_->head->weight.detach().to(torch::kDouble);
+    const auto expected = now + (start - now) * std::pow(kDecay, kSteps);
+    const auto& actual = teacher.module()->head->weight;
+    EXPECT_EQ(actual.scalar_type(), to);
+    EXPECT_LE(
+        (actual.to(torch::kDouble) - expected).abs().max().item<double>(),
+        expected.abs().max().item<double>() * tolerance(to).norm * (to == torch::kFloat ? 10 : 1))
+        << c10::toString(from) << " to " << c10::toString(to);
+  }
+}
+
+TEST_F(Ema, GoesOnFromTheExactAveragesAfterAConversionToAWiderType) {
+  for (const auto dtype : {torch::kFloat, torch::kDouble}) {
+    student_ = Net();
+    student_->to(torch::kBFloat16);
+    EmaTeacher teacher(*student_, EmaOptions().decay(0.9));
+    {
+      const torch::NoGradGuard no_grad;
+      student_->head->weight.add_(0.1);
+    }
+    teacher.update(*student_);
+    const auto saved_head = [&] {
+      std::stringstream file;
+      torch::save(teacher, file);
+      torch::serialize::InputArchive archive;
+      archive.load_from(file);
+      torch::Tensor head;
+      archive.read("tensor/4", head, /*is_buffer=*/true);
+      return head;
+    };
+    const auto exact = saved_head();
+    student_->to(dtype);
+    teacher.to(dtype);
+    EXPECT_EQ(saved_head().scalar_type(), dtype);
+    EXPECT_TRUE(torch::equal(saved_head().to(torch::kFloat), exact));
+    teacher.update(*student_);
+    const auto expected = torch::lerp(exact.to(dtype), student_->head->weight.detach(), 1 - 0.9);
+    EXPECT_TRUE(close(teacher.module()->head->weight, expected)) << c10::toString(dtype);
+  }
+}
+
+TEST_F(Ema, SavedAfterAConversionAndContinuedEqualsUninterruptedBitForBit) {
+  for (const int64_t updates : {0, 3}) {
+    student_ = Net();
+    EmaTeacher whole(*student_, EmaOptions().decay(0.9));
+    student_->to(torch::kBFloat16);
+    whole.to(torch::kBFloat16);
+    x_ = x_.to(torch::kBFloat16);
+    for (int64_t k = 0; k < updates; ++k) {
+      disturb();
+      whole.update(*student_);
+    }
+    std::stringstream file;
+    torch::save(whole, file);
+    Net other;
+    other->to(torch::kBFloat16);
+    EmaTeacher loaded(*other, EmaOptions().decay(0.9));
+    torch::load(loaded, file);
+    for (int64_t k = 0; k < 5; ++k) {
+      disturb();
+      whole.update(*student_);
+      loaded.update(*student_);
+    }
+    expect_equal(*loaded.module(), values(*whole.module()), std::to_string(updates));
   }
 }
 
@@ -422,6 +525,37 @@ TEST_F(Ema, TakesATeacherThatTheCallerHasBuilt) {
   EXPECT_EQ(teacher.module(), built);
   EXPECT_FALSE(built->is_training());
   EXPECT_FALSE(built->fc->weight.requires_grad());
+}
+
+TEST_F(Ema, TakesBuffersWhoseElementsShareMemory) {
+  for (const auto policy : {EmaBuffers::kAverage, EmaBuffers::kCopy, EmaBuffers::kLeave}) {
+    for (const auto dtype : {torch::kFloat, torch::kBFloat16}) {
+      const auto with_buffers = [&] {
+        auto net = std::make_shared<PlainImpl>();
+        net->to(dtype);  // which gives every element a place
+        net->register_buffer("position_ids", torch::arange(5).expand({3, 5}));
+        net->register_buffer("scale", torch::ones({4, 1}, dtype).expand({4, 2}));
+        return net;
+      };
+      const auto student = with_buffers();
+      const auto built = with_buffers();
+      EmaTeacher<PlainImpl> teacher(*student, built, EmaOptions().decay(0.5).buffers(policy));
+      student->named_buffers()["position_ids"].select(0, 0).add_(7);
+      student->named_buffers()["scale"].select(1, 0).add_(1);
+      teacher.update(*student);
+      std::stringstream file;
+      torch::save(teacher, file);
+      teacher.update(*student);
+      torch::load(teacher, file);
+      const bool left = policy == EmaBuffers::kLeave;
+      const double scale = left ? 1 : policy == EmaBuffers::kCopy ? 2 : 1.5;
+      const auto buffers = built->named_buffers();
+      EXPECT_TRUE(
+          torch::equal(buffers["position_ids"], torch::arange(5).add(left ? 0 : 7).expand({3, 5})));
+      EXPECT_TRUE(torch::equal(buffers["scale"], torch::full({4, 2}, scale, dtype)));
+      EXPECT_EQ(buffers["scale"].stride(1), 0);
+    }
+  }
 }
 
 TEST_F(Ema, RefusesATeacherOfAnotherArchitectureOrDtypeBeforeAnythingIsChanged) {

@@ -106,6 +106,23 @@ TEST_F(FeaturePGD, AddsUpStepsThatBFloat16WouldRoundAway) {
   EXPECT_NEAR(size_of(feature_pgd(nothing, loss(), many), nothing), 1, 1.0 / 256);
 }
 
+TEST_F(FeaturePGD, SeesGradientsBelowTheRangeOfHalf) {
+  const auto features = torch::zeros({256, 64, 1, 1}, torch::kHalf);
+  const auto weights = (torch::rand({64, 8, 8}) + 0.5).mul(torch::randn({64, 8, 8}).sign());
+  const auto of_pool = weights.mean({1, 2}, /*keepdim=*/true).sign();
+  for (const auto dtype : {torch::kHalf, torch::kFloat}) {  // as under autocast
+    const auto perturbed = feature_pgd(
+        features,
+        [&](const torch::Tensor& f) {
+          const auto positions = f.expand({256, 64, 8, 8}).to(dtype);
+          return (positions * of_pool.mul(weights.abs()).to(dtype)).mean() * 1e-3;
+        },
+        PerturbationOptions().steps(1).step_size(0.25));
+    EXPECT_TRUE(torch::equal(perturbed, (0.25 * of_pool).to(torch::kHalf).expand_as(features)))
+        << c10::toString(dtype);
+  }
+}
+
 TEST_F(FeaturePGD, StartsAtRandomWithinEpsilonAndStaysThere) {
   const auto options = PerturbationOptions().steps(0).epsilon(0.1).random_start(true);
   const auto start = feature_pgd(features_, loss(), options);

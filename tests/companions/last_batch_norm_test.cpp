@@ -104,6 +104,23 @@ TEST_F(LastNorm, ClonesSavesAndFreezes) {
   EXPECT_NE(text.str().find("lawn::LastBatchNorm(3, scale=2)"), std::string::npos) << text.str();
 }
 
+TEST_F(LastNorm, ResetsItsStatisticsInPlace) {
+  LastBatchNorm norm(3);
+  const auto fresh = norm->named_buffers();
+  std::vector<torch::Tensor> start;
+  for (const auto& buffer : norm->buffers()) start.push_back(buffer.clone());
+  norm->forward(torch::randn({9, 3}) + 1);
+  const auto clone = std::dynamic_pointer_cast<lawn::LastBatchNormImpl>(norm->clone());
+  norm->reset();
+  for (std::size_t i = 0; i < start.size(); ++i) {
+    EXPECT_TRUE(torch::equal(norm->buffers()[i], start[i])) << i;
+    EXPECT_TRUE(norm->buffers()[i].is_same(fresh[i].value())) << i;
+  }
+  EXPECT_FALSE(torch::equal(clone->buffers()[0], start[0])) << "the clone has its own";
+  clone->reset();
+  EXPECT_TRUE(torch::equal(clone->buffers()[0], start[0]));
+}
+
 TEST_F(LastNorm, RefusesABatchOfOneWhileTrainingBeforeAnythingIsChanged) {
   LastBatchNorm norm(10);
   const auto refuse = [&](const std::vector<int64_t>& shape, const std::string& part) {

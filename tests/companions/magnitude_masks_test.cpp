@@ -207,6 +207,22 @@ TEST(MagnitudeMasks, LeaveTheWeightsAndFollowTheirOrderOfMemory) {
   EXPECT_TRUE(torch::equal(mask.keep, contiguous.keep));
 }
 
+TEST(MagnitudeMasks, CompareUnitsByNormsOfAnyOrderAndSize) {
+  const auto rows = torch::tensor({5.0, 1.0, 4.0, 2.0}, torch::kDouble).view({4, 1});
+  const auto expected = torch::tensor({true, false, true, false}).view({4, 1});
+  // Powers of these sizes are beyond the range of float64.
+  for (const double size : {1e-300, 1e-4, 1.0, 1e300}) {
+    for (const double n : {0.1, 2.0, 100.0, 5000.0}) {
+      for (const auto unit : {PruneUnit::kRow, PruneUnit::kBlock}) {
+        const auto weight = (rows * size).expand({4, 6}).contiguous();
+        const auto mask = magnitude_masks(lawn::select({weight}),
+                                          MagnitudeOptions().unit(unit).n(n).block({1, 6}))[0];
+        EXPECT_TRUE(torch::equal(mask.keep, expected.expand({4, 6}))) << size << ", n " << n;
+      }
+    }
+  }
+}
+
 TEST(MagnitudeMasks, CompareRowsOfLayersByTheirMean) {
   // The rows of `wide` have the larger norms and the smaller elements.
   const auto narrow = torch::full({4, 2}, 2.0);

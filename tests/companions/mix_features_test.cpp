@@ -106,6 +106,39 @@ TEST_F(MixFeatures, GivesConstantFeaturesTheOthersMeanWithoutADivisionByZero) {
   EXPECT_TRUE(torch::equal(mix_features(one_channel, target), target));
 }
 
+TEST_F(MixFeatures, TakesNoRoundingOfAMeanForADeviation) {
+  // The mean of so many times 0.1 is not 0.1.
+  struct Case {
+    FeatureStatistics statistics;
+    std::vector<int64_t> shape;
+  };
+  for (const auto& [statistics, shape] : {Case{FeatureStatistics::kOverChannels, {2, 64, 5, 5}},
+                                          Case{FeatureStatistics::kOverSpace, {2, 6, 3, 3}}}) {
+    for (const auto dtype : {torch::kFloat, torch::kDouble, torch::kBFloat16}) {
+      const auto constant = torch::full(shape, 0.1, dtype).requires_grad_(true);
+      const auto other = (torch::randn(shape) * 3).to(dtype).requires_grad_(true);
+      const auto dims = lawn::detail::afan::statistics_dims(other, statistics);
+      const auto wide = other.detach().to(torch::kDouble);
+      const auto mixed = mix_features(constant, other, statistics);
+      EXPECT_LE(difference(mixed, wide.mean(dims, true).expand_as(other)),
+                4 * tolerance(dtype).norm);
+      const auto flattened = mix_features(other, constant, statistics);
+      EXPECT_LE(difference(flattened, constant), tolerance(dtype).norm);
+      (mixed.sum() + flattened.sum()).backward();
+      EXPECT_TRUE(constant.grad().isfinite().all().item<bool>());
+      EXPECT_LE(constant.grad().abs().max().item<double>(), 1.5) << "that of the mean alone";
+    }
+  }
+  const auto tiny = torch::randn({2, 6, 3, 3}) * 1e-30;  // of which the variance is 0
+  EXPECT_TRUE(mix_features(tiny, torch::randn({2, 6, 3, 3})).isfinite().all().item<bool>());
+  for (const auto& shape : std::vector<std::vector<int64_t>>{{0, 6, 3, 3}, {2, 0, 3}, {2, 6, 0}}) {
+    const auto nothing = torch::ones(shape);
+    for (const auto statistics : kBoth) {
+      EXPECT_EQ(mix_features(nothing, nothing, statistics).sizes(), nothing.sizes());
+    }
+  }
+}
+
 TEST_F(MixFeatures, RefusesWhatHasNoSuchStatistics) {
   const auto f = torch::randn({2, 4});
   expect_refusal([&] { mix_features(f, f, FeatureStatistics::kOverSpace); },

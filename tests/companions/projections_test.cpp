@@ -49,17 +49,25 @@ void for_each_block(const torch::Tensor& weight, BlockShape block, const Visit& 
   }
 }
 
+/// NaN marks pruned elements, which take no part.
 double mean_size(const std::vector<double>& values) {
   double sum = 0;
-  for (const double value : values) sum += std::abs(value);
-  return sum / static_cast<double>(values.size());
+  double count = 0;
+  for (const double value : values) {
+    if (std::isnan(value)) continue;
+    sum += std::abs(value);
+    ++count;
+  }
+  return count > 0 ? sum / count : 0;
 }
 
 /// How far a block is from the nearest one with the structure.
 double squared_error(const std::vector<double>& values, bool unify) {
   const double a = unify ? mean_size(values) : 0;
   double error = 0;
-  for (const double value : values) error += (std::abs(value) - a) * (std::abs(value) - a);
+  for (const double value : values) {
+    if (!std::isnan(value)) error += (std::abs(value) - a) * (std::abs(value) - a);
+  }
   return error;
 }
 
@@ -85,7 +93,7 @@ torch::Tensor twin(const torch::Tensor& weight, BlockShape block, double fractio
     const auto c = static_cast<int64_t>(chosen) % across * block.columns;
     for (int64_t i = r; i < std::min(r + block.rows, rows); ++i) {
       for (int64_t j = c; j < std::min(c + block.columns, columns); ++j) {
-        at[i][j] = at[i][j] < 0 ? -a : a;
+        if (!std::isnan(at[i][j])) at[i][j] = at[i][j] < 0 ? -a : a;
       }
     }
   }
@@ -240,11 +248,17 @@ torch::Tensor frozen_twin(const torch::Tensor& moved, const lawn::FrozenStructur
       const auto last_row = std::min(r + structure.block.rows, rows);
       const auto last_column = std::min(c + structure.block.columns, columns);
       for (int64_t i = r; i < last_row; ++i) {
-        for (int64_t j = c; j < last_column; ++j, ++count) sum += sign[i][j] * at[i][j];
+        for (int64_t j = c; j < last_column; ++j) {
+          if (std::isnan(at[i][j])) continue;  // pruned
+          sum += sign[i][j] * at[i][j];
+          ++count;
+        }
       }
       const double a = std::max(0.0, sum / static_cast<double>(count));
       for (int64_t i = r; i < last_row; ++i) {
-        for (int64_t j = c; j < last_column; ++j) at[i][j] = sign[i][j] * a;
+        for (int64_t j = c; j < last_column; ++j) {
+          if (!std::isnan(at[i][j])) at[i][j] = sign[i][j] * a;
+        }
       }
     }
   }
@@ -278,6 +292,34 @@ TEST_P(Projections, FrozenBringWeightsBackToTheNearestPointOfTheStructure) {
       const auto once = weight.clone();
       lawn::project_({structure});
       EXPECT_TRUE(torch::equal(weight, once)) << layout << " " << projection.describe();
+    }
+  }
+}
+
+TEST_P(Projections, UnifyWhatIsNotPruned) {
+  constexpr double kPruned = std::numeric_limits<double>::quiet_NaN();
+  for (const char* layout : {"contiguous", "channels-last", "with gaps"}) {
+    for (const auto shape : {BlockShape{4, 4}, BlockShape{3, 7}, BlockShape{1, 2}}) {
+      auto weight = weight_of(layout, GetParam());
+      auto pruned = torch::rand(weight.sizes()) < 0.4;
+      pruned[0].fill_(true);  // of 1x2, whole blocks
+      const auto marked = [&] { return weight.to(torch::kDouble).masked_fill(pruned, kPruned); };
+      const auto close = [](const torch::Tensor& one, const torch::Tensor& twin) {
+        return torch::allclose(one.to(torch::kDouble), twin, rounding(), 1e-12);
+      };
+      const auto result = unify_blocks(weight, shape, 0.7, "w", pruned);
+      EXPECT_TRUE(close(result.weight, twin(marked(), shape, 0.7, true).nan_to_num(0))) << layout;
+
+      weight.copy_(result.weight);
+      const auto structure = Projection::unify_blocks(shape, 0.7).freeze("w", weight, result);
+      lawn::project_({structure}, {pruned});
+      EXPECT_TRUE(torch::equal(weight, result.weight)) << layout << ": nothing has moved";
+      weight.add_(0.5 * torch::randn_like(weight));
+      const auto expected = frozen_twin(marked(), structure);
+      const auto of_pruned = weight.masked_select(pruned);
+      lawn::project_({structure}, {pruned});
+      EXPECT_TRUE(close(weight.masked_fill(pruned, 0), expected.nan_to_num(0))) << layout;
+      EXPECT_TRUE(torch::equal(weight.masked_select(pruned), of_pruned)) << "they stay";
     }
   }
 }
@@ -383,6 +425,27 @@ TEST(ProjectionsRefused, ForBlocksThatDoNotFit) {
         unify_blocks(weight, {0, 2}, 0.5);
       },
       "expected blocks of at least one row and one column, got 0x2");
+}
+
+TEST(ProjectionsRefused, ForPrunedElementsThatDoNotFit) {
+  const auto weight = torch::ones({4, 4});
+  expect_refusal(
+      [&] {
+        unify_blocks(weight, {2, 2}, 0.5, "head", torch::ones({4}, torch::kBool));
+      },
+      "expected pruned elements as Bool of the shape [4, 4] of head, got Bool of shape [4]");
+  expect_refusal(
+      [&] {
+        unify_blocks(weight, {2, 2}, 0.5, "head", weight);
+      },
+      "got Float of shape [4, 4]");
+  const auto structure = frozen(weight, Projection::unify_blocks({2, 2}, 1));
+  expect_refusal(
+      [&] {
+        lawn::project_({structure}, {torch::Tensor(), torch::Tensor()});
+      },
+      "lawn::project_: expected pruned elements of each of 1 weights, or none at all, got a list "
+      "of 2");
 }
 
 TEST(ProjectionsRefused, ForWeightsThatCannotBeProjected) {

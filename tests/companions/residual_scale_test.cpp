@@ -65,6 +65,24 @@ TEST(ResidualScaling, ClonesAndSavesWhatWasLearned) {
   EXPECT_EQ(text.str(), "lawn::ResidualScale(block=2, convolutions=2)");
 }
 
+TEST(ResidualScaling, ResetsInPlace) {
+  ResidualScale end(2);
+  end->to(torch::kDouble);
+  const auto scale = end->scale;
+  const auto clone = std::dynamic_pointer_cast<lawn::ResidualScaleImpl>(end->clone());
+  {
+    const torch::NoGradGuard no_grad;
+    scale.fill_(0.125);
+  }
+  end->reset();
+  EXPECT_TRUE(end->scale.is_same(scale)) << "an optimizer holds it";
+  EXPECT_DOUBLE_EQ(scale.item<double>(), 0.72);
+  EXPECT_TRUE(scale.requires_grad());
+  clone->reset();
+  EXPECT_FALSE(clone->scale.is_same(scale));
+  EXPECT_EQ(clone->parameters().size(), 1U);
+}
+
 TEST(ResidualScaling, RefusesBadInput) {
   expect_refusal([] { ResidualScale(0); },
                  "lawn::ResidualScale: block must be >= 1, counted from 1, got 0");

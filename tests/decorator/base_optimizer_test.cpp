@@ -7,6 +7,8 @@
 #include <torch/torch.h>
 
 #include <lawn/decorator/base_optimizer.h>
+#include <lawn/optim/lamb_options.h>
+#include <lawn/optim/lars_options.h>
 
 #include "tests/support/own_optimizer.h"
 

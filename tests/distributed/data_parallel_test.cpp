@@ -176,6 +176,42 @@ TEST_F(ParallelTraining, AccumulatesGradientsOfPartsOfAnySize) {
   }
 }
 
+TEST_F(ParallelTraining, ForgetsSamplesWhoseGradientsWereDropped) {
+  auto model = make_model(0), twin = make_model(0);
+  DataParallel parallel(*model, ranks, small_buckets());
+  for (int64_t step = 0; step < 3; ++step) {
+    const Batch dropped(10 * step + rank64(), 3 + rank64());
+    parallel.accumulate(loss_of(model, dropped.x, dropped.y), 3 + rank64());
+    model->zero_grad();  // as after a loss that is not finite
+    const Batch batch(10 * step + 9, 5 * size64());
+    const auto x = batch.x.narrow(0, 5 * rank64(), 5), y = batch.y.narrow(0, 5 * rank64(), 5);
+    if (step == 1 && size() > 1) {  // the last rank has nothing left
+      const int64_t all = 5 * (size64() - 1);
+      twin->zero_grad();
+      loss_of(twin, batch.x.narrow(0, 0, all), batch.y.narrow(0, 0, all)).backward();
+      if (rank() == size() - 1) {
+        parallel.backward_without_batch();
+      } else {
+        parallel.backward(loss_of(model, x, y), 5);
+      }
+    } else {
+      twin->zero_grad();
+      loss_of(twin, batch.x, batch.y).backward();
+      if (step == 2) {  // dropped, and accumulated again
+        parallel.accumulate(loss_of(model, x.narrow(0, 0, 2), y.narrow(0, 0, 2)), 2);
+        parallel.backward(loss_of(model, x.narrow(0, 2, 3), y.narrow(0, 2, 3)), 3);
+      } else {
+        parallel.backward(loss_of(model, x, y), 5);
+      }
+    }
+    for (std::size_t i = 0; i < model->parameters().size(); ++i) {
+      EXPECT_TRUE(close(model->parameters()[i].grad(), twin->parameters()[i].grad()))
+          << "step " << step << ", " << i;
+    }
+    model->zero_grad();
+  }
+}
+
 TEST_F(ParallelTraining, BroadcastsParametersAndBuffersAtTheStart) {
   const auto make = [](int64_t seed) {
     torch::manual_seed(static_cast<uint64_t>(seed));

@@ -110,8 +110,9 @@ class WeightedSumHook : public c10d::CppCommHookInterface<std::shared_ptr<Parall
 ///
 /// Buckets, and their overlap with the backward pass, are those of c10d's `Reducer`. Every rank
 /// calls `backward` equally often; a rank that has no samples left calls `backward_without_batch`.
-/// Gradients must be dense. Construct the object when the model is on its device and before the
-/// optimizer's first step; model and group must outlive it.
+/// Gradients must be dense. Construct the object when the model is on its device and before
+/// anything that reads the weights: LAWN with `Radius::kInitial`, `Admm`, `magnitude_masks`, an
+/// `EmaTeacher`, a `Snapshot`. Model and group must outlive it.
 /// @source Li et al. 2020, arXiv 2006.15704
 class DataParallel {
  public:
@@ -172,6 +173,7 @@ class DataParallel {
   /// The same on a rank that has no samples, or none left after `accumulate`.
   void backward_without_batch(std::optional<int64_t> step = std::nullopt) {
     detail::distributed::tell_of_errors(ranks_, [&] {
+      forget_dropped();
       std::vector<at::Tensor> roots, zeros;
       for (const auto& [name, parameter] : trained_) {
         if (!parameter.requires_grad()) continue;  // frozen since
@@ -184,6 +186,9 @@ class DataParallel {
 
   /// Runs a backward pass of this rank alone. Its gradients become part of the next `backward`,
   /// weighted by their samples. The number of these calls may differ from rank to rank.
+  /// `zero_grad()` drops the gradients and their samples. `zero_grad(/*set_to_none=*/false)` must
+  /// not be called between `accumulate` and `backward`: it leaves gradients of zero, whose samples
+  /// would still count.
   void accumulate(const at::Tensor& loss, int64_t samples) {
     detail::distributed::tell_of_errors(ranks_, [&] {
       check_loss(loss, samples);
@@ -220,8 +225,17 @@ class DataParallel {
     reducer_->register_comm_hook(std::make_unique<detail::distributed::WeightedSumHook>(state_));
   }
 
+  /// Forgets samples whose gradients were dropped since they were accumulated.
+  void forget_dropped() {
+    const bool dropped = std::none_of(trained_.begin(), trained_.end(), [](const auto& parameter) {
+      return parameter.tensor.grad().defined();
+    });
+    if (dropped) state_->samples = 0;
+  }
+
   /// Factor of a loss: its number of samples divided by that of the first loss.
   at::Tensor seed(const at::Tensor& loss, int64_t samples) {
+    forget_dropped();
     if (state_->samples == 0) state_->first_samples = samples;
     state_->samples += samples;
     return at::ones_like(loss) *

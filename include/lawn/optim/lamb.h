@@ -57,6 +57,10 @@ namespace lawn {
 /// defaults merged into them. (Under LibTorch 2.15 that does not hold for a group added through a
 /// reference to `torch::optim::Optimizer`, whose `add_param_group` is not virtual.)
 ///
+/// `LAWN` restores what the decay takes off the norms of constrained weights, but ||u|| still holds
+/// `weight_decay w`, which as a rule shrinks the trust ratio; `weight_decay(0).always_adapt(true)`
+/// avoids that.
+///
 /// @note    `step` does not wait for the device. Step counts and learning rates live on the host: a
 ///          CUDA graph would replay those of its capture
 /// @source  You et al. 2019, arXiv 1904.00962, algorithm 2, with the identity for phi

@@ -81,7 +81,7 @@ at::Tensor loss_of_features(Tail& tail, const at::Tensor& features, const at::Te
 /// loss, to the bit.
 /// @param head       x -> features `[batch, channels, ...]`, floating point
 /// @param tail       features -> output; a function, or a module's handle as `head`; called
-///                   1 + steps + strengths times
+///                   1 + steps + strengths times, with `kRandomSigns` 1 + strengths times
 /// @param x          the input of the network
 /// @param y          the target, as `criterion` takes it
 /// @param criterion  (output, y) -> a tensor of one element

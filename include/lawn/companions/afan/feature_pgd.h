@@ -11,6 +11,7 @@
 #include <ATen/core/grad_mode.h>
 #include <ATen/ops/bernoulli.h>
 #include <ATen/ops/empty_like.h>
+#include <ATen/ops/full_like.h>
 #include <ATen/ops/sign.h>
 #include <ATen/ops/zeros_like.h>
 #include <c10/util/Exception.h>
@@ -61,9 +62,15 @@ struct PerturbationOptions {
 
 namespace detail::afan {
 
-/// d loss / d features; gradients of parameters do not change.
+/// Factor of the loss where features are of float16, which holds nothing below 6e-8: the gradient
+/// of a mean over many elements would be 0. The factor is a power of two, which rounds nothing, and
+/// leaves the gradients of a sum over samples far from 65504.
+constexpr double kHalfFactor = 1024;
+
+/// The gradient of the loss by the features, up to a positive factor; gradients of parameters do
+/// not change.
 template <class Loss>
-at::Tensor gradient_of_features(const at::Tensor& features, const Loss& loss) {
+at::Tensor ascent_direction(const at::Tensor& features, const Loss& loss) {
   const at::AutoGradMode with_gradients(true);
   auto leaf = features.detach().requires_grad_(true);
   const at::Tensor value = loss(leaf);
@@ -74,8 +81,9 @@ at::Tensor gradient_of_features(const at::Tensor& features, const Loss& loss) {
   TORCH_CHECK(value.requires_grad(),
               "lawn::feature_pgd: expected a loss that depends on the features, got one without a "
               "graph; the tail must neither detach them nor turn gradients off");
+  const double factor = features.scalar_type() == at::kHalf ? kHalfFactor : 1;
   auto gradient =
-      torch::autograd::grad({value}, {leaf}, /*grad_outputs=*/{}, /*retain_graph=*/false,
+      torch::autograd::grad({value}, {leaf}, {at::full_like(value, factor)}, /*retain_graph=*/false,
                             /*create_graph=*/false, /*allow_unused=*/true)[0];
   TORCH_CHECK(gradient.defined(),
               "lawn::feature_pgd: expected a loss that depends on the features, got one that does "
@@ -87,15 +95,16 @@ at::Tensor gradient_of_features(const at::Tensor& features, const Loss& loss) {
 
 /// Perturbs features so that the loss rises: projected gradient ascent in the infinity norm.
 ///   delta <- clip(delta + gamma sign(grad_f loss(f + delta)), -eps, eps)          K times
-/// `loss`, the tail of the network, runs `steps` times forward and backward. Gradients of
-/// parameters stay untouched, dropout draws random numbers, and running statistics are updated
-/// unless a `FreezeBatchNormStatistics` is held.
+/// `loss`, the tail of the network, runs `steps` times forward and backward, or with `kRandomSigns`
+/// not at all. Gradients of parameters stay untouched, dropout draws random numbers, and running
+/// statistics are updated unless a `FreezeBatchNormStatistics` is held. The loss of features in
+/// float16 is multiplied by 1024 for its gradient, which would underflow otherwise.
 /// @param options   eps, gamma, K and the direction; checked before anything is called
 /// @param features  f: any shape, floating point. delta is kept in float32 for half and bfloat16
 /// @param loss      features -> a differentiable tensor of one element
 /// @return f + delta: shape, dtype and device of `features`, without a graph, in memory of its own
-/// @throws c10::Error for options out of range, features that are not of floating point, and a loss
-///         that does not depend on them
+/// @throws c10::Error for options out of range, features that are not of floating point, and, where
+///         it runs, a loss that does not depend on them
 /// @note   does not wait for the device
 /// @source Chen et al. 2021, arXiv 2103.12171; Madry et al. 2018, arXiv 1706.06083, section 2.1
 template <class Loss>
@@ -117,7 +126,7 @@ at::Tensor feature_pgd(const at::Tensor& features, const Loss& loss,
   }
   for (int64_t step = 0; step < options.steps(); ++step) {
     if (options.direction() == PerturbationDirection::kAscent) {
-      direction = at::sign(detail::afan::gradient_of_features(perturbed(), loss));
+      direction = at::sign(detail::afan::ascent_direction(perturbed(), loss));
     }
     delta.add_(direction.to(delta.scalar_type()), options.step_size());
     if (options.epsilon()) delta.clamp_(-*options.epsilon(), *options.epsilon());

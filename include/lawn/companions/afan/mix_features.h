@@ -6,8 +6,11 @@
 
 #include <ATen/TensorOperators.h>
 #include <ATen/core/Tensor.h>
+#include <ATen/ops/amax.h>
+#include <ATen/ops/amin.h>
 #include <ATen/ops/where.h>
 #include <ATen/ops/zeros_like.h>
+#include <c10/util/ArrayRef.h>
 #include <c10/util/Exception.h>
 
 #include <lawn/sphere/layer.h>
@@ -30,6 +33,15 @@ inline std::vector<int64_t> statistics_dims(const at::Tensor& features,
   std::vector<int64_t> dims;
   for (int64_t dim = 2; dim < features.dim(); ++dim) dims.push_back(dim);
   return dims;
+}
+
+/// Where a deviation is not 0. The computed variance does not tell: the mean of equal numbers may
+/// be rounded away from them.
+inline at::Tensor varies(const at::Tensor& features, const at::Tensor& variance,
+                         at::IntArrayRef dims) {
+  const auto most = at::amax(features, dims, /*keepdim=*/true);
+  const auto least = at::amin(features, dims, /*keepdim=*/true);
+  return (most > least).logical_and(variance > 0);
 }
 
 }  // namespace detail::afan
@@ -60,6 +72,7 @@ inline at::Tensor mix_features(const at::Tensor& clean, const at::Tensor& pertur
       "lawn::mix_features: expected features of shape [batch, channels",
       statistics == FeatureStatistics::kOverSpace ? ", positions...], or kOverChannels" : "]",
       ", got ", clean.sizes());
+  if (clean.numel() == 0) return clean + perturbed;  // of no element, in the graphs of both
   const auto dims = detail::afan::statistics_dims(clean, statistics);
   const auto dtype = sphere::accumulation_dtype(clean);
   const auto f = clean.to(dtype);
@@ -67,12 +80,12 @@ inline at::Tensor mix_features(const at::Tensor& clean, const at::Tensor& pertur
   const auto difference = f - f.mean(dims, /*keepdim=*/true);
   const auto variance = difference.square().mean(dims, /*keepdim=*/true);
   // Not sqrt(0), whose derivative is infinite, nor a division by it.
-  const auto varies = variance > 0;
+  const auto varies = detail::afan::varies(f, variance, dims);
   const auto sigma = at::where(varies, variance, 1.0).sqrt();
   const auto normalised = at::where(varies, difference / sigma, at::zeros_like(difference));
   const auto mean = target.mean(dims, /*keepdim=*/true);
   const auto target_variance = (target - mean).square().mean(dims, /*keepdim=*/true);
-  const auto target_varies = target_variance > 0;
+  const auto target_varies = detail::afan::varies(target, target_variance, dims);
   const auto target_sigma =
       at::where(target_varies, at::where(target_varies, target_variance, 1.0).sqrt(),
                 at::zeros_like(target_variance));

@@ -25,6 +25,7 @@
 #include <torch/serialize/output-archive.h>
 
 #include <lawn/archive/checked_read.h>
+#include <lawn/archive/copy_values.h>
 #include <lawn/companions/eman/ema_options.h>
 #include <lawn/companions/keep_random_state.h>
 #include <lawn/companions/module_tensors.h>
@@ -39,6 +40,11 @@ inline bool is_narrow(const at::Tensor& tensor) {
   return tensor.scalar_type() == at::kBFloat16 || tensor.scalar_type() == at::kHalf;
 }
 
+/// The dtype of a tensor's average.
+inline at::ScalarType average_dtype(const at::Tensor& tensor) {
+  return is_narrow(tensor) ? at::kFloat : tensor.scalar_type();
+}
+
 }  // namespace detail::eman
 
 /// A teacher whose weights, and batch norm statistics, are running averages of a student's: EMAN.
@@ -48,7 +54,8 @@ inline bool is_narrow(const at::Tensor& tensor) {
 /// The teacher is always in evaluation mode, even if `train()` is called on it or on a module that
 /// holds it, so that its output for an image does not depend on the others in the batch. Its
 /// parameters require no gradients. Averages of bfloat16 and half are kept in float32 and rounded
-/// once. The student is neither held nor changed.
+/// once. The teacher may be moved, or converted to another type, if the student is. The student is
+/// neither held nor changed.
 ///
 ///   lawn::EmaTeacher teacher(*model, lawn::EmaOptions().decay(0.999));
 ///   ...
@@ -91,7 +98,7 @@ class EmaTeacher : public torch::nn::Module {
     }
     const at::NoGradGuard no_grad;
     for (const auto& pair : pairs) {
-      pair.teacher.tensor.copy_(pair.student);
+      detail::archive::copy_values(pair.teacher.tensor, pair.student);
       averages_.push_back(wide(pair.teacher, pair.student));
       if (!pair.teacher.is_buffer) pair.teacher.tensor.set_requires_grad(false);
     }
@@ -115,20 +122,18 @@ class EmaTeacher : public torch::nn::Module {
     std::vector<at::Tensor> values;
     for (std::size_t i = 0; i < pairs.size(); ++i) {
       const auto& mine = pairs[i].teacher;
+      follow(mine, averages_[i]);
       if (mine.is_buffer && options_.buffers() == EmaBuffers::kLeave) continue;
       if (!mine.is_real() || (mine.is_buffer && options_.buffers() == EmaBuffers::kCopy)) {
-        mine.tensor.copy_(pairs[i].student);
+        detail::archive::copy_values(mine.tensor, pairs[i].student);
         averages_[i] = wide(mine, pairs[i].student);
         continue;
       }
-      at::Tensor& average = averages_[i];
-      if (average.defined() && average.device() != mine.tensor.device()) {
-        average = average.to(mine.tensor.device());  // the teacher has been moved
-      }
+      const at::Tensor& average = averages_[i];
       const at::Tensor& moving = average.defined() ? average : mine.tensor;
       const auto value = average.defined() ? pairs[i].student.to(at::kFloat) : pairs[i].student;
-      if (mine.is_buffer) {
-        approach_buffer(moving, value, decay);
+      if (mine.is_buffer || !pairs[i].student.requires_grad()) {
+        approach_constant(moving, value, decay);
       } else {
         averages.push_back(moving);
         values.push_back(value);
@@ -136,7 +141,9 @@ class EmaTeacher : public torch::nn::Module {
     }
     approach(averages, values, decay);
     for (std::size_t i = 0; i < pairs.size(); ++i) {
-      if (averages_[i].defined()) pairs[i].teacher.tensor.copy_(averages_[i]);
+      if (averages_[i].defined()) {
+        detail::archive::copy_values(pairs[i].teacher.tensor, averages_[i]);
+      }
     }
     ++steps_;
   }
@@ -175,8 +182,10 @@ class EmaTeacher : public torch::nn::Module {
     archive.write("tensors", c10::IValue(detail::companions::describe(mine)));
     mine = detail::companions::each_once(mine);
     for (std::size_t i = 0; i < mine.size(); ++i) {
-      const at::Tensor& value = averages_[i].defined() ? averages_[i] : mine[i].tensor;
-      archive.write("tensor/" + std::to_string(i), value, /*is_buffer=*/true);
+      const at::Tensor& tensor = mine[i].tensor;
+      const at::Tensor& value = averages_[i].defined() ? averages_[i] : tensor;
+      archive.write("tensor/" + std::to_string(i), value.to(detail::eman::average_dtype(tensor)),
+                    /*is_buffer=*/true);
     }
   }
 
@@ -196,13 +205,13 @@ class EmaTeacher : public torch::nn::Module {
     std::vector<at::Tensor> values;
     for (std::size_t i = 0; i < mine.size(); ++i) {
       const at::Tensor& tensor = mine[i].tensor;
-      values.push_back(read_tensor(
-          kWho, archive, "tensor/" + std::to_string(i), " of " + mine[i].name, tensor.sizes(),
-          detail::eman::is_narrow(tensor) ? at::kFloat : tensor.scalar_type()));
+      values.push_back(read_tensor(kWho, archive, "tensor/" + std::to_string(i),
+                                   " of " + mine[i].name, tensor.sizes(),
+                                   detail::eman::average_dtype(tensor)));
     }
     const at::NoGradGuard no_grad;
     for (std::size_t i = 0; i < mine.size(); ++i) {
-      mine[i].tensor.copy_(values[i]);
+      copy_values(mine[i].tensor, values[i]);
       averages_[i] = wide(mine[i], values[i]);
     }
     steps_ = steps;
@@ -281,6 +290,18 @@ class EmaTeacher : public torch::nn::Module {
                              /*copy=*/true);
   }
 
+  /// The teacher may have been moved, or converted, since the last update.
+  static void follow(const detail::companions::ModuleTensor& mine, at::Tensor& average) {
+    if (!average.defined()) {
+      average = wide(mine, mine.tensor);
+    } else if (detail::eman::is_narrow(mine.tensor)) {
+      average = average.to(mine.tensor.device());
+    } else {
+      detail::archive::copy_values(mine.tensor, average);
+      average.reset();
+    }
+  }
+
   static void approach(const std::vector<at::Tensor>& averages,
                        const std::vector<at::Tensor>& values, double decay) {
     if (averages.empty() || decay == 1) return;  // 0 times an infinity would be NaN
@@ -291,15 +312,17 @@ class EmaTeacher : public torch::nn::Module {
     }
   }
 
-  /// The same for a buffer, which may hold infinities, as a mask does: lerp subtracts them from
-  /// each other.
-  static void approach_buffer(const at::Tensor& average, const at::Tensor& value, double decay) {
+  /// The same for a tensor that is not trained, which may hold infinities, as a mask does: lerp
+  /// subtracts them from each other.
+  static void approach_constant(const at::Tensor& average, const at::Tensor& value, double decay) {
     if (decay == 1) return;
+    using detail::archive::copy_values;
     if (decay == 0) {
-      average.copy_(value);
+      copy_values(average, value);
       return;
     }
-    average.copy_(at::where(at::eq(average, value), average, at::lerp(average, value, 1 - decay)));
+    copy_values(average,
+                at::where(at::eq(average, value), average, at::lerp(average, value, 1 - decay)));
   }
 
   EmaOptions options_;

@@ -86,8 +86,9 @@ class CenteredRule {
 /// The constructor does not touch the weights, so that a run that is resumed goes on to the bit:
 /// call `center()` or `mimic_norm_init_` before training. Together with `Masked`, in either order,
 /// means are taken over the elements that stay. In `LAWN<Centered<Opt>>` scaling keeps the means at
-/// zero; in `Centered<LAWN<Opt>>` norms shrink by what the centring removes. `step()` does not wait
-/// for the device.
+/// zero; in `Centered<LAWN<Opt>>` norms shrink by what the centring removes. Nest
+/// `Admm<Centered<Opt>>`, not the other way: centring would break the structure that `Admm` has
+/// frozen. `step()` does not wait for the device.
 ///
 /// @source  Fei et al. 2020, arXiv 2010.09278
 template <class Opt>

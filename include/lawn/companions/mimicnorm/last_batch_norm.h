@@ -60,8 +60,12 @@ class LastBatchNormImpl : public torch::nn::Cloneable<LastBatchNormImpl> {
     reset();
   }
 
-  /// Resets the statistics to those of a new layer.
+  /// Resets the statistics to those of a new layer, in place.
   void reset() override {
+    if (named_children().contains("norm")) {
+      norm_->reset_running_stats();
+      return;
+    }
     norm_ = register_module("norm",
                             torch::nn::BatchNorm1d(torch::nn::BatchNormOptions(options_.classes())
                                                        .affine(false)

@@ -6,6 +6,7 @@
 #include <ostream>
 
 #include <ATen/core/Tensor.h>
+#include <ATen/core/grad_mode.h>
 #include <ATen/ops/full.h>
 #include <ATen/ops/relu.h>
 #include <c10/util/Exception.h>
@@ -60,8 +61,13 @@ class ResidualScaleImpl : public torch::nn::Cloneable<ResidualScaleImpl> {
     reset();
   }
 
-  /// Resets the scale to its initial value.
+  /// Resets the scale to its initial value, in place.
   void reset() override {
+    if (parameters_.contains("scale")) {
+      const at::NoGradGuard no_grad;
+      scale.fill_(options_.initial());
+      return;
+    }
     scale = register_parameter("scale", at::full({}, options_.initial(), at::kFloat));
   }
 

@@ -71,13 +71,21 @@ struct UnitScores {
   static at::Tensor of(const NamedTensor& weight, const at::Tensor& values,
                        const MagnitudeOptions& options) {
     if (options.unit() == PruneUnit::kElement) return values.reshape({-1});
-    const auto powers = values.to(at::kDouble).pow(options.n());
+    const auto wide = values.to(at::kDouble);
+    // Elements are divided by the largest of their unit, so that no power is out of range.
+    const auto or_one = [](const at::Tensor& most) { return most.masked_fill(most == 0, 1); };
     if (options.unit() == PruneUnit::kBlock) {
       const companions::BlockGrid grid(kWho, weight.name, values, options.block());
-      return (grid.sums(powers) / grid.counts(powers)).pow(1 / options.n()).reshape({-1});
+      const auto most = or_one(grid.tiles(wide, 0).amax({1, 3}));
+      const auto powers = (wide / grid.spread(most)).pow(options.n());
+      const auto norms = (grid.sums(powers) / grid.counts(powers)).pow(1 / options.n());
+      return (norms * most).reshape({-1});
     }
-    const auto rows = powers.movedim(options.dim(), 0);
-    return rows.reshape({rows.size(0), -1}).mean(1).pow(1 / options.n());
+    const auto moved = wide.movedim(options.dim(), 0);
+    const auto rows = moved.reshape({moved.size(0), -1});
+    const auto most = or_one(rows.amax(1, /*keepdim=*/true));
+    const auto powers = (rows / most).pow(options.n());
+    return powers.mean(1).pow(1 / options.n()) * most.squeeze(1);
   }
 
   /// The elements of chosen units.

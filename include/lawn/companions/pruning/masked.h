@@ -97,14 +97,15 @@ class MaskRule {
   Masks masks() const {
     Masks all;
     for (std::size_t i = 0; i < weights_.size(); ++i) {
-      all.push_back({weights_.names()[i], weights_.tensors()[i], pruned_[i].logical_not()});
+      const at::Tensor& weight = weights_.tensors()[i];
+      all.push_back({weights_.names()[i], weight, beside(weight, pruned_[i]).logical_not()});
     }
     return all;
   }
 
   at::Tensor pruned_of(const at::Tensor& weight) const {
     for (std::size_t i = 0; i < weights_.size(); ++i) {
-      if (weights_.tensors()[i].is_same(weight)) return pruned_[i];
+      if (weights_.tensors()[i].is_same(weight)) return beside(weight, pruned_[i]);
     }
     return {};
   }
@@ -121,11 +122,14 @@ class MaskRule {
     return chosen;
   }
 
-  /// The model may have been moved since the last step.
+  /// A mask on the device of its weight, which may have been moved since the last step.
+  static at::Tensor beside(const at::Tensor& weight, const at::Tensor& pruned) {
+    return pruned.device() == weight.device() ? pruned : pruned.to(weight.device());
+  }
+
   void follow_devices() {
     for (std::size_t i = 0; i < weights_.size(); ++i) {
-      const auto device = weights_.tensors()[i].device();
-      if (pruned_[i].device() != device) pruned_[i] = pruned_[i].to(device);
+      pruned_[i] = beside(weights_.tensors()[i], pruned_[i]);
     }
   }
 

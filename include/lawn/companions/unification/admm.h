@@ -27,10 +27,15 @@ namespace lawn {
 /// `Admm<Opt>` is-a `Opt`. The loss that a closure returns does not include the penalty, but the
 /// gradients do: a line search (L-BFGS with strong Wolfe conditions) therefore gets values and
 /// gradients of different functions. The penalty does not act on a weight without a gradient. Z and
-/// U are kept in float32 for half and bfloat16 weights. In `Admm<LAWN<Opt>>` LAWN sees the
-/// penalty's gradients and makes them tangent; in `LAWN<Admm<Opt>>` the norms are restored after
-/// the structure, which scaling keeps. `step()` does not wait for the device. The structure does
-/// not make LibTorch's kernels faster, only files smaller (`encoded_size`).
+/// U are kept in float32 for half and bfloat16 weights. `step()` does not wait for the device. The
+/// structure does not make LibTorch's kernels faster, only files smaller (`encoded_size`).
+///
+/// In `Admm<LAWN<Opt>>` LAWN sees the penalty's gradients and makes them tangent, but once
+/// finalized, norms shrink by what the projection removes; in `LAWN<Admm<Opt>>` the norms are
+/// restored after the structure, which scaling keeps. Together with `Masked`, in either order,
+/// pruned elements stay zero and take no part in the blocks that are unified. Centring is to be
+/// inside, `Admm<Centered<Opt>>`: from outside it moves weights away from the frozen structure,
+/// which `residual()` shows.
 ///
 /// @source  reconstructed from the abstract of arXiv 2106.08301 (2021); Boyd et al. 2011, sections
 ///          3.1.1 and 9.1, for ADMM in scaled form over a set that is not convex
@@ -62,20 +67,21 @@ class Admm : public Decorator<Opt, detail::unification::AdmmRule> {
   /// that was captured before reads the new Z and U, and keeps its rho: capture anew whenever rho
   /// has grown.
   /// @throws c10::Error  after `finalize`, and for weights that are not finite; nothing is changed
-  void update() { this->rule_.update(); }
+  void update() { this->rule_.update(*this); }
 
   /// Projects the weights and freezes their structure, which every later step keeps. The
   /// optimizer's state stays. A second call has no effect. Waits for the device. Later steps
   /// differ: capture anew.
   /// @throws c10::Error  for weights that are not finite; nothing is changed then
-  void finalize() { this->rule_.finalize(); }
+  void finalize() { this->rule_.finalize(*this); }
 
   /// Whether `finalize()` was called, that is, the structure is frozen.
   bool finalized() const { return this->rule_.finalized(); }
 
-  /// ||W - Z|| / ||W|| over all weights, the relative distance from the structure; 0 once
-  /// finalized. Waits for the device.
-  double residual() const { return this->rule_.residual(); }
+  /// ||W - Z|| / ||W|| over all weights, the relative distance from the structure. Once finalized,
+  /// it is the distance from the frozen structure: 0, unless something outside moves the weights.
+  /// Waits for the device.
+  double residual() const { return this->rule_.residual(*this); }
 
   /// The present weight of the penalty.
   double rho() const { return this->rule_.rho(); }

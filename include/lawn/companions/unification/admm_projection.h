@@ -29,12 +29,14 @@ class Projection {
   }
 
   /// The projection of `weight`, which does not change.
+  /// @param pruned  elements that stay zero, as for `lawn::unify_blocks`, or undefined
   /// @throws c10::Error as the projection's function does
   /// @note   waits for the device
-  Projected operator()(const at::Tensor& weight, const std::string& name = "the weight") const {
+  Projected operator()(const at::Tensor& weight, const std::string& name = "the weight",
+                       const at::Tensor& pruned = {}) const {
     switch (kind_) {
       case Kind::kUnifyBlocks:
-        return lawn::unify_blocks(weight, block_, fraction_, name);
+        return lawn::unify_blocks(weight, block_, fraction_, name, pruned);
       case Kind::kPruneBlocks:
         return lawn::prune_blocks(weight, block_, fraction_, name);
       default:

@@ -20,6 +20,7 @@
 #include <torch/serialize/output-archive.h>
 
 #include <lawn/capture/state_in_place.h>
+#include <lawn/companions/pruning/mask.h>
 #include <lawn/companions/unification/admm_options.h>
 #include <lawn/companions/unification/admm_penalty.h>
 #include <lawn/companions/unification/admm_projection.h>
@@ -47,9 +48,10 @@ class AdmmRule {
                 ": expected one projection, or one for each of ", weights_.size(), " weights, got ",
                 projections_.size());
     const at::NoGradGuard no_grad;
+    const auto pruned = pruned_in(optimizer);
     for (std::size_t i = 0; i < weights_.size(); ++i) {
       const auto value = wide(weights_.tensors()[i].detach());
-      targets_.push_back(projections_[i](value, weights_.names()[i]).weight);
+      targets_.push_back(projections_[i](value, weights_.names()[i], pruned[i]).weight);
       duals_.push_back(at::zeros_like(value));
     }
   }
@@ -75,11 +77,11 @@ class AdmmRule {
     add_penalty_(terms, rho_);
   }
 
-  void after_step(torch::optim::Optimizer& /*optimizer*/) {
-    if (finalized_) project_(structures_);
+  void after_step(torch::optim::Optimizer& optimizer) {
+    if (finalized_) project_(structures_, pruned_in(optimizer));
   }
 
-  void update() {
+  void update(const torch::optim::Optimizer& optimizer) {
     TORCH_CHECK(!finalized_, kWho, ": expected update() before finalize(), got it after; ",
                 "retraining keeps the structure by itself");
     weights_.check_shapes(kWho);
@@ -88,9 +90,10 @@ class AdmmRule {
     const double rho = std::min(rho_ * options_.rho_growth(), options_.max_rho());
     std::vector<at::Tensor> targets;
     std::vector<at::Tensor> duals;
+    const auto pruned = pruned_in(optimizer);
     for (std::size_t i = 0; i < weights_.size(); ++i) {
       const auto sum = wide(weights_.tensors()[i]) + duals_[i];
-      targets.push_back(projections_[i](sum, weights_.names()[i]).weight);
+      targets.push_back(projections_[i](sum, weights_.names()[i], pruned[i]).weight);
       // U is the multiplier divided by rho, which is about to change.
       duals.push_back((sum - targets.back()).mul_(rho_ / rho));
     }
@@ -101,15 +104,16 @@ class AdmmRule {
     rho_ = rho;
   }
 
-  void finalize() {
+  void finalize(const torch::optim::Optimizer& optimizer) {
     if (finalized_) return;
     weights_.check_shapes(kWho);
     const at::NoGradGuard no_grad;
     std::vector<at::Tensor> values;
     std::vector<FrozenStructure> structures;
+    const auto pruned = pruned_in(optimizer);
     for (std::size_t i = 0; i < weights_.size(); ++i) {
       const auto [name, weight] = weights_.at(i);
-      const auto projected = projections_[i](weight, name);
+      const auto projected = projections_[i](weight, name, pruned[i]);
       structures.push_back(projections_[i].freeze(name, weight, projected));
       values.push_back(projected.weight);
     }
@@ -120,14 +124,14 @@ class AdmmRule {
     finalized_ = true;
   }
 
-  double residual() const {
-    if (finalized_) return 0;
+  double residual(const torch::optim::Optimizer& optimizer) const {
     const at::NoGradGuard no_grad;
+    const auto targets = finalized_ ? nearest(pruned_in(optimizer)) : targets_;
     double apart = 0;
     double all = 0;
     for (std::size_t i = 0; i < weights_.size(); ++i) {
       const auto weight = weights_.tensors()[i].to(at::kDouble);
-      const auto target = targets_[i].to(weight.device(), at::kDouble);
+      const auto target = targets[i].to(weight.device(), at::kDouble);
       apart += (weight - target).square().sum().item<double>();
       all += weight.square().sum().item<double>();
     }
@@ -211,15 +215,42 @@ class AdmmRule {
     return all;
   }
 
+  /// What masks prune of each weight, whether they are inside this rule or around it; undefined
+  /// where there are none.
+  std::vector<at::Tensor> pruned_in(const torch::optim::Optimizer& optimizer) const {
+    std::vector<at::Tensor> pruned(weights_.size());
+    if (const auto* masks = dynamic_cast<const MaskSource*>(&optimizer)) {
+      for (std::size_t i = 0; i < pruned.size(); ++i) {
+        pruned[i] = masks->pruned_of(weights_.tensors()[i]);
+      }
+    }
+    return pruned;
+  }
+
+  /// The nearest weights of the frozen structure.
+  std::vector<at::Tensor> nearest(const std::vector<at::Tensor>& pruned) const {
+    auto structures = structures_;
+    std::vector<at::Tensor> weights;
+    for (FrozenStructure& structure : structures) {
+      structure.weight = weights.emplace_back(structure.weight.clone());
+      follow(structure);
+    }
+    project_(structures, pruned);
+    return weights;
+  }
+
+  static void follow(FrozenStructure& structure) {
+    for (at::Tensor* tensor : {&structure.chosen, &structure.signs, &structure.pruned}) {
+      if (tensor->defined()) *tensor = tensor->to(structure.weight.device());
+    }
+  }
+
   /// The model may have been moved, or converted, since the last step.
   void follow_weights() {
     for (std::size_t i = 0; i < weights_.size(); ++i) {
       const at::Tensor& weight = weights_.tensors()[i];
       if (finalized_) {
-        for (at::Tensor* tensor :
-             {&structures_[i].chosen, &structures_[i].signs, &structures_[i].pruned}) {
-          if (tensor->defined()) *tensor = tensor->to(weight.device());
-        }
+        follow(structures_[i]);
       } else {
         targets_[i] = sphere::beside_sums(weight, targets_[i]);
         duals_[i] = sphere::beside_sums(weight, duals_[i]);

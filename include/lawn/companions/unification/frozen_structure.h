@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <string>
 #include <vector>
@@ -10,6 +11,7 @@
 #include <ATen/core/grad_mode.h>
 #include <ATen/ops/empty_like.h>
 #include <ATen/ops/where.h>
+#include <c10/util/Exception.h>
 
 #include <lawn/companions/block_grid.h>
 #include <lawn/companions/pruning/zero_pruned.h>
@@ -63,22 +65,33 @@ inline FrozenStructure freeze_pruned(const std::string& name, const at::Tensor& 
 ///   unified:  w <- s a, a = max(0, mean of s w over the block)
 ///   pruned:   w <- 0
 /// @param structures  of `Admm::structures`; the weights are changed in place
+/// @param pruned      for each weight the elements that take no part in its blocks and stay as they
+///                    are (bool, of its shape and device), or an undefined tensor; may be empty.
+///                    ATen does the work for such a weight
 /// @note  does not wait for the device
-inline void project_(const std::vector<FrozenStructure>& structures) {
+inline void project_(const std::vector<FrozenStructure>& structures,
+                     const std::vector<at::Tensor>& pruned = {}) {
+  TORCH_CHECK(pruned.empty() || pruned.size() == structures.size(),
+              "lawn::project_: expected pruned elements of each of ", structures.size(),
+              " weights, or none at all, got a list of ", pruned.size());
   const at::NoGradGuard no_grad;
   std::vector<detail::unification::FrozenSigns> unified;
   std::vector<at::Tensor> weights;
-  std::vector<at::Tensor> pruned;
-  for (const auto& structure : structures) {
-    if (structure.signs.defined()) {
-      unified.push_back({structure.weight, structure.signs, structure.block});
-    } else {
+  std::vector<at::Tensor> zeros;
+  for (std::size_t i = 0; i < structures.size(); ++i) {
+    const FrozenStructure& structure = structures[i];
+    if (structure.pruned.defined()) {
       weights.push_back(structure.weight);
-      pruned.push_back(structure.pruned);
+      zeros.push_back(structure.pruned);
+    } else if (!pruned.empty() && pruned[i].defined()) {
+      detail::unification::aten::unify_frozen_(structure.weight, structure.signs, structure.block,
+                                               pruned[i]);
+    } else {
+      unified.push_back({structure.weight, structure.signs, structure.block});
     }
   }
   detail::unification::unify_frozen_(unified);
-  detail::pruning::zero_pruned_(weights, pruned);
+  detail::pruning::zero_pruned_(weights, zeros);
 }
 
 /// Bytes of weights, dense and encoded.

@@ -43,12 +43,18 @@ inline at::Tensor like(const at::Tensor& weight, const at::Tensor& value) {
 }
 
 /// The mean over each block, in float64; if all elements are equal, it is exactly their value.
-inline at::Tensor block_means(const companions::BlockGrid& grid, const at::Tensor& values) {
+/// @param pruned  elements that take no part, or undefined; a block of nothing else gets NaN
+inline at::Tensor block_means(const companions::BlockGrid& grid, const at::Tensor& values,
+                              const at::Tensor& pruned) {
   constexpr double kInfinity = std::numeric_limits<double>::infinity();
-  const auto least = grid.tiles(values, kInfinity).amin({1, 3});
-  const auto most = grid.tiles(values, -kInfinity).amax({1, 3});
-  const auto means = grid.sums(values) / grid.counts(values);
-  return at::minimum(at::maximum(means, least), most);
+  const auto with = [&](double number) {
+    return pruned.defined() ? values.masked_fill(pruned, number) : values;
+  };
+  const auto least = grid.tiles(with(kInfinity), kInfinity).amin({1, 3});
+  const auto most = grid.tiles(with(-kInfinity), -kInfinity).amax({1, 3});
+  const auto counts =
+      pruned.defined() ? grid.sums(pruned.logical_not().to(at::kDouble)) : grid.counts(values);
+  return at::minimum(at::maximum(grid.sums(with(0)) / counts, least), most);
 }
 
 inline void check_projected(const char* who, const std::string& name, const at::Tensor& weight,
@@ -75,23 +81,34 @@ inline void refuse_to_prune_all(const char* who, const std::string& name, double
 /// @param block     at most as large as the matrix
 /// @param fraction  fraction of the blocks, in [0, 1]; rounded to the nearest number of blocks
 /// @param name      name of the weight in messages
+/// @param pruned    elements that take no part and become zero: bool, in the shape and on the
+///                  device of `weight`; undefined if there are none
 /// @throws c10::Error for a fraction out of range, blocks that are larger than the matrix or have
-///         no size, a weight that is not of floating point or not finite
+///         no size, a weight that is not of floating point or not finite, and for `pruned` of
+///         another shape or type
 /// @note   waits for the device; computes in float64
 /// @source reconstructed from the abstract of arXiv 2106.08301 (2021)
 inline Projected unify_blocks(const at::Tensor& weight, BlockShape block, double fraction,
-                              const std::string& name = "the weight") {
+                              const std::string& name = "the weight",
+                              const at::Tensor& pruned = {}) {
   constexpr const char* kWho = "lawn::unify_blocks";
   detail::unification::check_projected(kWho, name, weight, "fraction", fraction);
+  TORCH_CHECK(
+      !pruned.defined() || (pruned.scalar_type() == at::kBool && pruned.sizes() == weight.sizes()),
+      kWho, ": expected pruned elements as Bool of the shape ", weight.sizes(), " of ", name,
+      ", got ", pruned.scalar_type(), " of shape ", pruned.sizes());
   const detail::companions::BlockGrid grid(kWho, name, weight, block);
   const at::NoGradGuard no_grad;
-  const auto value = weight.detach().to(at::kDouble);
+  const auto zeroed = [&](const at::Tensor& values) {
+    return pruned.defined() ? values.masked_fill(pruned, 0) : values;
+  };
+  const auto value = zeroed(weight.detach().to(at::kDouble));
   const auto size = value.abs();
-  const auto mean = detail::unification::block_means(grid, size);
-  const auto error = grid.sums((size - grid.spread(mean)).square());
+  const auto mean = detail::unification::block_means(grid, size, pruned);
+  const auto error = grid.sums(zeroed((size - grid.spread(mean)).square()));
   const auto chosen =
       detail::pruning::smallest(error, detail::pruning::count_of(fraction, grid.blocks()));
-  const auto unified = detail::unification::signs_of(value) * grid.spread(mean);
+  const auto unified = zeroed(detail::unification::signs_of(value) * grid.spread(mean));
   return {detail::unification::like(weight, at::where(grid.spread(chosen), unified, value)),
           chosen};
 }

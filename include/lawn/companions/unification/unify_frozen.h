@@ -35,12 +35,16 @@ struct FrozenSigns {
 namespace aten {
 
 /// w <- s a, a = max(0, mean of s w over the block), where s is not 0. Any dtype, device, stride.
-inline void unify_frozen_(const at::Tensor& weight, const at::Tensor& signs, BlockShape block) {
+/// @param pruned  elements that take no part and stay as they are, or undefined
+inline void unify_frozen_(const at::Tensor& weight, const at::Tensor& signs, BlockShape block,
+                          const at::Tensor& pruned = {}) {
   const companions::BlockGrid grid("lawn::Admm", "the weight", weight, block);
   const auto sign = signs.to(at::kDouble);
   const auto value = weight.to(at::kDouble);
-  const auto means = block_means(grid, sign * value).clamp_min(0);
-  weight.copy_(at::where(sign == 0, value, sign * grid.spread(means)));
+  const auto means = block_means(grid, sign * value, pruned).clamp_min(0);
+  auto stays = sign == 0;
+  if (pruned.defined()) stays.logical_or_(pruned);
+  weight.copy_(at::where(stays, value, sign * grid.spread(means)));
 }
 
 }  // namespace aten
