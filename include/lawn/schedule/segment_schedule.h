@@ -100,8 +100,9 @@ class SegmentSchedule : public torch::optim::LRScheduler {
     TORCH_CHECK(base_lrs.size() == groups, name_, ": the checkpoint has ", base_lrs.size(),
                 " parameter groups, the optimizer ", groups);
     check_base_rates(name_, base_lrs, "the checkpoint", "load one of a schedule that moves");
-    const int64_t scheduled = archive::read_int(who, archive, "scheduled_groups", 0,
-                                                static_cast<int64_t>(base_lrs.size()));
+    const auto most = static_cast<int64_t>(groups);
+    const int64_t scheduled =
+        archive::read_int(who, archive, "scheduled_groups", std::min<int64_t>(1, most), most);
     set(steps, base_lrs, static_cast<std::size_t>(scheduled));
   }
 
