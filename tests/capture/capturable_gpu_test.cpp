@@ -67,6 +67,20 @@ class CapturedStep : public lawn::testing::Gpu {
     model->forward(batch).square().mean().backward();
   }
 
+  /// Calls `action()` in the capture of a graph that is thrown away, with gradients at hand.
+  template <class Action>
+  static void within_a_capture(torch::nn::Sequential& model, const Action& action) {
+    const auto batch = input(0);
+    const auto stream = c10::cuda::getStreamFromPool();
+    const c10::cuda::CUDAStreamGuard guard(stream);
+    backward(model, batch);
+    torch::cuda::synchronize();
+    at::cuda::CUDAGraph graph;
+    graph.capture_begin();
+    action();
+    graph.capture_end();
+  }
+
   static torch::Tensor all_of(torch::nn::Sequential& model) {
     std::vector<torch::Tensor> flat;
     for (const auto& p : model->parameters()) flat.push_back(p.detach().reshape({-1}).cpu());
@@ -209,16 +223,10 @@ TEST_F(CapturedStep, IsRefusedWithoutAWarmUp) {
   auto model = make_model();
   LAWN optimizer(lawn::FusedAdam(model->parameters()), lawn::select_all_weights(*model), options());
   optimizer.make_capturable();
-  const auto batch = input(0);
-  const auto stream = c10::cuda::getStreamFromPool();
-  const c10::cuda::CUDAStreamGuard guard(stream);
-  backward(model, batch);
-  torch::cuda::synchronize();
-  at::cuda::CUDAGraph graph;
-  graph.capture_begin();
-  expect_refusal([&] { optimizer.step(); }, "expected a step before the capture");
-  expect_refusal([&] { optimizer.upload_learning_rates(); }, "not within a capture");
-  graph.capture_end();
+  within_a_capture(model, [&] {
+    expect_refusal([&] { optimizer.step(); }, "expected a step before the capture");
+    expect_refusal([&] { optimizer.upload_learning_rates(); }, "not within a capture");
+  });
 }
 
 TEST_F(CapturedStep, IsRefusedForAModelThatWasMovedInPartBeforeAnythingIsChanged) {
@@ -241,15 +249,10 @@ TEST_F(CapturedStep, IsRefusedWithItsNumbersOnTheHost) {
   auto model = make_model();
   LAWN constrained(lawn::FusedAdam(model->parameters()), lawn::select_all_weights(*model));
   lawn::FusedAdam plain(model->parameters());
-  const auto stream = c10::cuda::getStreamFromPool();
-  const c10::cuda::CUDAStreamGuard guard(stream);
-  backward(model, input(0));
-  torch::cuda::synchronize();
-  at::cuda::CUDAGraph graph;
-  graph.capture_begin();
-  expect_refusal([&] { constrained.step(); }, "expected make_capturable() before a capture");
-  expect_refusal([&] { plain.step(); }, "expected make_capturable() before a capture");
-  graph.capture_end();
+  within_a_capture(model, [&] {
+    expect_refusal([&] { constrained.step(); }, "expected make_capturable() before a capture");
+    expect_refusal([&] { plain.step(); }, "expected make_capturable() before a capture");
+  });
   constrained.step();
   plain.step();
 }

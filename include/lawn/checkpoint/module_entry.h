@@ -15,6 +15,7 @@
 #include <torch/serialize/input-archive.h>
 #include <torch/serialize/output-archive.h>
 
+#include <lawn/checkpoint/archive_file.h>
 #include <lawn/checkpoint/entry.h>
 #include <lawn/checkpoint/object_entry.h>
 #include <lawn/checkpoint/tensor_copies.h>
@@ -78,7 +79,7 @@ class ModuleEntry : public Entry {
   static Keys own_keys(const torch::nn::Module& module) {
     const std::string bytes = saved_bytes(module);
     torch::serialize::InputArchive archive;
-    archive.load_from(bytes.data(), bytes.size());
+    read_bytes(bytes, std::nullopt, archive);
     return sorted(archive.keys());
   }
 

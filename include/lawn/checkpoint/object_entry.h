@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <optional>
 #include <string>
 #include <type_traits>
 #include <typeinfo>
@@ -65,7 +66,7 @@ std::string saved_bytes(const T& object) {
 template <class T>
 void load_bytes(T& object, const std::string& bytes) {
   torch::serialize::InputArchive archive;
-  archive.load_from(bytes.data(), bytes.size());
+  read_bytes(bytes, std::nullopt, archive);
   load_object(object, archive);
 }
 

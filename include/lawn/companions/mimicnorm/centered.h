@@ -51,9 +51,8 @@ class CenteredRule {
 
   void center(const torch::optim::Optimizer& optimizer) {
     weights_.check_shapes(kWho);
-    if (const auto* masks = dynamic_cast<const MaskSource*>(&optimizer)) {
-      for (WeightRows& rows : rows_) rows.pruned = masks->pruned_of(rows.weight);
-    }
+    const auto pruned = pruning::pruned_in(optimizer, weights_.tensors());
+    for (std::size_t i = 0; i < rows_.size(); ++i) rows_[i].pruned = pruned[i];
     center_rows_(rows_);
     for (WeightRows& rows : rows_) rows.pruned.reset();
   }

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <algorithm>
 #include <string>
 #include <vector>
 
@@ -8,6 +9,7 @@
 #include <ATen/core/grad_mode.h>
 #include <ATen/ops/empty_like.h>
 #include <c10/util/Exception.h>
+#include <torch/optim/optimizer.h>
 
 #include <lawn/companions/pruning/zero_pruned.h>
 #include <lawn/decorator/held_weights.h>
@@ -49,6 +51,18 @@ class MaskSource {
 };
 
 namespace detail::pruning {
+
+/// What masks prune of each weight, whether their decorator is inside or around the one that asks;
+/// undefined where there are none.
+inline std::vector<at::Tensor> pruned_in(const torch::optim::Optimizer& optimizer,
+                                         const std::vector<at::Tensor>& weights) {
+  std::vector<at::Tensor> pruned(weights.size());
+  if (const auto* masks = dynamic_cast<const MaskSource*>(&optimizer)) {
+    std::transform(weights.begin(), weights.end(), pruned.begin(),
+                   [&](const at::Tensor& weight) { return masks->pruned_of(weight); });
+  }
+  return pruned;
+}
 
 /// @throws c10::Error that names the first invalid mask. Waits for the device.
 inline void check_masks(const char* who, const Masks& masks) {

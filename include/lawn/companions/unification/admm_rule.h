@@ -215,16 +215,8 @@ class AdmmRule {
     return all;
   }
 
-  /// What masks prune of each weight, whether they are inside this rule or around it; undefined
-  /// where there are none.
   std::vector<at::Tensor> pruned_in(const torch::optim::Optimizer& optimizer) const {
-    std::vector<at::Tensor> pruned(weights_.size());
-    if (const auto* masks = dynamic_cast<const MaskSource*>(&optimizer)) {
-      for (std::size_t i = 0; i < pruned.size(); ++i) {
-        pruned[i] = masks->pruned_of(weights_.tensors()[i]);
-      }
-    }
-    return pruned;
+    return pruning::pruned_in(optimizer, weights_.tensors());
   }
 
   /// The nearest weights of the frozen structure.
