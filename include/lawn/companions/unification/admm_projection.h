@@ -28,7 +28,9 @@ class Projection {
     return {Kind::kPruneMagnitude, {1, 1}, amount};
   }
 
-  /// The projection of `weight`, which does not change.
+  /// The projection of one weight.
+  /// @param weight  as for the projection's function, floating; it does not change
+  /// @param name    what messages call it
   /// @param pruned  elements that stay zero, as for `lawn::unify_blocks`, or undefined
   /// @throws c10::Error as the projection's function does
   /// @note   waits for the device
