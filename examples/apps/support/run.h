@@ -63,13 +63,11 @@ inline StepperOptions stepper_options(const Task& task, const RunOptions& option
 /// @param resumed          checkpoint to go on from, or empty
 /// @param data             fingerprint of the training data: a checkpoint of other data is refused
 /// @param scale_gradients  see TrainerOptions
-/// @throws c10::Error if an epoch has fewer samples than a batch, and as Trainer does
+/// @throws c10::Error as Trainer does
 inline RunResult train_with(Task& task, Stepper& stepper, const lawn::Subnetwork& measured,
                             const RunOptions& options, const std::string& name,
                             const std::string& resumed, uint64_t data,
                             bool scale_gradients = false) {
-  TORCH_CHECK(options.batch_size <= task.size(), "--batch-size ", options.batch_size,
-              ": an epoch has only ", task.size(), " ", task.unit());
   RunResult result;
   result.name = name;
   result.ranks = task.ranks().size();

@@ -47,6 +47,7 @@ class Trainer {
   /// @param stepper   steps the network's parameters
   /// @param measured  its constrained weights are measured every epoch, constrained or not
   /// @param settings  what a checkpoint must agree with to be resumed
+  /// @throws c10::Error if an epoch has fewer samples than a batch
   Trainer(Task& task, Stepper& stepper, const lawn::Subnetwork& measured, TrainerOptions options,
           Settings settings)
       : task_(task),
@@ -62,6 +63,8 @@ class Trainer {
         scaler_(lawn::GradScalerOptions().enabled(options_.scale_gradients)),
         history_(columns(task_, measured)),
         clock_(task_.device()) {
+    TORCH_CHECK(options_.batch_size <= task_.size(), "--batch-size ", options_.batch_size,
+                ": an epoch has only ", task_.size(), " ", task_.unit());
     for (const at::Tensor& parameter : task_.network().parameters()) {
       if (parameter.dim() >= 2) all_weights_.push_back(parameter);
     }
@@ -181,7 +184,7 @@ class Trainer {
   }
 
   void train_step() {
-    const int64_t batch_size = std::min(options_.batch_size, task_.size());
+    const int64_t batch_size = options_.batch_size;
     if (position_ == 0) {
       epoch_generator_ = generator_.get_state();
       task_.enter_epoch(epochs_done(), /*anew=*/true);
@@ -234,7 +237,7 @@ class Trainer {
   double seen() const {
     const int64_t per_epoch = steps_per_epoch(task_.size(), options_.batch_size);
     const int64_t steps = (step_ - 1) % per_epoch + 1;
-    return static_cast<double>(steps * std::min(options_.batch_size, task_.size()));
+    return static_cast<double>(steps * options_.batch_size);
   }
 
   /// Of one of the task's sums, over this epoch so far.
