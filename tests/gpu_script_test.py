@@ -148,6 +148,19 @@ class GpuScript(unittest.TestCase):
         self.assertEqual(self.run_script("build")[0], 0)
         self.assertEqual(len(self.called("cmake")), 4, "what has changed is built in any case")
 
+    def test_builds_and_misses_each_program_where_none_is_there_yet(self):
+        names = ("distributed_nccl_gpu_test", "sphere_cuda_gpu_test", "optim_fused_gpu_test")
+        listed = {"tests": [{"name": name} for name in names]}  # ctest gives no command for what is not built
+        self.stub("bin/ctest", f"echo '{json.dumps(listed)}'")
+        self.assertEqual(self.run_script("build")[0], 0)
+        self.assertIn("--target gpu_test distributed_nccl_gpu_test step_bench", self.called("cmake")[1])
+        self.stub(self.program("gpu_test"), PASSES)
+        code, output = self.run_script("tests")
+        self.assertEqual(code, 1)
+        self.assertEqual({row: result for row, result in self.rows().items() if row.startswith("test ")}, {
+            "test sphere_cuda_gpu_test": "passed", "test optim_fused_gpu_test": "passed",
+            "test distributed_nccl_gpu_test": "could not run: it is not built"})
+
     def test_fails_where_nothing_is_built(self):
         self.built()
         self.program(PROGRAMS[0]).unlink()

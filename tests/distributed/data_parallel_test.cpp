@@ -11,6 +11,7 @@
 
 #include <lawn/lawn.h>
 
+#include "tests/capture/device_reads.h"
 #include "tests/distributed/ranks.h"
 #include "tests/support/refusal.h"
 #include "tests/support/tolerance.h"
@@ -135,6 +136,17 @@ TEST_F(ParallelTraining, WeighsThemWhereRecordsAreCheckedWhenTheBackwardPassIsOv
   expect_like_one_process(
       [](auto& model) { return lawn_around(torch::optim::SGD(model->parameters(), 0.05), model); },
       {24, 7, 5, 1});
+  lawn::detail::distributed::checks_late = false;
+}
+
+TEST_F(ParallelTraining, ReadsNoNumberInABackwardPassWhoseRecordsAreCheckedLater) {
+  auto model = make_model(0);
+  model->push_back(torch::nn::BatchNorm1d(kClasses));  // with buffers to average
+  DataParallel parallel(*model, ranks, small_buckets());
+  lawn::detail::distributed::checks_late = true;  // as on a GPU
+  const Batch batch(0, 3);
+  const auto loss = loss_of(model, batch.x, batch.y);
+  EXPECT_EQ(lawn::testing::device_reads([&] { parallel.backward(loss, 3); }), 0);
   lawn::detail::distributed::checks_late = false;
 }
 

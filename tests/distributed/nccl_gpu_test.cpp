@@ -36,6 +36,12 @@ TEST_F(NcclGroup, AddsBroadcastsAndGathers) {
   ranks->broadcast_(tensor, 0);
   EXPECT_TRUE(torch::equal(tensor.cpu(), torch::arange(6, torch::kFloat).view({2, 3}).t()));
   EXPECT_EQ(ranks->gather("text"), std::vector<std::string>{"text"});
+  const auto on_the_host = torch::arange(3, torch::kFloat).view({1, 3});  // NCCL serves GPUs alone
+  ranks->sum_(on_the_host);
+  ranks->broadcast_(on_the_host, 0);
+  ranks->gather_(on_the_host);
+  EXPECT_TRUE(torch::equal(on_the_host, torch::arange(3, torch::kFloat).view({1, 3})));
+  EXPECT_TRUE(torch::equal(ranks->gather(on_the_host)[0], on_the_host));
 }
 
 TEST_F(NcclGroup, TrainsLikeOneProcess) {

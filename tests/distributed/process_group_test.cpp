@@ -1,18 +1,22 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <lawn/distributed/process_group.h>
 
-#include <optional>
+#include <functional>
 #include <string>
 #include <vector>
 
 #include <gtest/gtest.h>
 #include <torch/torch.h>
 
+#include <lawn/distributed/data_parallel.h>
 #include <lawn/distributed/mpi.h>
+
+#include "tests/support/refusal.h"
 
 namespace {
 
 using namespace lawn;
+using lawn::testing::refusal;
 
 /// A backend as NCCL is one: for one kind of device, and of one rank. It takes note of the devices
 /// of what it is handed.
@@ -29,6 +33,13 @@ class OneDevice : public c10d::Backend {
   c10::intrusive_ptr<c10d::Work> broadcast(std::vector<at::Tensor>& tensors,
                                            const c10d::BroadcastOptions&) override {
     return note(tensors);
+  }
+
+  c10::intrusive_ptr<c10d::Work> allgather(std::vector<std::vector<at::Tensor>>& outputs,
+                                           std::vector<at::Tensor>& inputs,
+                                           const c10d::AllgatherOptions&) override {
+    outputs[0][0].copy_(inputs[0]);
+    return note(inputs);
   }
 
   std::vector<at::Device> devices;
@@ -68,6 +79,31 @@ TEST(ProcessGroupOfOneDevice, IsHandedTensorsOfItsDeviceAlone) {
       lawn::detail::distributed::on_served_device(there, {c10::Device(torch::kMeta, 1)}, first)
           .is_same(there))
       << "of whatever number";
+}
+
+// LibTorch says so: it has no collective of the meta device.
+TEST(ProcessGroupOfOneDevice, IsHandedThemByEachCollective) {
+  ProcessGroup ranks(c10::make_intrusive<OneDevice>(), torch::kMeta);
+  EXPECT_TRUE(ranks.serves(torch::kMeta));
+  EXPECT_FALSE(ranks.serves(torch::kCPU));
+  const auto host = torch::ones({1, 2});
+  for (const auto& collective : std::vector<std::function<void()>>{
+           [&] { ranks.sum_(host); }, [&] { ranks.broadcast_(host, 0); },
+           [&] { ranks.gather_(host); }, [&] { ranks.gather(host); }}) {
+    const auto message = refusal(collective);
+    EXPECT_NE(message.find("Meta"), std::string::npos) << message;
+  }
+}
+
+TEST(ProcessGroupOfOneDevice, TrainsNoModelOnAnother) {
+  ProcessGroup ranks(c10::make_intrusive<OneDevice>(), torch::kCPU);
+  torch::nn::Linear model(3, 2);
+  model->register_buffer("elsewhere", torch::ones({2}, torch::kMeta));
+  const auto message = refusal([&] { DataParallel(*model, ranks); });
+  EXPECT_NE(message.find("expected a model on cpu, the device of the ranks, got elsewhere on meta; "
+                         "move it there first"),
+            std::string::npos)
+      << message;
 }
 
 TEST(ProcessGroupOfOneDevice, WorksInPlaceOnTheDeviceItServes) {

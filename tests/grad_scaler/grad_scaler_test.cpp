@@ -3,14 +3,17 @@
 #include <cmath>
 #include <cstdint>
 #include <limits>
+#include <optional>
 #include <sstream>
 #include <string>
 #include <type_traits>
 #include <vector>
 
 #include <gtest/gtest.h>
+#include <torch/library.h>
 #include <torch/torch.h>
 
+#include <lawn/autocast.h>
 #include <lawn/clip_grad_norm.h>
 #include <lawn/grad_scaler.h>
 #include <lawn/optim/lamb.h>
@@ -537,9 +540,27 @@ TEST(GradScaler, RefusesGradientsThatItCannotDivideBeforeItChangesAnything) {
   EXPECT_TRUE(torch::equal(net.w.grad(), torch::full({3}, 8.F)));
 }
 
+/// Of each copy under autocast on the CPU, whether it may return before it is done.
+std::vector<bool> returned_early;
+
+torch::Tensor observed_copy(const torch::Tensor& from, std::optional<at::ScalarType> dtype,
+                            std::optional<at::Layout> layout, std::optional<at::Device> device,
+                            std::optional<bool> pinned, bool non_blocking,
+                            std::optional<at::MemoryFormat> format) {
+  const c10::impl::ExcludeDispatchKeyGuard once(c10::DispatchKey::AutocastCPU);
+  returned_early.push_back(non_blocking);
+  return at::_to_copy(from, dtype, layout, device, pinned, non_blocking, format);
+}
+
 TEST(GradScaler, WaitsForCopiesToTheHostAlone) {
   EXPECT_FALSE(lawn::detail::parameters::may_return_early(torch::kCPU)) << "the host reads at once";
   EXPECT_TRUE(lawn::detail::parameters::may_return_early(torch::kCUDA));
+  returned_early.clear();
+  auto observer = MAKE_TORCH_LIBRARY_IMPL(aten, AutocastCPU);
+  observer.impl("_to_copy", observed_copy);
+  const lawn::Autocast autocast(torch::kCPU, torch::kBFloat16);
+  lawn::detail::parameters::to_device(torch::ones({}), torch::kCPU, torch::kDouble);
+  EXPECT_EQ(returned_early, std::vector<bool>{false});
 }
 
 TEST(GradScaler, TakesAScaleOfTheUsersOwn) {

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// The first call of lawn's kernels in a program, inside a CUDA graph: CUDA loads them there. A
-// program of its own, with one test, since any other call would be the first.
+// The first call of lawn's kernels in a program, inside a CUDA graph: CUDA loads them there. ctest
+// runs it alone; in a run of all tests on a GPU another call is the first.
 
 #include <gtest/gtest.h>
 #include <torch/torch.h>

@@ -138,6 +138,8 @@ class DataParallel {
                         detail::distributed::describe("buffer", buffers_));
     check_agreement(ranks_, "lawn::DataParallel", "options", options_.describe());
     detail::distributed::tell_of_errors(ranks_, [&] {
+      check_devices(parameters_);
+      check_devices(buffers_);
       for (const auto& parameter : parameters_) {
         if (parameter.tensor.requires_grad()) trained_.push_back(parameter);
       }
@@ -223,6 +225,14 @@ class DataParallel {
     state_->ranks = &ranks_;
     state_->buffers = &average_;
     reducer_->register_comm_hook(std::make_unique<detail::distributed::WeightedSumHook>(state_));
+  }
+
+  void check_devices(const std::vector<detail::NamedTensor>& tensors) const {
+    for (const auto& [name, tensor] : tensors) {
+      TORCH_CHECK(ranks_.serves(tensor.device()), "lawn::DataParallel: expected a model on ",
+                  ranks_.device(), ", the device of the ranks, got ", name, " on ", tensor.device(),
+                  "; move it there first");
+    }
   }
 
   /// Forgets samples whose gradients were dropped since they were accumulated.

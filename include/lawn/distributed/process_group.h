@@ -30,12 +30,17 @@ namespace lawn {
 
 namespace detail::distributed {
 
+/// Whether `device` is of a kind that is among `served`.
+inline bool serves(const std::vector<c10::Device>& served, c10::Device device) {
+  const auto same = [&](c10::Device other) { return other.type() == device.type(); };
+  return std::any_of(served.begin(), served.end(), same);
+}
+
 /// `tensor` on a device that a group's backends serve: the tensor itself if they serve its kind of
 /// device, else a copy on `device`, which they serve.
 inline at::Tensor on_served_device(const at::Tensor& tensor, const std::vector<c10::Device>& served,
                                    c10::Device device) {
-  const auto same = [&](c10::Device other) { return other.type() == tensor.device().type(); };
-  return std::any_of(served.begin(), served.end(), same) ? tensor : tensor.to(device);
+  return serves(served, tensor.device()) ? tensor : tensor.to(device);
 }
 
 }  // namespace detail::distributed
@@ -46,8 +51,8 @@ inline at::Tensor on_served_device(const at::Tensor& tensor, const std::vector<c
 ///   lawn::ProcessGroup ranks(c10::make_intrusive<c10d::ProcessGroupNCCL>(store, rank, size),
 ///                            c10::Device(c10::kCUDA, local_rank));
 ///
-/// Tensors on a device for which the group has no backend go through `device`: with NCCL alone, for
-/// example, a number on the host. Time limits and error messages are the backend's own: NCCL names
+/// Tensors on a device for which the group has no backend go through `device`, except in
+/// `begin_gather`: with NCCL alone, for example, a number on the host. Time limits and error messages are the backend's own: NCCL names
 /// no rank.
 /// @note none of this has run with NCCL on several GPUs
 class ProcessGroup : public Collective {
@@ -120,6 +125,10 @@ class ProcessGroup : public Collective {
   const c10::intrusive_ptr<c10d::ProcessGroup>& group() const { return group_; }
   /// The device on which the group adds tensors.
   c10::Device device() const { return device_; }
+  /// Whether a backend of the group takes tensors on such a device.
+  bool serves(c10::Device device) const {
+    return detail::distributed::serves(group_->getDeviceTypes(), device);
+  }
 
   /// Gives every rank, in place, the row r of each rank r.
   /// @param rows  [size(), ...], contiguous; the same shape and dtype on every rank
@@ -127,19 +136,23 @@ class ProcessGroup : public Collective {
     TORCH_CHECK(rows.dim() > 0 && rows.size(0) == size() && rows.is_contiguous(),
                 "lawn::ProcessGroup: gather_ expected a contiguous tensor of ", size(),
                 " rows, one for each rank, got sizes ", rows.sizes(), ", strides ", rows.strides());
-    std::vector<at::Tensor> inputs{rows.detach()[rank()]};
-    std::vector<std::vector<at::Tensor>> outputs{rows.detach().unbind(0)};
-    group_->allgather(outputs, inputs)->wait();
+    in_place(rows, [&](std::vector<at::Tensor>& all) {
+      std::vector<at::Tensor> inputs{all[0][rank()]};
+      std::vector<std::vector<at::Tensor>> outputs{all[0].unbind(0)};
+      group_->allgather(outputs, inputs)->wait();
+    });
   }
 
   /// The values of all ranks, by rank. The tensor has the same shape and dtype on each rank.
   std::vector<at::Tensor> gather(const at::Tensor& mine) {
     std::vector<at::Tensor> values;
-    begin_gather(mine, values)->wait();
+    begin_gather(on_served_device(mine), values)->wait();
+    for (auto& value : values) value = value.to(mine.device());
     return values;
   }
 
   /// The same without waiting: `values` are valid when the work is done.
+  /// @param mine  on a device that the group serves
   c10::intrusive_ptr<c10d::Work> begin_gather(const at::Tensor& mine,
                                               std::vector<at::Tensor>& values) {
     std::vector<at::Tensor> inputs{mine};
@@ -156,6 +169,10 @@ class ProcessGroup : public Collective {
   }
 
  private:
+  at::Tensor on_served_device(const at::Tensor& tensor) const {
+    return detail::distributed::on_served_device(tensor, group_->getDeviceTypes(), device_);
+  }
+
   /// Runs `action` on a contiguous copy, if needed, and copies the result back. Backends take only
   /// contiguous tensors on their own device, detached from autograd.
   template <class Action>
@@ -164,9 +181,7 @@ class ProcessGroup : public Collective {
                 "lawn::ProcessGroup: expected a strided tensor, got layout ", tensor.layout(),
                 "; call to_dense() first");
     const auto values = tensor.detach();
-    const auto served =
-        detail::distributed::on_served_device(values, group_->getDeviceTypes(), device_);
-    std::vector<at::Tensor> flat{served.contiguous()};
+    std::vector<at::Tensor> flat{on_served_device(values).contiguous()};
     action(flat);
     if (!flat[0].is_same(values)) values.copy_(flat[0]);
   }
