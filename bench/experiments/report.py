@@ -27,7 +27,7 @@ ROOT = HERE.parent.parent
 PAGES = ("docs/results.md", "README.md")
 QUESTIONS = (
     *("optimizers", "batch_size", "free_steps", "networks", "recommender", "mechanism", "ablations"),
-    *("free_end", "label_noise", "label_noise_networks", "label_noise_once", "large_batches", "language"),
+    *("free_end", "label_noise", "label_noise_networks", "label_noise_once", "large_batches", "language", "language_larger"),
 )
 MARKERS = re.compile(r"(<!-- results: (\S+) -->\n).*?(<!-- end of results -->)", re.DOTALL)
 

@@ -33,7 +33,7 @@ HERE = pathlib.Path(__file__).resolve().parent
 # The cheapest first.
 QUESTIONS = (
     *("optimizers", "free_steps", "ablations", "batch_size", "recommender", "networks"),
-    *("language", "large_batches", "label_noise", "label_noise_networks", "label_noise_once", "free_end"),
+    *("language", "language_larger", "large_batches", "label_noise", "label_noise_networks", "label_noise_once", "free_end"),
 )
 ALL = (*QUESTIONS, *COMPANIONS, *CONTINUAL)
 HISTORY_ROWS = 40  # of a run that are kept: results stay small enough to be committed
@@ -313,11 +313,12 @@ def parse(arguments: list[str]) -> argparse.Namespace:
 
 def main(arguments: list[str]) -> int:
     options = parse(arguments)
-    if "language" in options.questions and not options.list and "text" not in options.roots:
+    on_text = [question for question in options.questions if question.startswith("language")]
+    if on_text and not options.list and "text" not in options.roots:
         if options.questions != ALL:
-            sys.exit("run.py: language trains on a text: expected --root text=FILE, or the names of other questions")
-        options.questions = tuple(question for question in ALL if question != "language")
-        print("language is left out: it trains on a text, which --root text=FILE names", flush=True)
+            sys.exit(f"run.py: {on_text[0]} trains on a text: expected --root text=FILE, or the names of other questions")
+        options.questions = tuple(question for question in ALL if question not in on_text)
+        print(f"{', '.join(on_text)}: left out, for they train on a text, which --root text=FILE names", flush=True)
     cells = [(question, cell) for question in options.questions for cell in cells_of(question, options.size)]
     options.results.mkdir(parents=True, exist_ok=True)
     if options.list:
