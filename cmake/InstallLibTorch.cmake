@@ -11,7 +11,11 @@ function(lawn_install_libtorch folder version)
   find_program(LAWN_PYTHON NAMES python3 python REQUIRED)
   get_filename_component(parent "${folder}" DIRECTORY)
   file(MAKE_DIRECTORY "${parent}")
-  file(LOCK "${folder}.lock" GUARD FUNCTION RESULT_VARIABLE locked TIMEOUT 1800)
+  file(LOCK "${folder}.lock" GUARD FUNCTION RESULT_VARIABLE locked TIMEOUT 0)
+  if(NOT locked STREQUAL "0")
+    message(STATUS "lawn: waits for another configuration, which installs LibTorch into ${folder}")
+    file(LOCK "${folder}.lock" GUARD FUNCTION RESULT_VARIABLE locked TIMEOUT 1800)
+  endif()
   if(NOT locked STREQUAL "0")
     message(FATAL_ERROR "lawn: could not lock ${folder}.lock: ${locked}")
   endif()
@@ -25,8 +29,8 @@ function(lawn_install_libtorch folder version)
   file(REMOVE_RECURSE "${unfinished}" "${unfinished}.tmp")
   file(MAKE_DIRECTORY "${unfinished}.tmp") # pip unpacks there: /tmp is often too small
   execute_process(
-    COMMAND "${CMAKE_COMMAND}" -E env "TMPDIR=${unfinished}.tmp" "${LAWN_PYTHON}" -m pip install --quiet --disable-pip-version-check --no-input --target
-            "${unfinished}" "torch==${version}"
+    COMMAND "${CMAKE_COMMAND}" -E env "TMPDIR=${unfinished}.tmp" PIP_USER=0 "${LAWN_PYTHON}" -m pip install --quiet --disable-pip-version-check
+            --no-input --target "${unfinished}" "torch==${version}"
     RESULT_VARIABLE status)
   file(REMOVE_RECURSE "${unfinished}.tmp")
   if(NOT status EQUAL 0)

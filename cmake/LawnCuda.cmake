@@ -41,4 +41,5 @@ else()
                COMPILE_WARNING_AS_ERROR OFF)
   # The runtime that LibTorch uses, so that there is one in a program.
   target_link_libraries(lawn::cuda INTERFACE "$<TARGET_OBJECTS:lawn_cuda>" CUDA::cudart)
+  add_dependencies(lawn::cuda lawn_cuda) # Makefiles, other than Ninja's files, know no other target's objects
 endif()

@@ -86,6 +86,10 @@ function(lawn_cached_torch result)
     lawn_install_libtorch("${cache}" ${LAWN_LIBTORCH_VERSION})
   endif()
   if(NOT EXISTS "${folder}/TorchConfig.cmake")
+    if(CMAKE_FIND_PACKAGE_NAME STREQUAL "lawn" AND NOT lawn_FIND_REQUIRED)
+      set(${result} "" PARENT_SCOPE)
+      return() # the project can do without lawn: lawnConfig.cmake tells it so
+    endif()
     message(
       FATAL_ERROR
         "lawn: no LibTorch was found in Torch_DIR, Torch_ROOT, CMAKE_PREFIX_PATH, the system's folders, the torch of python3 or "
@@ -141,6 +145,9 @@ function(lawn_find_torch)
       else()
         set(reason "the per-user cache")
         lawn_cached_torch(found)
+        if(NOT found)
+          return()
+        endif()
       endif()
     endif()
     if(CMAKE_PREFIX_PATH OR NOT "$ENV{CMAKE_PREFIX_PATH}" STREQUAL "")

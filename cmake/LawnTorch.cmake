@@ -15,6 +15,9 @@ endif()
 
 include("${CMAKE_CURRENT_LIST_DIR}/LawnFindTorch.cmake")
 lawn_find_torch()
+if(NOT Torch_DIR) # an optional package's
+  return()
+endif()
 include("${CMAKE_CURRENT_LIST_DIR}/LawnTorchVersion.cmake")
 lawn_check_torch_version(Torch_VERSION)
 
@@ -99,6 +102,12 @@ endif()
 # at::parallel_for is a template: in a translation unit compiled without OpenMP it is serial, without a word.
 find_package(OpenMP QUIET COMPONENTS CXX)
 file(GLOB LAWN_LIBGOMP "${LAWN_TORCH_ROOT}/lib/libgomp*.so*")
+if(LAWN_LIBGOMP MATCHES ";") # a file and links to it: the one whose name LibTorch's libraries ask for
+  set(LAWN_LIBGOMPS ${LAWN_LIBGOMP})
+  list(FILTER LAWN_LIBGOMPS INCLUDE REGEX "\\.so\\.[0-9]+$")
+  list(APPEND LAWN_LIBGOMPS ${LAWN_LIBGOMP})
+  list(GET LAWN_LIBGOMPS 0 LAWN_LIBGOMP)
+endif()
 if(OpenMP_CXX_FOUND AND LAWN_LIBGOMP AND CMAKE_CXX_COMPILER_ID STREQUAL "GNU")
   # The wheels bring their own runtime: linking the compiler's as well would put two into one program.
   target_compile_options(lawn::torch INTERFACE "$<$<COMPILE_LANGUAGE:CXX>:${OpenMP_CXX_FLAGS}>")
@@ -117,7 +126,7 @@ elseif(OpenMP_CXX_FOUND)
     file(MAKE_DIRECTORY "${LAWN_OPENMP_FOLDER}")
     file(CREATE_LINK "${LAWN_LIBOMP}" "${LAWN_OPENMP_FOLDER}/${LAWN_LIBGOMP_NAME}" SYMBOLIC)
     target_link_options(lawn::torch INTERFACE "LINKER:-rpath,${LAWN_OPENMP_FOLDER}")
-    target_link_libraries(lawn::torch INTERFACE "-Wl,--push-state,--no-as-needed,${LAWN_LIBGOMP},--pop-state")
+    target_link_libraries(lawn::torch INTERFACE "-Wl,--push-state,--no-as-needed,\"${LAWN_LIBGOMP}\",--pop-state")
   endif()
 else()
   message(STATUS "lawn: at::parallel_for is serial in programs, since the compiler has no OpenMP")

@@ -4,6 +4,11 @@
 
 cmake_policy(VERSION 3.25) # whatever the project's; find_package restores that
 include("${CMAKE_CURRENT_LIST_DIR}/LawnTorch.cmake") # LibTorch and OpenMP, as the target lawn::torch
+if(NOT TARGET lawn::torch)
+  set(lawn_FOUND FALSE)
+  set(lawn_NOT_FOUND_MESSAGE "it found no LibTorch; pass -DCMAKE_PREFIX_PATH=/path/to/libtorch")
+  return()
+endif()
 include("${CMAKE_CURRENT_LIST_DIR}/lawnTargets.cmake")
 include("${CMAKE_CURRENT_LIST_DIR}/LawnCuda.cmake") # the CUDA kernels, as the target lawn::cuda
 set(lawn_FOUND TRUE)

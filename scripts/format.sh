@@ -16,6 +16,7 @@ esac
 
 arguments=(--dry-run -Werror)
 [ "${1:-}" = --fix ] && arguments=(-i)
+git rev-parse --git-dir >/dev/null 2>&1 || { echo "skipped: this is no clone, so that git cannot say which files are lawn's"; exit 77; }
 git ls-files -z --cached --others --exclude-standard -- '*.h' '*.cpp' '*.cu' '*.cuh' |
   while IFS= read -r -d '' file; do [ ! -e "$file" ] || printf '%s\0' "$file"; done | # not what was just removed
   xargs -0 -r -n 16 -P 2 "$formatter" "${arguments[@]}"

@@ -6,10 +6,11 @@ usage: release_check.py [ROOT]
   ROOT  default: the repository of this script; HEAD is the commit to be released
 
 The version is that of include/lawn/version.h. It must be under its own heading with a date in CHANGELOG.md, with nothing under
-Unreleased; the README must name its major and minor number, and CITATION.cff the version; each link of README.md, CONTRIBUTING.md
-and docs/ must lead to a file; the tag v<version>, if it is there, must be at HEAD, and no higher tag may be.
+Unreleased; the README must name its major and minor number, CITATION.cff and vcpkg's port the version; each link of README.md,
+CONTRIBUTING.md, docs/, examples/README.md and packaging/README.md must lead to a file; the tag v<version>, if it is there, must be at HEAD, and no higher tag may be.
 """
 
+import json
 import pathlib
 import re
 import subprocess
@@ -42,10 +43,16 @@ def citation_faults(text, version):
         yield f"CITATION.cff: expected `version: {version}`, found none"
 
 
+def port_faults(text, version):
+    if json.loads(text)["version"] != version:
+        yield f"packaging/vcpkg/ports/lawn/vcpkg.json: expected the version {version}, found {json.loads(text)['version']}"
+
+
 def link_faults(root):
-    for page in [root / "README.md", root / "CONTRIBUTING.md", *sorted((root / "docs").rglob("*.md"))]:
+    named = [root / page for page in ("README.md", "CONTRIBUTING.md", "examples/README.md", "packaging/README.md")]
+    for page in [*named, *sorted((root / "docs").rglob("*.md"))]:
         if not page.exists():
-            yield f"{page.name} is missing"
+            yield f"{page.relative_to(root)} is missing"
             continue
         text = re.sub(r"<!--.*?-->|^```.*?^```|`[^`\n]*`", "", page.read_text(), flags=re.MULTILINE | re.DOTALL)
         for target in re.findall(r"\]\(([^)#]+)", text):
@@ -71,7 +78,9 @@ def main():
     root = pathlib.Path(sys.argv[1] if len(sys.argv) > 1 else pathlib.Path(__file__).resolve().parent.parent)
     version = version_of(root)
     faults = [*changelog_faults((root / "CHANGELOG.md").read_text(), version), *readme_faults((root / "README.md").read_text(), version),
-              *citation_faults((root / "CITATION.cff").read_text(), version), *link_faults(root), *tag_faults(root, version)]
+              *citation_faults((root / "CITATION.cff").read_text(), version),
+              *port_faults((root / "packaging/vcpkg/ports/lawn/vcpkg.json").read_text(), version), *link_faults(root),
+              *tag_faults(root, version)]
     print("\n".join(faults) if faults else f"{version} is whole")
     return 1 if faults else 0
 

@@ -58,8 +58,7 @@ def options_for(version, googletest):
     config = config_folder(version)
     options = [f"-DTorch_DIR={config}", f"-DLAWN_CXX_STANDARD={20 if numbers >= (2, 14) else 17}"]
     if "_GLIBCXX_USE_CXX11_ABI=0" in (config / "TorchConfig.cmake").read_text():
-        options += ["-DCMAKE_CXX_FLAGS=-D_GLIBCXX_USE_CXX11_ABI=0", "-DFETCHCONTENT_TRY_FIND_PACKAGE_MODE=NEVER"]
-        if (googletest / "CMakeLists.txt").exists():
+        if (googletest / "CMakeLists.txt").exists():  # Development.cmake does not take the system's
             options.append(f"-DFETCHCONTENT_SOURCE_DIR_GTEST={googletest}")
     return options
 

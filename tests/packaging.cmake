@@ -55,9 +55,12 @@ foreach(variable CMAKE_DISABLE_FIND_PACKAGE_MPI CMAKE_DISABLE_FIND_PACKAGE_OpenM
 endforeach()
 
 # Configures and builds the project in `folder`, or one TARGET of it, and runs `program`; arguments after CONFIGURE go to the
-# configuration, those after RUN to the program. With OURS the compiler is this build's.
+# configuration, those after RUN to the program. With OURS the compiler is this build's, and so is the GENERATOR without another.
 function(lawn_add_consumer_test name folder program)
-  cmake_parse_arguments(PARSE_ARGV 3 argument "OURS" "TARGET" "CONFIGURE;RUN")
+  cmake_parse_arguments(PARSE_ARGV 3 argument "OURS" "TARGET;GENERATOR" "CONFIGURE;RUN")
+  if(NOT argument_GENERATOR)
+    set(argument_GENERATOR "${CMAKE_GENERATOR}")
+  endif()
   if(argument_OURS)
     set(consumer_compiler "${CMAKE_CXX_COMPILER}")
   endif()
@@ -68,13 +71,18 @@ function(lawn_add_consumer_test name folder program)
     NAME consumer_${name}
     COMMAND
       "${CMAKE_CTEST_COMMAND}" --build-and-test "${folder}" "${CMAKE_CURRENT_BINARY_DIR}/consumer/${name}"
-      --build-noclean --build-generator "${CMAKE_GENERATOR}" --build-options "-DCMAKE_CXX_COMPILER=${consumer_compiler}"
+      --build-noclean --build-generator "${argument_GENERATOR}" --build-options "-DCMAKE_CXX_COMPILER=${consumer_compiler}"
       ${consumer_options} ${argument_CONFIGURE} ${argument_TARGET} --test-command "${program}" ${argument_RUN})
 endfunction()
 
 # With the kernels compiled from source, for one architecture, and below those that were installed; they would show nothing that is
-# new elsewhere.
-lawn_add_consumer_test(fetch_content "${CMAKE_CURRENT_SOURCE_DIR}/consumer" consumer OURS
+# new elsewhere. By make, where it is there: CMake's default, and stricter than Ninja with objects of other targets.
+find_program(LAWN_MAKE NAMES gmake make)
+set(make "")
+if(LAWN_MAKE)
+  set(make GENERATOR "Unix Makefiles")
+endif()
+lawn_add_consumer_test(fetch_content "${CMAKE_CURRENT_SOURCE_DIR}/consumer" consumer OURS ${make}
                        CONFIGURE "-DLAWN_SOURCE_DIR=${PROJECT_SOURCE_DIR}" -DTORCH_CUDA_ARCH_LIST=9.0 RUN ${kernels} ${threads})
 lawn_add_consumer_test(find_package "${CMAKE_CURRENT_SOURCE_DIR}/consumer" consumer
                        CONFIGURE "-Dlawn_ROOT=${prefix}" -DLAWN_CUDA=OFF RUN none ${consumer_threads})

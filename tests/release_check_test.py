@@ -18,6 +18,9 @@ WHOLE = {
     "README.md": "This is version 1.2. See [the guide](docs/guide.md#top) and [the paper](https://example.org/a).\n",
     "CITATION.cff": "title: a\nversion: 1.2.0\n",
     "CONTRIBUTING.md": "```cpp\n[](const auto& x) {}\n```\n",
+    "packaging/vcpkg/ports/lawn/vcpkg.json": '{"name": "lawn", "version": "1.2.0"}',
+    "packaging/README.md": "# Packages\n",
+    "examples/README.md": "# Examples\n",
     "docs/guide.md": "[Back](../README.md), `[](auto& x)`\n<!--\n[](int y) -->",
 }
 
@@ -67,8 +70,11 @@ class ReleaseCheck(unittest.TestCase):
         self.write("README.md", "This is version 1.1.\n")
         self.write("CITATION.cff", "version: 1.2.0.1\n")
         self.write("docs/guide.md", "[gone](gone.md)\n")
+        self.write("packaging/README.md", "[gone](../gone.md)\n")
+        self.write("packaging/vcpkg/ports/lawn/vcpkg.json", '{"name": "lawn", "version": "1.1.0"}')
         self.expect("README.md: expected `version 1.2`, found none", "CITATION.cff: expected `version: 1.2.0`, found none",
-                    "docs/guide.md links to gone.md, which is missing")
+                    "packaging/vcpkg/ports/lawn/vcpkg.json: expected the version 1.2.0, found 1.1.0",
+                    "packaging/README.md links to ../gone.md, which is missing", "docs/guide.md links to gone.md, which is missing")
 
     def test_finds_tags_elsewhere_and_higher_ones(self):
         self.git("tag", "v1.2.0")

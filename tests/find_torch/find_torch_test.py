@@ -157,6 +157,12 @@ class FindTorch(unittest.TestCase):
         self.assertEqual((self.root / "calls").read_text(), "import torch; print(torch.utils.cmake_prefix_path)\n")
         self.assertFalse((self.root / "home").exists())
 
+    def test_lets_a_project_go_on_that_can_do_without_lawn(self):
+        optional = self.configure("-DCMAKE_FIND_PACKAGE_NAME=lawn")  # as find_package(lawn) sets it
+        self.assertIn("took , from --", optional)
+        required = self.configure("-DCMAKE_FIND_PACKAGE_NAME=lawn", "-Dlawn_FIND_REQUIRED=ON")
+        self.assertIn("lawn: no LibTorch was found", required)
+
     # --- what is refused ------------------------------------------------------------------------------------------------
 
     def test_refuses_a_torch_dir_without_a_libtorch(self):
