@@ -32,4 +32,4 @@ for name in LAWN_CCACHE LAWN_CUDA_COMPILER LAWN_CLANG MPI_CXX_HEADER_DIR ZLIB_LI
   fi
 done
 # Tests that leave out a tool which is hidden anyway would repeat others; further ones differ only in what they link.
-alone ctest --test-dir "$build" -R '^consumer_(fetch_content|find_package)$' --output-on-failure --no-tests=error --parallel 2
+alone ctest --test-dir "$build" -R '^consumer_(fetch_content(_by_make)?|find_package)$' --output-on-failure --no-tests=error --parallel 2

@@ -78,11 +78,12 @@ endfunction()
 # With the kernels compiled from source, for one architecture, and below those that were installed; they would show nothing that is
 # new elsewhere. By make, where it is there: CMake's default, and stricter than Ninja with objects of other targets.
 find_program(LAWN_MAKE NAMES gmake make)
-set(make "")
+set(fetch_content fetch_content)
 if(LAWN_MAKE)
-  set(make GENERATOR "Unix Makefiles")
+  set(fetch_content fetch_content_by_make)
+  set(by_make GENERATOR "Unix Makefiles")
 endif()
-lawn_add_consumer_test(fetch_content "${CMAKE_CURRENT_SOURCE_DIR}/consumer" consumer OURS ${make}
+lawn_add_consumer_test(${fetch_content} "${CMAKE_CURRENT_SOURCE_DIR}/consumer" consumer OURS ${by_make}
                        CONFIGURE "-DLAWN_SOURCE_DIR=${PROJECT_SOURCE_DIR}" -DTORCH_CUDA_ARCH_LIST=9.0 RUN ${kernels} ${threads})
 lawn_add_consumer_test(find_package "${CMAKE_CURRENT_SOURCE_DIR}/consumer" consumer
                        CONFIGURE "-Dlawn_ROOT=${prefix}" -DLAWN_CUDA=OFF RUN none ${consumer_threads})
