@@ -10,11 +10,10 @@
 #include <lawn/lawn.h>
 #include <torch/torch.h>
 
+#include <cstdlib>
 #include <exception>
 #include <filesystem>
-#include <fstream>
 #include <iostream>
-#include <iterator>
 #include <string>
 #include <vector>
 
@@ -27,15 +26,17 @@ struct Images {
 
 /// A file of CIFAR-10: records of one byte of label and 3 x 32 x 32 bytes of image.
 Images read_cifar10(const std::string& path) {
-  std::ifstream file(path, std::ios::binary);
-  std::vector<char> bytes((std::istreambuf_iterator<char>(file)), std::istreambuf_iterator<char>());
+  TORCH_CHECK(std::filesystem::is_regular_file(path), path,
+              ": no such file; expected FOLDER to hold the binary version of CIFAR-10");
   constexpr int64_t kRecord = 1 + 3 * 32 * 32;
-  const auto size = static_cast<int64_t>(bytes.size());
+  const auto size = static_cast<int64_t>(std::filesystem::file_size(path));
   TORCH_CHECK(size > 0 && size % kRecord == 0, path, ": expected records of ", kRecord,
               " bytes, got ", size, " bytes");
-  const auto records = torch::from_blob(bytes.data(), {size / kRecord, kRecord}, torch::kByte);
-  const auto pixels = records.slice(1, 1).to(torch::kFloat).div_(127.5).sub_(1);
-  return {pixels.reshape({-1, 3, 32, 32}), records.select(1, 0).to(torch::kLong)};
+  const auto records = torch::from_file(path, false, size, torch::kByte).view({-1, kRecord});
+  const auto labels = records.select(1, 0).to(torch::kLong);
+  const auto wrong = labels.argmax().item<int64_t>(), label = labels[wrong].item<int64_t>();
+  TORCH_CHECK(label < 10, path, ": expected labels from 0 to 9, got ", label, " of image ", wrong);
+  return {records.slice(1, 1).reshape({-1, 3, 32, 32}).to(torch::kFloat).div_(127.5) - 1, labels};
 }
 
 /// Images of ten smooth patterns, under noise.
@@ -66,8 +67,7 @@ struct BlockImpl : torch::nn::Module {
                        torch::constant_pad_nd(thinned, {0, 0, 0, 0, 0, added_}));
   }
 
-  int64_t stride_;
-  int64_t added_;
+  int64_t stride_, added_;
   torch::nn::Sequential body_;
 };
 TORCH_MODULE(Block);
@@ -89,13 +89,9 @@ torch::nn::Sequential resnet20() {
 double accuracy(torch::nn::Sequential& model, const Images& images) {
   const torch::NoGradGuard no_grad;
   model->eval();
-  int64_t right = 0;
-  const auto pixels = images.pixels.split(500), labels = images.labels.split(500);
-  for (size_t i = 0; i < pixels.size(); ++i) {
-    right += (model->forward(pixels[i]).argmax(1) == labels[i]).sum().item<int64_t>();
-  }
-  model->train();
-  return static_cast<double>(right) / static_cast<double>(images.labels.size(0));
+  std::vector<torch::Tensor> told;
+  for (const auto& x : images.pixels.split(500)) told.push_back(model->forward(x).argmax(1));
+  return torch::cat(told).eq(images.labels).to(torch::kDouble).mean().item<double>();
 }
 
 }  // namespace
@@ -103,18 +99,21 @@ double accuracy(torch::nn::Sequential& model, const Images& images) {
 int main(int argc, char** argv) try {
   torch::manual_seed(0);
   const auto patterns = torch::upsample_bilinear2d(torch::randn({10, 3, 4, 4}), {32, 32}, false);
-  const std::string folder = argc > 1 ? argv[1] : "";
-  const auto train =
-      folder.empty() ? generate(2000, patterns) : read_cifar10(folder + "/data_batch_1.bin");
-  const auto test =
-      folder.empty() ? generate(1000, patterns) : read_cifar10(folder + "/test_batch.bin");
-  const int64_t epochs = argc > 2 ? std::stoll(argv[2]) : 3;
+  const std::string folder = argc > 1 ? argv[1] : "", count = argc > 2 ? argv[2] : "3";
+  const int64_t epochs = std::strtoll(count.c_str(), nullptr, 10);
+  TORCH_CHECK(epochs > 0 && epochs <= 1000000 && count == std::to_string(epochs),
+              "EPOCHS: expected a whole number from 1 to 1000000, got '", count, "'");
+  const auto images = [&](const std::string& file, int64_t generated) {
+    return folder.empty() ? generate(generated, patterns) : read_cifar10(folder + "/" + file);
+  };
+  const auto train = images("data_batch_1.bin", 2000), test = images("test_batch.bin", 1000);
   constexpr int64_t kBatch = 64;
   const int64_t steps = epochs * ((train.labels.size(0) + kBatch - 1) / kBatch);
 
   auto model = resnet20();
+  model->eval();  // the walk needs a graph, not new statistics in the batch norms
   const auto sub =
-      lawn::final_homogeneous_subnetwork(model->forward(test.pixels.slice(0, 0, 2)), *model);
+      lawn::final_homogeneous_subnetwork(model->forward(train.pixels.slice(0, 0, 2)), *model);
   std::cout << sub << '\n';
   lawn::LAWN optimizer(lawn::FusedAdam(model->parameters(), 1e-3), sub,
                        lawn::LAWNOptions().free_steps(steps / 5));
@@ -129,6 +128,7 @@ int main(int argc, char** argv) try {
   const std::string file = argc > 3 ? argv[3] : "";
   if (std::filesystem::exists(file)) checkpoint.load(file);
   while (epoch < epochs) {
+    model->train();
     for (const auto& batch : torch::randperm(train.labels.size(0)).split(kBatch)) {
       optimizer.zero_grad();
       const auto logits = model->forward(train.pixels.index_select(0, batch));

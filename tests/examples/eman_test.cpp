@@ -8,6 +8,7 @@
 #include <memory>
 
 #include "examples/apps/eman/fixmatch.h"
+#include "examples/apps/eman/semi_supervised.h"
 #include "examples/apps/eman/teacher.h"
 #include "tests/support/refusal.h"
 #include "tests/support/tolerance.h"
@@ -49,6 +50,18 @@ class EMAN : public ::testing::Test {
   examples::Feeding feeding;
   std::shared_ptr<Small> student;
 };
+
+TEST_F(EMAN, RefusesMoreLabelsThanTrainingImages) {
+  Options options;
+  options.labels = 22;
+  SemiSupervised all(pair("student"), {data, data}, feeding, options);
+  options.labels = 23;
+  lawn::testing::expect_refusal(
+      [&] {
+        SemiSupervised(pair("student"), {data, data}, feeding, options);
+      },
+      "--labels 23: there are only 22 training images");
+}
 
 TEST_F(EMAN, LossIsTheCrossEntropyOfSurePseudoLabelsOverAllImages) {
   const at::Tensor of_teacher = at::randn({20, 5}, at::kDouble) * 2;

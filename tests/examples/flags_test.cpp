@@ -3,8 +3,11 @@
 
 #include <gtest/gtest.h>
 
+#include <cstdlib>
 #include <string>
 #include <vector>
+
+#include "tests/support/refusal.h"
 
 namespace {
 
@@ -107,12 +110,47 @@ TEST_F(FlagsTest, RefusesAValueOutOfRange) {
             "--network: expected one of vgg, resnet20; got 'alexnet'");
 }
 
+TEST_F(FlagsTest, TakesATinyNumberAndRefusesAHugeOne) {
+  ASSERT_TRUE(flags_.parse({"--lr", "5e-324"}));
+  EXPECT_EQ(rate_, 5e-324);
+  EXPECT_EQ(refusal({"--lr", "1e999"}), "--lr: expected a number from 0 to 10; got 1e999");
+}
+
 TEST_F(FlagsTest, KeepsWholeNumbersThatADoubleCannotHold) {
   int64_t seed = 0;
   examples::Flags flags("program", "");
   flags.add("seed", &seed, "");
   ASSERT_TRUE(flags.parse({"--seed", "9007199254740993"}));  // 2^53 + 1
   EXPECT_EQ(seed, 9007199254740993);
+}
+
+TEST_F(FlagsTest, NamesTheRangeForAWholeNumberThatItsTypeCannotHold) {
+  EXPECT_EQ(refusal({"--epochs", "99999999999999999999"}),
+            "--epochs: expected a whole number from 1 to 100; got 99999999999999999999");
+  int64_t seed = 0;
+  examples::Flags flags("program", "");
+  flags.add("seed", &seed, "").range(0, 4294967295);
+  flags.add("any", &seed, "");
+  lawn::testing::expect_refusal(
+      [&] {
+        flags.parse({"--seed", "4294967296"});
+      },
+      "--seed: expected a whole number from 0 to 4294967295; got 4294967296");
+  lawn::testing::expect_refusal([&] { flags.parse({"--any=-9223372036854775809"}); },
+                                "--any: expected a whole number from -9223372036854775808 to "
+                                "9223372036854775807; got -9223372036854775809");
+}
+
+TEST_F(FlagsTest, WritesNumbersSoThatTheyReadBackTheSame) {
+  for (const std::string text : {"0.001", "1e-05", "0.1", "0.05", "0.999", "1e+06", "5", "0"}) {
+    EXPECT_EQ(examples::number_text(std::stod(text)), text);
+  }
+  EXPECT_EQ(examples::number_text(0.12345678), "0.12345678");
+  for (const double number : {1.0 / 3, 1e9 + 1, 0.1 + 0.2, 1e-3 + 1e-9, 5e-324}) {
+    EXPECT_EQ(std::strtod(examples::number_text(number).c_str(), nullptr), number);
+  }
+  ASSERT_TRUE(flags_.parse({"--lr", "0.01000001"}));
+  EXPECT_EQ(flags_.essential_values()[1].second, "0.01000001");
 }
 
 TEST_F(FlagsTest, HelpShowsEveryFlagWithItsDefault) {

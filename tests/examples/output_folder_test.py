@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
-"""What a training program makes of a folder that another run has, that cannot be written to, or in which files must stay small,
-and of a terminal that is gone.
+"""What a training program makes of a folder that another run has, that cannot be written to, that holds a checkpoint, or in which
+files must stay small, and of a terminal that is gone.
 
     output_folder_test.py PATH_OF_CIFAR10
 """
@@ -84,10 +84,24 @@ def finds_before_training_that_it_cannot_write(folder: pathlib.Path) -> None:
         check(code == 1 and output.startswith(f"cifar10: --out {out}: {why}"), f"it ended with {code}:\n{output}")
 
 
+def says_that_it_replaces_a_checkpoint(out: pathlib.Path) -> None:
+    first = [*JOB, "--epochs", "1", "--out", str(out)]
+    said = "of an earlier run will be replaced: this one starts anew; to go on from it, stop and give --resume"
+    code, output = run(first)
+    check(code == 0 and said not in output, f"a run in a new folder ended with {code}:\n{output}")
+    code, output = run([*first, "--resume", str(out / "adam.pt")])
+    check(code == 0 and said not in output, f"a run that goes on ended with {code}:\n{output}")
+    code, output = run(first)
+    check(code == 0 and f"{out}/adam.pt {said} '{out}/adam.pt'\n" in output, f"a run that starts anew ended with {code}:\n{output}")
+    code, output = run([*first, "--compare"])
+    check(code == 0 and output.count(f"{said} '{out}'\n") == 1, f"two that start anew ended with {code}:\n{output}")
+
+
 with tempfile.TemporaryDirectory() as name:
     work = pathlib.Path(name)
     refuses_a_second_run_and_saves_on_a_hangup(work / "two")
     saves_also_when_nobody_reads_its_output(work / "closed")
     leaves_a_hangup_ignored_as_nohup_has_it(work / "nohup")
     names_the_limit_of_a_files_size(work / "limited")
+    says_that_it_replaces_a_checkpoint(work / "with a space")
     finds_before_training_that_it_cannot_write(work)

@@ -8,7 +8,9 @@
 #include <cmath>
 #include <filesystem>
 #include <fstream>
+#include <limits>
 #include <memory>
+#include <optional>
 #include <sstream>
 #include <string>
 #include <vector>
@@ -63,6 +65,19 @@ class Small : public examples::Classifier {
   examples::ResNet resnet_;
 };
 
+/// With a score that a test can choose.
+class Scored : public examples::Classification {
+ public:
+  using Classification::Classification;
+  Measured measure() override {
+    Measured measured = Classification::measure();
+    if (score) measured.score = *score;
+    return measured;
+  }
+
+  std::optional<double> score;
+};
+
 constexpr int64_t kEpochs = 3;
 constexpr int64_t kStepsPerEpoch = 5;  // of 16 images out of 90: the last ten are left out
 constexpr int64_t kFreeSteps = 7;      // the switch is in the second epoch
@@ -92,8 +107,8 @@ struct Job {
     stepper = examples::make_stepper(network->parameters(), weights, stepping);
     const examples::Feeding feeding = {examples::channel_statistics(data.train), at::kCPU,
                                        options.scale_gradients ? at::kHalf : at::kFloat};
-    task = std::make_unique<examples::Classification>(
-        network, data, feeding, examples::ClassificationOptions{/*augment=*/true, 30});
+    task = std::make_unique<Scored>(network, data, feeding,
+                                    examples::ClassificationOptions{/*augment=*/true, 30});
     trainer = std::make_unique<examples::Trainer>(*task, *stepper, weights, options,
                                                   Settings{{"optimizer", optimizer}});
   }
@@ -107,7 +122,7 @@ struct Job {
   std::ostringstream out;
   std::shared_ptr<Small> network;
   std::unique_ptr<examples::Stepper> stepper;
-  std::unique_ptr<examples::Classification> task;
+  std::unique_ptr<Scored> task;
   std::unique_ptr<examples::Trainer> trainer;
 };
 
@@ -132,6 +147,15 @@ std::string figures(const examples::History& history) {
     }
   }
   return text.str();
+}
+
+/// A column of a history.
+std::vector<double> column_of(const examples::History& history, const std::string& name) {
+  const auto& names = history.columns();
+  const auto place = std::find(names.begin(), names.end(), name) - names.begin();
+  std::vector<double> column;
+  for (const auto& row : history.rows()) column.push_back(row.at(static_cast<size_t>(place)));
+  return column;
 }
 
 void expect_same_bits(const torch::nn::Module& a, const torch::nn::Module& b,
@@ -237,15 +261,56 @@ TEST_F(TrainerTest, MeasuresTheUpdateOfTheLastStepOfEachEpoch) {
     before = now;
     return false;
   });
-  const examples::History& history = run.trainer->history();
-  const auto& names = history.columns();
-  const auto column =
-      static_cast<size_t>(std::find(names.begin(), names.end(), "update_norm") - names.begin());
-  ASSERT_LT(column, names.size());
-  ASSERT_EQ(expected.size(), history.size() - 1);  // `stop` is not asked after the last step
+  const std::vector<double> column = column_of(run.trainer->history(), "update_norm");
+  ASSERT_EQ(expected.size(), column.size() - 1);  // `stop` is not asked after the last step
   for (size_t row = 0; row < expected.size(); ++row) {
     EXPECT_GT(expected[row], 0);
-    EXPECT_EQ(history.rows()[row][column], expected[row]) << row;
+    EXPECT_EQ(column[row], expected[row]) << row;
+  }
+}
+
+TEST_F(TrainerTest, RecordsTheRateOfTheLastStepOfEachEpochAlsoOfOneThatWasResumedBeforeIt) {
+  examples::TrainerOptions options = small_options();
+  Job whole("adam", true, options);
+  std::vector<double> expected;
+  examples::Progress progress(whole.out, "run", 1, 0, false, "images");
+  whole.trainer->run(progress, [&] {
+    const double of_next_step = whole.stepper->learning_rate();
+    if ((whole.trainer->steps() + 1) % kStepsPerEpoch == 0) expected.push_back(of_next_step);
+    return false;
+  });
+  EXPECT_GT(expected.back(), 0);  // what is left at the end of the schedule is 0
+  EXPECT_EQ(column_of(whole.trainer->history(), "learning_rate"), expected);
+  options.checkpoint = folder_ / "run.pt";
+  Job first("adam", true, options);
+  first.train_to(kEpochs * kStepsPerEpoch - 1);
+  Job second("adam", true, options);
+  second.trainer->load(options.checkpoint);
+  ASSERT_TRUE(second.train_to(kEpochs * kStepsPerEpoch));
+  EXPECT_EQ(column_of(second.trainer->history(), "learning_rate"), expected);
+}
+
+TEST_F(TrainerTest, FindsTheBestEpochWhateverTheScores) {
+  const double nan = std::numeric_limits<double>::quiet_NaN();
+  struct Case {
+    std::vector<double> scores;  // of each epoch
+    double best;
+    int64_t epoch;
+  };
+  for (const Case& wanted : {Case{{0, 0, 0}, 0, 1}, Case{{-3, -2, -2}, -2, 2},
+                             Case{{nan, -1, -2}, -1, 2}, Case{{0.5, nan, 0.25}, 0.5, 1},
+                             Case{{nan, nan, nan}, -std::numeric_limits<double>::infinity(), 0}}) {
+    examples::TrainerOptions options = small_options();
+    options.checkpoint = folder_ / "run.pt";
+    std::unique_ptr<Job> run;
+    for (int64_t epoch = 1; epoch <= kEpochs; ++epoch) {  // each by a run that goes on
+      run = std::make_unique<Job>("sgd", false, options);
+      if (epoch > 1) run->trainer->load(options.checkpoint);
+      run->task->score = wanted.scores[static_cast<size_t>(epoch - 1)];
+      run->train_to(epoch * kStepsPerEpoch);
+    }
+    EXPECT_EQ(run->trainer->best_score(), wanted.best) << wanted.scores[0];
+    EXPECT_EQ(run->trainer->best_epoch(), wanted.epoch) << wanted.scores[0];
   }
 }
 
@@ -280,6 +345,26 @@ TEST_F(TrainerTest, RestoresAFinishedRunWithoutTrainingOn) {
   EXPECT_TRUE(again.train_to(0));
   expect_same_bits(*whole.network, *again.network, "restored");
   EXPECT_EQ(figures(whole.trainer->history()), figures(again.trainer->history()));
+}
+
+TEST_F(TrainerTest, WritesTheCsvOfAFinishedRunThatIsResumedIntoAnotherFolder) {
+  examples::TrainerOptions options = small_options();
+  options.checkpoint = folder_ / "done.pt";
+  Job whole("adam", false, options);
+  ASSERT_TRUE(whole.train_to(kEpochs * kStepsPerEpoch));
+  options.csv = folder_ / "other.csv";
+  Job again("adam", false, options);
+  again.trainer->load(options.checkpoint);
+  EXPECT_TRUE(again.train_to(0));
+  EXPECT_EQ(contents(options.csv), whole.trainer->history().csv());
+}
+
+TEST_F(TrainerTest, WritesNoCsvOfARunThatStopsBeforeItsFirstEpochIsDone) {
+  examples::TrainerOptions options = small_options();
+  options.csv = folder_ / "run.csv";
+  Job run("adam", false, options);
+  EXPECT_FALSE(run.train_to(2));
+  EXPECT_FALSE(fs::exists(options.csv));
 }
 
 TEST_F(TrainerTest, SavesEverySoManyEpochsAndWritesTheCsvEachEpoch) {

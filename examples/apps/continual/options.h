@@ -145,7 +145,8 @@ struct Options : examples::MethodOptions {
     flags.add("granularity", &granularity, "of lawn: unit whose norm is held")
         .choices({"layer", "unit"});
     flags.add("biases", &biases, "of lawn: hold the norms of biases, too");
-    flags.add("seed", &seed, "of the stream, the weights and the orders of images").range(0, 1e15);
+    flags.add("seed", &seed, "of the stream, the weights and the orders of images")
+        .range(0, examples::kLargestSeed);
   }
 
   /// Sets what the stream decides unless the command line does, and refuses what cannot be.

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <ATen/Functions.h>
+#include <c10/util/Exception.h>
 
 #include <algorithm>
 #include <memory>
@@ -24,6 +25,7 @@
 /// @source Sohn et al. 2020, arXiv 2001.07685
 class SemiSupervised : public examples::ImageTask {
  public:
+  /// @throws c10::Error for more labels than training images
   SemiSupervised(std::shared_ptr<Pair> pair, examples::Split data, examples::Feeding feeding,
                  const Options& options)
       : ImageTask(std::move(data), std::move(feeding)),
@@ -32,7 +34,7 @@ class SemiSupervised : public examples::ImageTask {
         threshold_(options.threshold),
         weight_(options.weight),
         small_batch_(options.small_batch),
-        labelled_(examples::subset(this->data().train, options.labels, 0)),
+        labelled_(labelled(this->data().train, options.labels)),
         probe_(examples::subset(this->data().test,
                                 std::min(options.probe_size, this->data().test.size()), 2)) {}
 
@@ -98,6 +100,12 @@ class SemiSupervised : public examples::ImageTask {
 
  private:
   static constexpr int64_t kPadding = 4;
+
+  static examples::Dataset labelled(const examples::Dataset& train, int64_t labels) {
+    TORCH_CHECK(labels <= train.size(), "--labels ", labels, ": there are only ", train.size(),
+                " training images");
+    return examples::subset(train, labels, 0);
+  }
 
   static at::Tensor change_weakly(const at::Tensor& images, at::Generator& generator) {
     return examples::crop_and_flip(

@@ -6,8 +6,11 @@
 #include <algorithm>
 #include <cctype>
 #include <cstdint>
+#include <cstdlib>
 #include <limits>
+#include <locale>
 #include <sstream>
+#include <stdexcept>
 #include <string>
 #include <utility>
 #include <variant>
@@ -22,6 +25,21 @@ inline bool contains(const std::vector<std::string>& all, const std::string& one
 inline std::string join(const std::vector<std::string>& parts, const std::string& between) {
   std::string text;
   for (const std::string& part : parts) text += (text.empty() ? "" : between) + part;
+  return text;
+}
+
+/// A number in as few digits as read back to the same double, and at least as many as streams have:
+/// 0.001, 1e+06, 0.33333333333333331.
+inline std::string number_text(double number) {
+  std::string text;
+  for (int digits = 6; digits <= std::numeric_limits<double>::max_digits10; ++digits) {
+    std::ostringstream out;
+    out.imbue(std::locale::classic());
+    out.precision(digits);
+    out << number;
+    text = out.str();
+    if (std::strtod(text.c_str(), nullptr) == number) break;
+  }
   return text;
 }
 
@@ -69,10 +87,8 @@ class Flags {
     std::string text() const {
       if (is_switch()) return *std::get<bool*>(target_) ? "on" : "off";
       if (auto* const* text = std::get_if<std::string*>(&target_)) return **text;
-      std::ostringstream out;
-      if (auto* const* integer = std::get_if<int64_t*>(&target_)) out << **integer;
-      if (auto* const* number = std::get_if<double*>(&target_)) out << **number;
-      return out.str();
+      if (auto* const* integer = std::get_if<int64_t*>(&target_)) return std::to_string(**integer);
+      return number_text(*std::get<double*>(target_));
     }
 
     void set(const std::string& text) {
@@ -85,8 +101,12 @@ class Flags {
                                           });
       } else if (auto** number = std::get_if<double*>(&target_)) {
         **number = parse_number<double>(
-            text, "a number",
-            [](const std::string& digits, size_t* used) { return std::stod(digits, used); });
+            text, "a number", [](const std::string& digits, size_t* used) {  // too small a one is 0
+              char* end = nullptr;
+              const double value = std::strtod(digits.c_str(), &end);
+              *used = static_cast<size_t>(end - digits.c_str());
+              return value;
+            });
       } else {
         TORCH_CHECK(choices_.empty() || contains(choices_, text), "--", name_, ": expected one of ",
                     join(choices_, ", "), "; got '", text, "'");
@@ -122,17 +142,31 @@ class Flags {
     Number parse_number(const std::string& text, const char* kind, Convert convert) const {
       size_t used = 0;
       Number value = 0;
+      bool in_range = true;
       try {
         value = convert(text, &used);
-      } catch (const std::exception&) {  // no digits at all, or too many for the type
+        const auto compared = static_cast<double>(value);
+        in_range = compared >= low_ && compared <= high_;
+      } catch (const std::out_of_range&) {  // of the type
+        used = text.size();
+        in_range = false;
+      } catch (const std::exception&) {  // no digits at all
         used = 0;
       }
       TORCH_CHECK(used == text.size() && used > 0, "--", name_, ": expected ", kind, "; got '",
                   text, "'");
-      const auto compared = static_cast<double>(value);
-      TORCH_CHECK(compared >= low_ && compared <= high_, "--", name_, ": expected ", kind, " from ",
-                  low_, " to ", high_, "; got ", text);
+      TORCH_CHECK(in_range, "--", name_, ": expected ", kind, " from ", limit<Number>(low_), " to ",
+                  limit<Number>(high_), "; got ", text);
       return value;
+    }
+
+    /// An end of the range, or of its type's where that is narrower.
+    template <class Number>
+    static std::string limit(double end) {
+      using Limits = std::numeric_limits<Number>;
+      if (end <= static_cast<double>(Limits::lowest())) return c10::str(Limits::lowest());
+      if (end >= static_cast<double>(Limits::max())) return c10::str(Limits::max());
+      return number_text(end);
     }
 
     std::string name_;

@@ -9,7 +9,9 @@ Run = dict[str, list[float]]
 
 
 def read(path: pathlib.Path, program: str, unit: str, needed: set[str]) -> Run:
-    """Returns the columns of a file that `program` wrote; ends if there is no row, or one that is `needed` is missing."""
+    """Returns the columns of a file that `program` wrote; ends if there is none, or no row, or a column that is `needed` is missing."""
+    if not path.exists():
+        sys.exit(f"{path}: no such file")
     with path.open(newline="") as file:
         rows = list(csv.DictReader(file))
     if not rows:

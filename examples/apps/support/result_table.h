@@ -43,8 +43,10 @@ class ResultTable {
 
   /// The best epoch, as add_run_rows() has it.
   void add_best_rows(const std::string& score, const std::function<std::string(double)>& text) {
-    row("best " + score, [&text](const Result& r) { return text(r.best_score); });
-    row("  at epoch", [](const Result& r) { return std::to_string(r.best_epoch); });
+    row("best " + score,
+        [&text](const Result& r) { return r.best_epoch > 0 ? text(r.best_score) : "-"; });
+    row("  at epoch",
+        [](const Result& r) { return r.best_epoch > 0 ? std::to_string(r.best_epoch) : "-"; });
   }
 
   /// Speed and fingerprint, as add_run_rows() has them.

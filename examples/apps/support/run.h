@@ -31,7 +31,7 @@ struct RunResult {
   double steps = 0;
   double samples_per_second = 0;
   double best_score = 0;
-  int64_t best_epoch = 0;
+  int64_t best_epoch = 0;    ///< 0 if no score was a number
   uint64_t fingerprint = 0;  ///< of all parameters: equal for equal bits
   std::string checkpoint;
   History history{{}};
@@ -55,6 +55,23 @@ inline StepperOptions stepper_options(const Task& task, const RunOptions& option
       static_cast<int64_t>(options.warmup * static_cast<double>(stepping.total_steps));
   stepping.final_factor = options.final_factor;
   return stepping;
+}
+
+/// `text` as one word of a command line of a POSIX shell, quoted if it has to be.
+inline std::string shell_word(const std::string& text) {
+  const std::string plain =
+      "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-./,:=+@%";
+  if (!text.empty() && text.find_first_not_of(plain) == std::string::npos) return text;
+  std::string quoted = "'";
+  for (const char character : text) {
+    quoted += character == '\'' ? std::string("'\\''") : std::string(1, character);
+  }
+  return quoted + "'";
+}
+
+/// The flag that goes on from a checkpoint in the output folder, as it is to be typed.
+inline std::string resume_flag(const RunOptions& options, const std::string& checkpoint) {
+  return "--resume " + shell_word(options.several() ? options.out : checkpoint);
 }
 
 /// Trains the network of a task with a stepper, from its checkpoint if there is one to resume.
@@ -86,7 +103,13 @@ inline RunResult train_with(Task& task, Stepper& stepper, const lawn::Subnetwork
   result.settings.emplace_back("run", result.name);
   result.settings.emplace_back("training data", std::to_string(data));
   Trainer trainer(task, stepper, measured, training, result.settings);
-  if (!resumed.empty()) trainer.load(resumed);
+  if (!resumed.empty()) {
+    trainer.load(resumed);
+  } else if (std::filesystem::exists(training.checkpoint)) {
+    std::cout << training.checkpoint.string() << " of an earlier run will be replaced: this one "
+              << "starts anew; to go on from it, stop and give "
+              << resume_flag(options, training.checkpoint.string()) << '\n';
+  }
   Progress progress(std::cout, result.name, trainer.total_steps() * training.batch_size,
                     trainer.steps() * training.batch_size, task.ranks().on_terminal(), task.unit());
   static const auto start = std::chrono::steady_clock::now();  // of the first of several runs
@@ -180,9 +203,9 @@ inline void print_how_to_resume(std::ostream& out, const RunOptions& options,
   for (size_t index = 0; index < options.command_line.size(); ++index) {
     const std::string& argument = options.command_line[index];
     if (argument == "--resume") ++index;  // and its value
-    if (argument.compare(0, 8, "--resume") != 0) out << ' ' << argument;
+    if (argument.compare(0, 8, "--resume") != 0) out << ' ' << shell_word(argument);
   }
-  out << " --resume " << (options.several() ? options.out : result.checkpoint) << '\n';
+  out << ' ' << resume_flag(options, result.checkpoint) << '\n';
 }
 
 }  // namespace examples

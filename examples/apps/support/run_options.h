@@ -17,6 +17,9 @@
 
 namespace examples {
 
+/// Of a larger seed torch's generator on the CPU takes the low 32 bits: two would be one.
+inline constexpr double kLargestSeed = 4294967295;
+
 /// What every training program takes from its command line, whatever it trains.
 struct RunOptions {
   std::string optimizer = "adam";
@@ -77,7 +80,7 @@ struct RunOptions {
              "share of the learning rate that is left at the end of its cosine decay")
         .range(0, 1);
     flags.add("seed", &seed, "seed of the weights and of all random draws in training")
-        .range(0, 1e15);
+        .range(0, kLargestSeed);
   }
 
   /// Declares the flags that say how to train, plain or with LAWN.
@@ -151,6 +154,11 @@ struct RunOptions {
     TORCH_CHECK(ablate == "none" || weight_decay == 0, "--ablate ", ablate,
                 ": expected --weight-decay 0, got ", weight_decay,
                 ": its effect could not be told from that of the missing part");
+    TORCH_CHECK(
+        !(lawn || compare || two_part_schedule) || warmup + free_fraction < 1, "--warmup ", warmup,
+        " --free-fraction ", free_fraction,
+        ": LAWN's schedule warms up again after its free part; expected a sum below 1, got ",
+        warmup + free_fraction);
     command_line.assign(argv, argv + argc);
     settings = flags.essential_values();
     return true;

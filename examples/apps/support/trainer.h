@@ -8,8 +8,10 @@
 #include <lawn/subnetwork/subnetwork.h>
 
 #include <algorithm>
+#include <cmath>
 #include <filesystem>
 #include <functional>
+#include <limits>
 #include <string>
 #include <utility>
 #include <vector>
@@ -98,7 +100,8 @@ class Trainer {
   double loss_scale() const { return scaler_.get_scale(); }
   /// Steps left out because a gradient overflowed.
   int64_t skipped_steps() const { return skipped_; }
-  /// The task's score at the end of the epoch in which it was highest.
+  /// The task's score at the end of the epoch in which it was highest; -infinity and 0 if it never
+  /// was a number.
   double best_score() const { return best_score_; }
   int64_t best_epoch() const { return best_epoch_; }
 
@@ -116,6 +119,7 @@ class Trainer {
       if (!finished() && ranks_.any(stop())) break;
     }
     clock_.stop();
+    if (history_.size() > 0) write_csv();  // also of a run that was resumed into another folder
     if (!options_.checkpoint.empty()) save(options_.checkpoint);
     return finished();
   }
@@ -202,6 +206,7 @@ class Trainer {
     }
     const std::vector<at::Tensor> before =
         last_of_epoch ? copies(measured_) : std::vector<at::Tensor>();
+    rate_ = stepper_.learning_rate();
     bool stepped = true;
     clock_.time_optimizer(step_, [&] { stepped = scaler_.step(stepper_.optimizer()); });
     scaler_.update();
@@ -243,6 +248,10 @@ class Trainer {
   /// Of one of the task's sums, over this epoch so far.
   double running_mean(int64_t column) const { return sums_[column].item<double>() / seen(); }
 
+  void write_csv() const {
+    if (!options_.csv.empty() && ranks_.is_root()) history_.write_csv(options_.csv);
+  }
+
   void end_epoch(Progress& progress) {
     clock_.stop();
     const int64_t epoch = epochs_done();
@@ -250,7 +259,7 @@ class Trainer {
     const std::vector<double> layer_norms = norms(measured_);
     const double samples = static_cast<double>(step_ * options_.batch_size);
     std::vector<double> row = {static_cast<double>(epoch), static_cast<double>(step_),
-                               stepper_.constrained() ? 1.0 : 0.0, stepper_.learning_rate()};
+                               stepper_.constrained() ? 1.0 : 0.0, rate_};
     for (int64_t column = 0; column < sums_.size(0); ++column) row.push_back(running_mean(column));
     const auto add = [&row](const std::vector<double>& more) {
       row.insert(row.end(), more.begin(), more.end());
@@ -260,7 +269,7 @@ class Trainer {
          clock_.times().whole, samples / clock_.times().whole});
     add(layer_norms);
     history_.add(std::move(row));
-    if (measured.score > best_score_) {
+    if (measured.score > best_score_ || (best_epoch_ == 0 && !std::isnan(measured.score))) {
       best_score_ = measured.score;
       best_epoch_ = epoch;
     }
@@ -268,7 +277,7 @@ class Trainer {
                    std::to_string(options_.epochs) +
                    (stepper_.constrained() ? " (constrained)" : "") + "  " + measured.text +
                    "  weight norm " + fixed(joint_norm(layer_norms), 3));
-    if (!options_.csv.empty() && ranks_.is_root()) history_.write_csv(options_.csv);
+    write_csv();
     if (!options_.checkpoint.empty() && options_.checkpoint_every > 0 && !finished() &&
         epoch % options_.checkpoint_every == 0) {
       save(options_.checkpoint);
@@ -291,11 +300,12 @@ class Trainer {
   int64_t step_ = 0;
   int64_t position_ = 0;  ///< in the epoch's samples; 0 between epochs
   int64_t skipped_ = 0;
+  double rate_ = 0;         ///< the learning rate of the last step
   double update_norm_ = 0;  ///< of the measured weights in the last step of the last epoch
   History history_;
   double initial_norm_ = 0;
   double initial_norm_of_all_ = 0;
-  double best_score_ = 0;
+  double best_score_ = -std::numeric_limits<double>::infinity();
   int64_t best_epoch_ = 0;
   StepClock clock_;
 };
