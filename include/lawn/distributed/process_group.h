@@ -151,8 +151,9 @@ class ProcessGroup : public Collective {
     return values;
   }
 
-  /// The same without waiting: `values` are valid when the work is done.
-  /// @param mine  on a device that the group serves
+  /// The same without waiting.
+  /// @param mine    on a device that the group serves
+  /// @param values  is set to those of all ranks, which are valid when the work is done
   c10::intrusive_ptr<c10d::Work> begin_gather(const at::Tensor& mine,
                                               std::vector<at::Tensor>& values) {
     std::vector<at::Tensor> inputs{mine};
