@@ -93,8 +93,8 @@ class RatingLines {
 };
 
 /// Reads one of MovieLens's files: each rating, of whatever height, is an interaction. Users and
-/// items are numbered anew, without gaps, in the order of their numbers in the file, by which messages
-/// name them.
+/// items are numbered anew, without gaps, in the order of their numbers in the file, by which
+/// messages name them.
 /// @param path       u.data of MovieLens-100K or ratings.dat of MovieLens-1M
 /// @param separator  "\t" or "::"
 /// @throws c10::Error as RatingLines::each() and check_interactions() do
