@@ -8,6 +8,7 @@
 #include <fstream>
 #include <string>
 
+#include "examples/apps/support/unseen_items.h"
 #include "tests/support/refusal.h"
 #include "tests/support/temporary_folder.h"
 
@@ -106,7 +107,18 @@ TEST_F(MovieLens, RefusesAnEmptyFileAndARatingGivenTwice) {
         "u.data: the file is empty; expected lines of user<tab>item<tab>rating<tab>time");
   }
   expect_refusal([&] { read("4\t2\t3\t4\n4\t9\t3\t5\n4\t9\t1\t6\n"); },
-                 "u.data: user 0 takes item 1 more than once");
+                 "u.data: user 4 takes item 9 more than once");
+}
+
+TEST_F(MovieLens, NamesUsersInMessagesAsTheFileDoes) {
+  const Interactions data = read("7\t1\t3\t1\n7\t2\t3\t2\n7\t5\t3\t3\n9\t2\t3\t4\n");
+  expect_refusal([&] { examples::leave_one_out(data, false); }, "films: user 9 has 1 interactions");
+  expect_refusal([&] { examples::leave_one_out(data.to(at::kCPU), true); }, "films: user 9 has 1");
+  expect_refusal([&] { examples::UnseenItems all(data); }, "films: user 7 has taken all 3 items");
+  const Interactions more = read("7\t1\t3\t1\n7\t2\t3\t2\n9\t2\t3\t4\n9\t5\t3\t4\n9\t6\t3\t4\n");
+  at::Generator generator = at::make_generator<at::CPUGeneratorImpl>(0);
+  const examples::UnseenItems unseen(examples::leave_one_out(more, false).train);
+  expect_refusal([&] { unseen.draw_distinct(3, generator); }, "user 9 has not taken 2 items only");
 }
 
 TEST_F(MovieLens, RefusesAFileThatIsTooLargeBeforeItReadsIt) {

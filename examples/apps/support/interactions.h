@@ -8,8 +8,15 @@
 
 #include <string>
 #include <tuple>
+#include <utility>
 
 namespace examples {
+
+/// The number that a file gives a user or an item.
+/// @param ids  of all, or an undefined tensor if they are numbered as in the file
+inline int64_t id_of(const at::Tensor& ids, int64_t number) {
+  return ids.defined() ? ids[number].item<int64_t>() : number;
+}
 
 /// Who took which item, and when: entry i of each tensor belongs to interaction i.
 struct Interactions {
@@ -19,11 +26,22 @@ struct Interactions {
   at::Tensor times;  ///< int64 [N], in any unit
   int64_t user_count = 0;
   int64_t item_count = 0;
+  at::Tensor user_ids = {};  ///< of id_of(), for messages
+  at::Tensor item_ids = {};
 
   int64_t size() const { return users.size(0); }
 
   Interactions to(at::Device device) const {
-    return {name, users.to(device), items.to(device), times.to(device), user_count, item_count};
+    return with(users.to(device), items.to(device), times.to(device));
+  }
+
+  /// Others of the same users and items.
+  Interactions with(at::Tensor other_users, at::Tensor other_items, at::Tensor other_times) const {
+    Interactions others = *this;
+    others.users = std::move(other_users);
+    others.items = std::move(other_items);
+    others.times = std::move(other_times);
+    return others;
   }
 };
 
@@ -56,8 +74,9 @@ inline void check_interactions(const Interactions& data) {
       keys.slice(0, 1).eq(keys.slice(0, 0, count - 1)).nonzero();  // next to its like
   if (repeated.size(0) == 0) return;
   const int64_t key = keys[repeated[0].item<int64_t>()].item<int64_t>();
-  TORCH_CHECK(false, data.name, ": user ", key / data.item_count, " takes item ",
-              key % data.item_count, " more than once; keep one of these interactions");
+  TORCH_CHECK(false, data.name, ": user ", id_of(data.user_ids, key / data.item_count),
+              " takes item ", id_of(data.item_ids, key % data.item_count),
+              " more than once; keep one of these interactions");
 }
 
 /// Where the block of each user begins in a list that is sorted by user: int64 [users + 1], the
@@ -85,12 +104,8 @@ inline Interactions in_order_of_time(const Interactions& data) {
   sort_by(place.index_select(0, data.items));
   sort_by(data.times);
   sort_by(data.users);
-  return {data.name,
-          data.users.index_select(0, order),
-          data.items.index_select(0, order),
-          data.times.index_select(0, order),
-          data.user_count,
-          data.item_count};
+  return data.with(data.users.index_select(0, order), data.items.index_select(0, order),
+                   data.times.index_select(0, order));
 }
 
 /// What is trained on, and of each user one item that is not.
@@ -110,7 +125,8 @@ inline HeldOut leave_one_out(const Interactions& data, bool validation) {
   const at::Tensor offsets = user_offsets(sorted.users, data.user_count);
   const at::Tensor counts = offsets.diff();
   const at::Tensor too_few = counts.le(left_out).nonzero();
-  TORCH_CHECK(too_few.size(0) == 0, data.name, ": user ", too_few[0].item<int64_t>(), " has ",
+  TORCH_CHECK(too_few.size(0) == 0, data.name, ": user ",
+              id_of(data.user_ids, too_few[0].item<int64_t>()), " has ",
               counts[too_few[0].item<int64_t>()].item<int64_t>(),
               " interactions; expected at least ", left_out + 1, ", ", left_out,
               " of which are not trained on; leave users with fewer out");
@@ -118,8 +134,8 @@ inline HeldOut leave_one_out(const Interactions& data, bool validation) {
   const at::Tensor place = at::arange(data.size(), sorted.users.options());
   const at::Tensor kept =
       (place < ends.index_select(0, sorted.users) - left_out).nonzero().squeeze(1);
-  return {{data.name, sorted.users.index_select(0, kept), sorted.items.index_select(0, kept),
-           sorted.times.index_select(0, kept), data.user_count, data.item_count},
+  return {data.with(sorted.users.index_select(0, kept), sorted.items.index_select(0, kept),
+                    sorted.times.index_select(0, kept)),
           sorted.items.index_select(0, ends - left_out)};
 }
 

@@ -93,7 +93,8 @@ class RatingLines {
 };
 
 /// Reads one of MovieLens's files: each rating, of whatever height, is an interaction. Users and
-/// items are numbered anew, without gaps, in the order of their numbers in the file.
+/// items are numbered anew, without gaps, in the order of their numbers in the file, by which
+/// messages name them.
 /// @param path       u.data of MovieLens-100K or ratings.dat of MovieLens-1M
 /// @param separator  "\t" or "::"
 /// @throws c10::Error as RatingLines::each() and check_interactions() do
@@ -111,8 +112,8 @@ inline Interactions read_ratings(const std::filesystem::path& path, const std::s
       at::_unique2(at::tensor(users), /*sorted=*/true, /*return_inverse=*/true);
   const auto [item_numbers, item_places, item_counts] =
       at::_unique2(at::tensor(items), /*sorted=*/true, /*return_inverse=*/true);
-  Interactions data{path.string(),     user_places,          item_places,
-                    at::tensor(times), user_numbers.size(0), item_numbers.size(0)};
+  Interactions data{path.string(),        user_places,          item_places,  at::tensor(times),
+                    user_numbers.size(0), item_numbers.size(0), user_numbers, item_numbers};
   check_interactions(data);
   data.name = name;
   return data;

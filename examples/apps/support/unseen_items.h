@@ -23,7 +23,8 @@ class UnseenItems {
  public:
   /// @param seen  what the users have taken; draws come out on its device
   /// @throws c10::Error that names a user who has taken every item
-  explicit UnseenItems(const Interactions& seen) : item_count_(seen.item_count) {
+  explicit UnseenItems(const Interactions& seen)
+      : item_count_(seen.item_count), user_ids_(seen.user_ids) {
     const at::Tensor keys = std::get<0>(pair_keys(seen).sort());
     const at::Tensor users = keys.div(item_count_, "floor");
     const at::Tensor offsets = user_offsets(users, seen.user_count);
@@ -33,8 +34,9 @@ class UnseenItems {
         at::arange(keys.size(0), keys.options()) - begins_.index_select(0, users);
     gaps_ = keys - place;  // user * item_count + s_j - j: ascending over all users
     const at::Tensor none_left = unseen_.le(0).nonzero();
-    TORCH_CHECK(none_left.size(0) == 0, seen.name, ": user ", none_left[0].item<int64_t>(),
-                " has taken all ", item_count_, " items: none is left to be drawn");
+    TORCH_CHECK(none_left.size(0) == 0, seen.name, ": user ",
+                id_of(user_ids_, none_left[0].item<int64_t>()), " has taken all ", item_count_,
+                " items: none is left to be drawn");
   }
 
   /// For each entry of `users`, int64 [N], one item that this user has not taken: int64 [N].
@@ -52,8 +54,8 @@ class UnseenItems {
   at::Tensor draw_distinct(int64_t count, at::Generator& generator) const {
     const at::Tensor counts = unseen_.cpu();
     const at::Tensor too_few = counts.lt(count).nonzero();
-    TORCH_CHECK(too_few.size(0) == 0, "user ", too_few[0].item<int64_t>(), " has not taken ",
-                counts[too_few[0].item<int64_t>()].item<int64_t>(),
+    TORCH_CHECK(too_few.size(0) == 0, "user ", id_of(user_ids_, too_few[0].item<int64_t>()),
+                " has not taken ", counts[too_few[0].item<int64_t>()].item<int64_t>(),
                 " items only; expected at least ", count, " to draw from");
     constexpr int64_t kUsersAtOnce = 512;  // bounds memory
     std::vector<at::Tensor> parts;
@@ -78,9 +80,10 @@ class UnseenItems {
   }
 
   int64_t item_count_;
-  at::Tensor begins_;  ///< int64 [users], of each user's block in gaps_
-  at::Tensor unseen_;  ///< int64 [users], how many items each user has not taken
-  at::Tensor gaps_;    ///< int64 [N], ascending
+  at::Tensor user_ids_;  ///< of id_of()
+  at::Tensor begins_;    ///< int64 [users], of each user's block in gaps_
+  at::Tensor unseen_;    ///< int64 [users], how many items each user has not taken
+  at::Tensor gaps_;      ///< int64 [N], ascending
 };
 
 }  // namespace examples
