@@ -44,8 +44,8 @@ if(LAWN_BUILD_BENCHMARKS)
   FetchContent_MakeAvailable(benchmark)
 endif()
 
-# Warnings are errors for who develops lawn, and nowhere else: newer compilers know more of them. `cmake --compile-no-warning-as-error`
-# lets one build on regardless.
+# Warnings are errors where tests are built and in CI, and nowhere else: newer compilers know more of them.
+# `cmake --compile-no-warning-as-error` lets one build on regardless.
 add_compile_options("$<$<COMPILE_LANGUAGE:CXX>:-Wall;-Wextra;-Wpedantic;-Wshadow;-Wconversion>")
 if(CMAKE_CXX_COMPILER_ID MATCHES "Clang")
   # In g++ the first is no part of -Wconversion; the second is of GoogleTest's macros.

@@ -7,7 +7,8 @@ usage: release_check.py [ROOT]
 
 The version is that of include/lawn/version.h. It must be under its own heading with a date in CHANGELOG.md, with nothing under
 Unreleased; the README must name its major and minor number, CITATION.cff and vcpkg's port the version; each link of README.md,
-CONTRIBUTING.md, docs/, examples/README.md and packaging/README.md must lead to a file; the tag v<version>, if it is there, must be at HEAD, and no higher tag may be.
+CONTRIBUTING.md, docs/, examples/README.md and packaging/README.md must lead to a file; the tag v<version>, if it is there, must be
+at HEAD, and no higher tag may be.
 """
 
 import json

@@ -38,7 +38,8 @@ inline int64_t most_bytes_of_a_share = int64_t{1} << 30;
 
 /// Cuts the work and the state of an optimizer into one part for each rank (ZeRO, stage 1). Every
 /// rank has the whole model and the gradient of the joint batch. The parameters lie one after the
-/// other in one memory of N elements (in several if a rank's share would pass 1 GiB), where N is rounded up to a multiple of the number n of ranks.
+/// other in one memory of N elements (in several if a rank's share would pass 1 GiB), where N is
+/// rounded up to a multiple of the number n of ranks.
 /// The optimizer of rank r holds the elements [r N / n, (r + 1) N / n): a range of some parameters,
 /// and nothing of the others. After each step all ranks gather the results.
 ///

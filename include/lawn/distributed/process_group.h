@@ -52,8 +52,8 @@ inline at::Tensor on_served_device(const at::Tensor& tensor, const std::vector<c
 ///                            c10::Device(c10::kCUDA, local_rank));
 ///
 /// Tensors on a device for which the group has no backend go through `device`, except in
-/// `begin_gather`: with NCCL alone, for example, a number on the host. Time limits and error messages are the backend's own: NCCL names
-/// no rank.
+/// `begin_gather`: with NCCL alone, for example, a number on the host. Time limits and error
+/// messages are the backend's own: NCCL names no rank.
 /// @note none of this has run with NCCL on several GPUs
 class ProcessGroup : public Collective {
  public:
