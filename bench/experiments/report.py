@@ -27,7 +27,8 @@ ROOT = HERE.parent.parent
 PAGES = ("docs/results.md", "README.md")
 QUESTIONS = (
     *("optimizers", "batch_size", "free_steps", "networks", "recommender", "mechanism", "ablations"),
-    *("free_end", "label_noise", "label_noise_networks", "label_noise_once", "large_batches", "language", "language_larger"),
+    *("free_end", "label_noise", "label_noise_vgg", "label_noise_networks", "label_noise_once"),
+    *("large_batches", "language", "language_larger"),
 )
 MARKERS = re.compile(r"(<!-- results: (\S+) -->\n).*?(<!-- end of results -->)", re.DOTALL)
 
@@ -328,6 +329,24 @@ def trials(cells: list[Cell], records: dict[str, dict]) -> str:
     return markdown([*dict(cells[0].labels), "tried", *(f"lr {rate:g}" for rate in rates)], rows) + "\n"
 
 
+def by_rate(cells: list[Cell], records: dict[str, dict]) -> str:
+    """Accuracy at the end of the last tenth of the tasks: a row for each method, a column for each rate."""
+    rates = list(dict.fromkeys(dict(cell.labels)["rate"] for cell in cells))
+    found = {}  # by the other labels, then by rate
+    for cell in cells:
+        finals = cell.finals(records)
+        if len(finals) == len(cell.seeds):
+            labels = dict(cell.labels)
+            text = written(values(finals, "task_accuracy_last_tenth"), 100, 1)
+            found.setdefault(labels.pop("rate"), {})[tuple(labels.items())] = text
+    if not found:
+        return "*Not run yet.*\n"
+    methods = dict.fromkeys(labels for of in found.values() for labels in of)
+    rows = [[*dict(labels).values(), *(found.get(rate, {}).get(labels, "–") for rate in rates)] for labels in methods]
+    names = [name for name, _ in next(iter(methods))]
+    return markdown([*names, *(f"lr {rate}" for rate in rates)], rows) + "\n"
+
+
 def short_continual(cells: list[Cell], records: dict[str, dict]) -> str:
     """For the README, of random labels: accuracy at the end of the first tasks and of the last, each method as it was chosen;
     without and with layer norm."""
@@ -346,13 +365,16 @@ def short_continual(cells: list[Cell], records: dict[str, dict]) -> str:
     return markdown(["method", f"accuracy, %: {tasks[0]}", tasks[1], f"with layer norm: {tasks[0]}", tasks[1]], rows) + "\n"
 
 
+SHAPES = {"mechanism": mechanism, "continual_rates": by_rate}  # of questions whose table is not a row for each cell
+
+
 def tables(records: dict[str, dict]) -> dict[str, str]:
     """The text of each table by its name in a marker."""
     found = {}
     for size in ("cpu", "gpu"):
         for question in (*QUESTIONS, *COMPANIONS, *CONTINUAL):
             cells = importlib.import_module(f"questions.{question}").cells(size)
-            found[f"{size}/{question}"] = (mechanism if question == "mechanism" else table)(cells, records)
+            found[f"{size}/{question}"] = SHAPES.get(question, table)(cells, records)
         streams, normalised = (
             importlib.import_module(f"questions.{name}").cells(size) for name in ("continual", "continual_layer_norm")
         )

@@ -79,6 +79,21 @@ class TableTest(unittest.TestCase):
         self.assertIn("| ticket | 0.1 | 3 | – | – | 25.00 ± 0.00 | – | – | – |", text)
         self.assertNotIn("\n- ", text)
 
+    def test_has_a_row_for_each_method_and_a_column_for_each_rate_once_all_its_seeds_are_run(self):
+        def at(method: str, rate: float) -> Cell:
+            labels = (("method", method), ("rate", f"{rate:g}"))
+            return Cell(labels, "continual", flags(method=method), (rate,), ())
+
+        cells = [at("adam", 0.1), at("lawn", 0.1), at("adam", 0.01), at("lawn", 0.01)]
+        self.assertEqual(report.by_rate(cells, {}), "*Not run yet.*\n")
+        records = {}
+        for one, seeds in zip(cells, (3, 2, 0, 3)):
+            for run, accuracy in list(zip(one.final_runs(one.rates[0]), (0.2, 0.4, 0.6)))[:seeds]:
+                records[run.key] = {"flags": dict(run.flags), "figures": {"task_accuracy_last_tenth": accuracy}}
+        lines = report.by_rate(cells, records).splitlines()
+        self.assertEqual(lines[0], "| method | lr 0.1 | lr 0.01 |")
+        self.assertEqual(lines[2:], ["| adam | 40.0 ± 20.0 | – |", "| lawn | – | 40.0 ± 20.0 |"])
+
     def test_leaves_out_runs_at_other_rates(self):
         plain = cell()
         records = records_of(plain, [{}, {}, {}])

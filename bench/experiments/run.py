@@ -33,7 +33,8 @@ HERE = pathlib.Path(__file__).resolve().parent
 # The cheapest first.
 QUESTIONS = (
     *("optimizers", "free_steps", "ablations", "batch_size", "recommender", "networks"),
-    *("language", "language_larger", "large_batches", "label_noise", "label_noise_networks", "label_noise_once", "free_end"),
+    *("language", "language_larger", "large_batches"),
+    *("label_noise", "label_noise_vgg", "label_noise_networks", "label_noise_once", "free_end"),
 )
 ALL = (*QUESTIONS, *COMPANIONS, *CONTINUAL)
 HISTORY_ROWS = 40  # of a run that are kept: results stay small enough to be committed
