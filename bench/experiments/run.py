@@ -39,12 +39,18 @@ QUESTIONS = (
 ALL = (*QUESTIONS, *COMPANIONS, *CONTINUAL)
 HISTORY_ROWS = 40  # of a run that are kept: results stay small enough to be committed
 SHOWN = ("test_accuracy", "hit_rate", "test_loss", "train_accuracy", "train_logit_norm", "train_logit", "norm_growth", "score")
+TEXT = "text"  # the data of `language`
 STOPPED = 130  # what a program returns that was interrupted and has saved a checkpoint
 TAKEN = ": another run has this folder: "  # of what a program says that was refused its folder
 
 
 def cells_of(question: str, size: str) -> list[Cell]:
     return importlib.import_module(f"questions.{question}").cells(size)
+
+
+def data_of(cell: Cell) -> str:
+    """The name by which --root gives it. Without a file, `language` would train on a generated text."""
+    return TEXT if cell.program == "language" else dict(cell.flags)["data"]
 
 
 def thinned(history: dict[str, list]) -> dict[str, list]:
@@ -114,10 +120,8 @@ class Job:
         program = options.build / "examples" / "apps" / run.program / run.program
         command = [str(program), *run.arguments(), f"--out={self.folder}", f"--device={options.device}"]
         command += [f"--threads={options.threads}"] if options.threads else []
-        if run.program == "language":  # trains on a file, and without one on a generated text
-            command += [f"--text={options.roots['text']}"]
-        root = options.roots.get(dict(run.flags).get("data", ""))
-        command += [f"--root={root}"] if root else []
+        data = data_of(cell)
+        command += [f"--{'text' if data == TEXT else 'root'}={options.roots[data]}"]
         command += [f"--stop-after={max(1.0, seconds_left):.0f}"] if seconds_left is not None else []
         checkpoint = first_file(self.folder, ".pt")
         command += [f"--resume={self.folder if cell.parts else checkpoint}"] if checkpoint else []
@@ -308,23 +312,35 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     if wrong:
         parser.error(f"--root {wrong[0]}: expected DATA=DIR, as in fashion-mnist=/data/fashion-mnist")
     options.roots = dict(text.split("=", 1) for text in options.root)
+    absent = [root for root in options.roots.values() if not os.path.exists(root)]
+    if absent:
+        parser.error(f"--root: there is no {absent[0]}")
     options.device = options.device or ("cpu" if options.size == "cpu" else "cuda")
     return options
 
 
+def with_data(cells: list[tuple[str, Cell]], options: argparse.Namespace) -> list[tuple[str, Cell]]:
+    """The cells whose data has a root; ends the program if questions that were asked for by name have others."""
+    lacking = {}  # questions by the data whose root was not given
+    for question, cell in cells:
+        if data_of(cell) not in options.roots:
+            lacking.setdefault(data_of(cell), {})[question] = None
+    for data, questions in lacking.items():
+        root = f"--root {data}={'FILE' if data == TEXT else 'DIR'}"
+        if options.questions != ALL:
+            sys.exit(f"run.py: {', '.join(questions)}: expected {root}, or the names of other questions")
+        print(f"left out, since no {root} was given: what is trained on it of {', '.join(questions)}", flush=True)
+    return [(question, cell) for question, cell in cells if data_of(cell) in options.roots]
+
+
 def main(arguments: list[str]) -> int:
     options = parse(arguments)
-    on_text = [question for question in options.questions if question.startswith("language")]
-    if on_text and not options.list and "text" not in options.roots:
-        if options.questions != ALL:
-            sys.exit(f"run.py: {on_text[0]} trains on a text: expected --root text=FILE, or the names of other questions")
-        options.questions = tuple(question for question in ALL if question not in on_text)
-        print(f"{', '.join(on_text)}: left out, for they train on a text, which --root text=FILE names", flush=True)
     cells = [(question, cell) for question in options.questions for cell in cells_of(question, options.size)]
     options.results.mkdir(parents=True, exist_ok=True)
     if options.list:
         print_list(cells, load_records(options.results))
         return 0
+    cells = with_data(cells, options)
     options.commit = options.commit or commit()
     options.machine, options.gpu = machine(), gpu()
     options.work.mkdir(parents=True, exist_ok=True)

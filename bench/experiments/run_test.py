@@ -167,6 +167,7 @@ class RunTest(unittest.TestCase):
         )
         command = [sys.executable, "-c", script, str(HERE), "--build", str(self.folder / "build")]
         command += ["--work", str(self.folder), "--results", str(self.results), "--jobs", "1", "optimizers"]
+        command += ["--root", f"fashion-mnist={self.folder}"]
         process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
         deadline = time.monotonic() + 30
         while not (self.folder / "waiting").exists():
@@ -220,21 +221,35 @@ class RunTest(unittest.TestCase):
         self.do([cell()], "--budget-seconds", "3600")
         self.assertIn("--stop-after=3600", self.calls()[0])
 
-    def test_names_the_text_of_language_and_refuses_to_go_on_without_one(self):
+    def test_names_the_text_of_language(self):
         program = self.folder / "build" / "examples" / "apps" / "language" / "language"
         program.parent.mkdir(parents=True)
         (self.folder / "build" / "examples" / "apps" / "cifar10" / "cifar10").rename(program)
         one = dataclasses.replace(cell(), program="language", flags=flags(width=96), rates=(0.01,), validation=())
         call = one.final_runs(0.01)[0]
-        job = run.Job("language", one, call, self.options("--root", "text=/a/book.txt"), None)
+        job = run.Job("language", one, call, self.options("--root", f"text={__file__}"), None)
         self.assertEqual(job.process.wait(), 0)
-        self.assertIn("--text=/a/book.txt", self.calls()[-1].split())
-        with self.assertRaises(SystemExit) as error:
-            run.main(["--build", "b", "--work", str(self.folder), "language"])
-        self.assertIn("expected --root text=FILE", str(error.exception))
+        self.assertIn(f"--text={__file__}", self.calls()[-1].split())
+
+    def test_refuses_questions_without_the_root_of_their_data_before_any_run_and_leaves_them_out_of_all(self):
+        given = ["--build", "b", "--work", str(self.folder), "--results", str(self.results)]
+        for question, message in (
+            ("language", "language: expected --root text=FILE, or"),
+            ("continual_why", "continual_why: expected --root fashion-mnist=DIR, or"),
+            ("optimizers", "optimizers: expected --root cifar10=DIR, or"),
+        ):
+            size = ["--size", "gpu"] if question == "optimizers" else []
+            with self.assertRaises(SystemExit) as error:
+                run.main([*given, *size, question])
+            self.assertIn(message, str(error.exception))
+        self.assertEqual(list(self.results.iterdir()), [])
+        cells = [("optimizers", cell()), ("optimizers", cell(data="cifar10")), ("eman", cell(data="cifar10"))]
+        with contextlib.redirect_stdout(io.StringIO()) as output:
+            self.assertEqual(run.with_data(cells, self.options()), cells[:1])
+        self.assertIn("no --root cifar10=DIR was given: what is trained on it of optimizers, eman", output.getvalue())
 
     def test_refuses_an_unknown_question_and_a_root_without_a_name(self):
-        for arguments, message in ((["sizes"], "no question sizes"), (["--root", "/data"], "expected DATA=DIR")):
+        for arguments, message in ((["sizes"], "no question sizes"), (["--root", "/data"], "expected DATA=DIR"), (["--root", "cifar10=/none"], "there is no /none")):
             with self.assertRaises(SystemExit), contextlib.redirect_stderr(io.StringIO()) as errors:
                 run.parse(["--build", "b", "--work", "w", *arguments])
             self.assertIn(message, errors.getvalue())
