@@ -22,14 +22,14 @@ JOBS = {
     "recommender": ["--factors", "4", "--batch-size", "64"],
     "language": [
         *["--layers", "2", "--width", "16", "--heads", "2", "--context", "16", "--windows", "512"],
-        *["--optimizer", "adam", "--batch-size", "16", "--probe-size", "50"],
+        *["--optimizer", "adam", "--batch-size", "16", "--probe-size", "50", "--init-scale", "1.5"],
     ],
 }
 # With what else the same checkpoint is of another job.
 OTHERS = {
     "cifar10": [("--batch-size", "32"), ("--label-noise", "0.4")],
     "recommender": [("--batch-size", "32")],
-    "language": [("--batch-size", "32"), ("--context", "15")],
+    "language": [("--batch-size", "32"), ("--context", "15"), ("--init-scale", "2")],
 }
 JOB = [
     *[*JOBS[NAME], "--epochs", str(EPOCHS), "--free-fraction", "0.4", "--seed", "3", "--threads", "1"],

@@ -2,10 +2,13 @@
 #include "examples/apps/support/run.h"
 
 #include <gtest/gtest.h>
+#include <lawn/subnetwork/selection.h>
+#include <torch/nn.h>
 
 #include <cstdio>
 #include <sstream>
 #include <string>
+#include <vector>
 
 namespace {
 
@@ -53,6 +56,17 @@ TEST(HowToResume, IsACommandThatAShellReadsAsItWasGiven) {
   EXPECT_NE(both.str().find("\n  ./cifar10 --out 'my runs' --resume 'my runs'\n"),
             std::string::npos)
       << both.str();
+}
+
+TEST(InitScale, MultipliesTheWeightsThatAreSelectedAndNoOthers) {
+  torch::nn::Sequential network(torch::nn::Linear(3, 4), torch::nn::Linear(4, 2));
+  std::vector<at::Tensor> before;
+  for (const at::Tensor& p : network->parameters()) before.push_back(p.detach().clone());
+  examples::scale_weights(lawn::select({network->parameters()[2]}), 2.5);
+  for (size_t i = 0; i < before.size(); ++i) {
+    EXPECT_TRUE(network->parameters()[i].equal(before[i] * (i == 2 ? 2.5 : 1.0))) << i;
+    EXPECT_TRUE(network->parameters()[i].requires_grad());
+  }
 }
 
 }  // namespace

@@ -135,6 +135,12 @@ inline RunResult train_with(Task& task, Stepper& stepper, const lawn::Subnetwork
   return result;
 }
 
+/// Multiplies the weights of a sub-network by a factor.
+inline void scale_weights(const lawn::Subnetwork& subnetwork, double factor) {
+  const at::NoGradGuard no_grad;
+  for (at::Tensor weight : subnetwork.parameters()) weight.mul_(factor);
+}
+
 /// Trains the network of a task, plain or with LAWN, from its checkpoint if there is one to resume.
 /// @param subnetwork       what LAWN constrains, and what is measured without LAWN too
 /// @param data             fingerprint of the training data: a checkpoint of other data is refused
@@ -143,6 +149,7 @@ inline RunResult run_training(Task& task, const lawn::Subnetwork& subnetwork,
                               const RunOptions& options, bool with_lawn, uint64_t data,
                               bool scale_gradients = false) {
   if (with_lawn) std::cout << subnetwork << '\n';
+  if (options.init_scale != 1) scale_weights(subnetwork, options.init_scale);
   StepperOptions stepping = stepper_options(task, options);
   stepping.lawn = with_lawn;
   stepping.ablate = options.ablate;

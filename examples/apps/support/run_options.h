@@ -36,6 +36,7 @@ struct RunOptions {
   double max_gradient_norm = 0;  ///< 0: gradients are not clipped
   double free_fraction = 0.2;
   double radius_scale = 1;
+  double init_scale = 1;
   double warmup = 0.05;
   double final_factor = 0;
   bool two_part_schedule = false;
@@ -107,6 +108,11 @@ struct RunOptions {
              "of LAWN: share of the steps before it constrains; without it this has no effect")
         .range(0, 0.9);
     flags.add("radius-scale", &radius_scale, "factor from the norms at the switch to LAWN's radii")
+        .range(1e-3, 1e3);
+    flags
+        .add("init-scale", &init_scale,
+             "factor to the initial values of what --select names, with LAWN and without: a "
+             "control for --radius-scale")
         .range(1e-3, 1e3);
     flags.add("two-part-schedule", &two_part_schedule,
               "train the plain optimizer with LAWN's schedule too, as a control");
