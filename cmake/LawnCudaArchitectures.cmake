@@ -15,9 +15,13 @@ function(lawn_refuse_old_architectures architectures from)
 endfunction()
 
 # Sets `result` to the architectures to compile for with `nvcc`, in the form of TORCH_CUDA_ARCH_LIST, and `reason` to why: those of
-# the GPUs that are there, if nvcc and the kernels take all of them, else those GPUs of LibTorch's wheels that this version of nvcc
-# knows. Code for 8.0 runs on 8.6 and 8.9, too, and newer GPUs than the last one get their code from the driver (PTX).
-function(lawn_cuda_architectures result reason nvcc)
+# the GPUs that are there, if nvcc, the kernels and this version of LibTorch take all of them, else those GPUs of LibTorch's wheels
+# that nvcc and LibTorch know. Code for 8.0 runs on 8.6 and 8.9, too, and newer GPUs than the last one get their code from the driver (PTX).
+function(lawn_cuda_architectures result reason nvcc torch_version)
+  set(one_digit FALSE) # before 2.6, LibTorch's CMake files refuse such numbers as 10.0
+  if(torch_version VERSION_LESS 2.6)
+    set(one_digit TRUE)
+  endif()
   set(because "no GPU was found here")
   execute_process(COMMAND nvidia-smi --query-gpu=compute_cap --format=csv,noheader
                   OUTPUT_VARIABLE text RESULT_VARIABLE status ERROR_QUIET)
@@ -30,6 +34,8 @@ function(lawn_cuda_architectures result reason nvcc)
       string(REPLACE "." "" number "${architecture}")
       if(architecture VERSION_LESS 7.0)
         set(because "lawn's CUDA kernels need 7.0 or later, and a GPU here has ${architecture}")
+      elseif(one_digit AND architecture VERSION_GREATER_EQUAL 10.0)
+        set(because "LibTorch ${torch_version} does not know the architecture ${architecture} of a GPU here")
       elseif(NOT known MATCHES "compute_${number}\r?\n")
         set(because "${nvcc} does not know the architecture ${architecture} of a GPU here")
       else()
@@ -51,7 +57,7 @@ function(lawn_cuda_architectures result reason nvcc)
                     "later know. Pass -DTORCH_CUDA_ARCH_LIST=9.0, say, for others")
     set(CMAKE_MATCH_1 12.8)
   endif()
-  if(CMAKE_MATCH_1 VERSION_GREATER_EQUAL 12.8)
+  if(CMAKE_MATCH_1 VERSION_GREATER_EQUAL 12.8 AND NOT one_digit)
     set(architectures 7.5 8.0 9.0 10.0+PTX)
   else()
     set(architectures 7.5 8.0 9.0+PTX)

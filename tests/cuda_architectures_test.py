@@ -34,16 +34,16 @@ def run_cmake(folder, lines):
     return re.sub(r"\s+", " ", run.stdout + run.stderr)
 
 
-def ask(nvcc, nvidia_smi="exit 9\n"):
+def ask(nvcc, nvidia_smi="exit 9\n", torch="2.11.0"):
     """Returns the list, and what CMake says beside, with an nvidia-smi of these lines."""
     with tempfile.TemporaryDirectory() as folder:
         write_program(folder, "nvidia-smi", nvidia_smi)
-        text = run_cmake(folder, f'lawn_cuda_architectures(list reason "{nvcc}")\n'
+        text = run_cmake(folder, f'lawn_cuda_architectures(list reason "{nvcc}" {torch})\n'
                                  'message("took ${list}")\nmessage("from ${reason}.")\n')
     return re.search(r"took (\S*) from ", text)[1], text
 
 
-def ask_version(version, nvidia_smi="exit 9\n"):
+def ask_version(version, *more, **named):
     """The same of an nvcc that says it is of `version`, and knows some architectures."""
     with tempfile.TemporaryDirectory() as folder:
         nvcc = write_program(folder, "nvcc", f"""
@@ -53,7 +53,7 @@ case "$*" in
   *) exit 1 ;;
 esac
 """)
-        return ask(nvcc, nvidia_smi)
+        return ask(nvcc, *more, **named)
 
 
 def gpus(*capabilities):
@@ -89,6 +89,15 @@ class CudaArchitectures(unittest.TestCase):
             architectures, text = ask_version("13.0", nvidia_smi)
             self.assertEqual(architectures, "7.5;8.0;9.0;10.0+PTX")
             self.assertIn("from lawn's own list, since no GPU was found here.", text)
+
+    def test_leave_out_what_libtorch_does_not_know_and_newer_gpus_get_their_code_from_the_driver(self):
+        for torch, expected in (("2.5.1", "7.5;8.0;9.0+PTX"), ("2.6.0", "7.5;8.0;9.0;10.0+PTX")):
+            self.assertEqual(ask_version("13.0", torch=torch)[0], expected)
+        self.assertEqual(ask_version("13.0", gpus("8.9"), torch="2.5.1")[0], "8.9")
+        for there in (["12.0"], ["8.9", "12.0"]):
+            architectures, text = ask_version("13.0", gpus(*there), torch="2.5.1")
+            self.assertEqual(architectures, "7.5;8.0;9.0+PTX")
+            self.assertIn("since LibTorch 2.5.1 does not know the architecture 12.0 of a GPU here.", text)
 
     def test_are_the_usual_ones_where_a_gpu_is_too_old_for_the_kernels(self):
         for there in (["6.1"], ["8.9", "6.1"]):
