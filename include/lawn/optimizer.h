@@ -34,13 +34,14 @@ namespace lawn {
 /// adds to the gradient is subtracted beforehand, and what a decoupled decay takes off the norm is
 /// restored by the rescaling. The options of the optimizer are never changed.
 ///
-/// `step()` projects the gradients of constrained tensors in place. `LAWN<FusedSGD>`,
-/// `LAWN<FusedAdam>` and `LAWN<FusedAdamW>` leave them unchanged: there projection and rescaling
-/// are part of the optimizer's own pass over memory. Gradients may be missing, but not sparse. A
-/// gradient that shares memory with another one, or with itself (`expand`), is replaced by a copy.
-/// A gradient that is not finite affects its own layer alone, except under L-BFGS, whose direction
-/// mixes all layers. `step()` never waits for the device, with one exception: the step that
-/// switches under `ZeroNorm::kError` reads the norms.
+/// `step()` projects the gradients of constrained tensors in place. Where `LAWN<FusedSGD>`,
+/// `LAWN<FusedAdam>` or `LAWN<FusedAdamW>` folds (not with `amsgrad`, sharded weights, or on a GPU
+/// without lawn's kernels), it leaves them unchanged: projection and rescaling are part of the
+/// optimizer's own pass over memory. Gradients may be missing, but not sparse. A gradient that
+/// shares memory with another one, or with itself (`expand`), is replaced by a copy. A gradient
+/// that is not finite affects its own layer alone, except under L-BFGS, whose direction mixes all
+/// layers. `step()` never waits for the device, with one exception: the step that switches under
+/// `ZeroNorm::kError` reads the norms.
 ///
 /// A step is refused, with nothing changed, when a constrained tensor has another shape than when
 /// the optimizer was wrapped, was taken out of the groups, or is held twice. A model may be moved
