@@ -163,6 +163,22 @@ TEST(LAWN, CutsATransposedConvolutionIntoOutputUnitsAlongItsSecondDimension) {
   EXPECT_EQ(optimizer.report().layers.front().spheres, 5);
 }
 
+TEST(LAWN, ConstrainsATensorWhoseUnitsHaveOneElementAsAWhole) {
+  torch::manual_seed(0);
+  torch::nn::Sequential model(torch::nn::Linear(1, 6), torch::nn::ReLU(), torch::nn::Linear(6, 2));
+  LAWN optimizer(SGD(model->parameters(), SGDOptions(0.1)), lawn::select_all_weights(*model),
+                 LAWNOptions().granularity(Granularity::kOutputUnit));
+  const auto layers = optimizer.report().layers;
+  EXPECT_EQ(layers[0].spheres, 1);
+  EXPECT_EQ(layers[1].spheres, 2);
+  const auto w = model->parameters()[0];
+  const auto before = w.detach().clone();
+  model->forward(torch::ones({4, 1})).square().sum().backward();
+  optimizer.step();
+  EXPECT_GT((w.detach() - before).norm().item<double>(), 1e-3) << "one by one they were frozen";
+  EXPECT_NEAR(w.detach().norm().item<double>(), before.norm().item<double>(), 1e-6);
+}
+
 TEST(LAWN, TakesTheBiasesOfTheSubnetworkWhenAsked) {
   torch::manual_seed(0);
   torch::nn::Sequential model(torch::nn::Linear(4, 8), torch::nn::ReLU(), torch::nn::Linear(8, 3));
@@ -462,6 +478,20 @@ TEST(LAWNRefuses, ZeroNormOfOneOutputUnit) {
   auto w = parameter(torch::tensor({{1.0f, 1.0f}, {0.0f, 0.0f}}), torch::ones({2, 2}));
   auto optimizer = wrap({w}, LAWNOptions().granularity(Granularity::kOutputUnit));
   expect_refusal([&] { optimizer.step(); }, "got 0 in output unit 1");
+}
+
+TEST(LAWNRefuses, AUnitDimThatTheTensorHasNot) {
+  auto w = parameter(torch::ones({2, 3}), torch::ones({2, 3}));
+  for (const int64_t dim : {-1, 2}) {
+    auto selected = lawn::select({w}).all();
+    selected[0].unit_dim = dim;
+    expect_refusal(
+        [&] {
+          LAWN(SGD({w}, SGDOptions(0.1)), lawn::Subnetwork(selected),
+               LAWNOptions().granularity(Granularity::kOutputUnit));
+        },
+        "of shape [2, 3], with a unit_dim in [0, 2), got " + std::to_string(dim));
+  }
 }
 
 TEST(LAWNRefuses, NormThatIsNotFiniteAtTheSwitch) {

@@ -22,12 +22,14 @@ namespace lawn {
 
 class Spheres;  // lawn/sphere/spheres.h
 
-/// What one radius constrains: the whole weight tensor, or one output unit of it.
+/// What one radius constrains: the whole weight tensor, or one output unit of it. A tensor whose
+/// units have one element each (`Linear(1, n)`, depthwise 1x1 convolutions) is constrained as a
+/// whole: the sphere of one number is two points.
 enum class Granularity { kLayer, kOutputUnit };
 
 /// What happens if a norm is zero when its radius is taken.
 enum class ZeroNorm {
-  kError,     ///< an error that names the tensor; the step that switches waits for the device once
+  kError,     ///< an error that names the tensor; the step that switches waits for the device
   kLeaveFree  ///< the sphere stays unconstrained for good
 };
 

@@ -524,4 +524,28 @@ TEST(AdmmRefused, CheckpointsOfOtherProjectionsDecoratorsAndNesting) {
   refuse(outer, saved(inner), "expected a checkpoint of lawn::Masked in place 2");
 }
 
+TEST(AdmmAroundLAWN, LeavesTheGradientsWhereTheSwitchIsRefused) {
+  for (const auto radius : {lawn::Radius::kCaptured, lawn::Radius::kGiven}) {
+    const auto w = torch::ones({2, 2}, torch::requires_grad());
+    auto inner = lawn::LAWNOptions().radius(radius);
+    if (radius == lawn::Radius::kGiven) inner.radii({1.0});
+    Admm optimizer(LAWN(SGD({w}, SGDOptions(0.1)), lawn::select({w}), inner), lawn::select({w}),
+                   Projection::prune_magnitude(0.5), AdmmOptions().rho(1));
+    w.mutable_grad() = torch::ones({2, 2});
+    {
+      const torch::NoGradGuard no_grad;
+      w.zero_();
+    }
+    EXPECT_THROW(optimizer.check_step(), c10::Error);
+    expect_refusal([&] { optimizer.step(); }, "at the switch, got 0");
+    EXPECT_TRUE(torch::equal(w.grad(), torch::ones({2, 2})));
+    {
+      const torch::NoGradGuard no_grad;
+      w.fill_(2);
+    }
+    optimizer.step();
+    EXPECT_EQ(optimizer.phase(), lawn::Phase::kConstrained);
+  }
+}
+
 }  // namespace

@@ -176,25 +176,30 @@ TEST(FusedSparseGradients, AreTakenFromGroupsThatWereAddedToAdagrad) {
   EXPECT_EQ(p[1][0][0].item<float>(), 1);
 }
 
-template <class Fused>
-void expect_sparse_refusal() {
+template <class Fused, class Options>
+void expect_sparse_refusal(const Options& options, const std::string& message) {
   const Tensors p{torch::ones({3}, torch::requires_grad()),
                   torch::ones({5, 2}, torch::requires_grad())};
-  Fused optimizer(p);
+  Fused optimizer({Group({p[0]}), Group({p[1]})}, options);
+  const auto states = optimizer.state().size();  // Adagrad's come with its construction
   set_sparse_gradient(p);
-  lawn::testing::expect_refusal([&] { optimizer.step(); }, "does not support sparse gradients");
-  EXPECT_TRUE(torch::equal(p[0], torch::ones({3}))) << "its group was not stepped";
-  EXPECT_TRUE(optimizer.state().empty());
-  ASSERT_EQ(optimizer.param_groups()[0].params().size(), 2U) << "and holds what it held";
-  EXPECT_TRUE(optimizer.param_groups()[0].params()[1].is_same(p[1]));
+  EXPECT_THROW(optimizer.check_step(), c10::Error);
+  lawn::testing::expect_refusal([&] { optimizer.step(); },
+                                message + ", got a sparse one for parameter 0 of group 1");
+  EXPECT_TRUE(torch::equal(p[0], torch::ones({3}))) << "the group before it was not stepped";
+  EXPECT_EQ(optimizer.state().size(), states);
   p[1].mutable_grad() = torch::ones({5, 2});
   optimizer.step();
   EXPECT_FALSE(torch::equal(p[1], torch::ones({5, 2})));
 }
 
-TEST(FusedSparseGradients, AreRefusedAsAdamRefusesThem) {
-  expect_sparse_refusal<lawn::FusedAdam>();
-  expect_sparse_refusal<lawn::FusedAdamW>();
+TEST(FusedSparseGradients, AreRefusedBeforeAnyGroupIsSteppedWhereTheOptimizerItselfRefusesThem) {
+  using namespace torch::optim;
+  expect_sparse_refusal<lawn::FusedAdam>(AdamOptions(0.1), "expected dense gradients");
+  expect_sparse_refusal<lawn::FusedAdamW>(AdamWOptions(0.1), "expected dense gradients");
+  const std::string with_decay = "expected dense gradients in a group with weight decay";
+  expect_sparse_refusal<lawn::FusedSGD>(SGDOptions(0.1).weight_decay(0.1), with_decay);
+  expect_sparse_refusal<lawn::FusedAdagrad>(AdagradOptions(0.1).weight_decay(0.1), with_decay);
 }
 
 }  // namespace

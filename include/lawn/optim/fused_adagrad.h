@@ -26,6 +26,7 @@ struct FusedAdagradPolicy {
   static constexpr bool kReducedOnCPU = true;
   static constexpr bool kOnGPU = TORCH_VERSION_MINOR >= 10;
   static constexpr bool kFolds = false;
+  static constexpr bool kSparse = true;
   static constexpr bool kStateByConstructor = true;
   static constexpr bool kCounts = true;
 
@@ -91,8 +92,9 @@ struct FusedAdagradPolicy {
 /// itself rounds after each operation).
 ///
 /// The fused step takes float64, float32, half and bfloat16 on CPU and CUDA, dense without gaps in
-/// any order of dimensions, each parameter held once. Everything else, including sparse gradients,
-/// takes Adagrad's own step, and so does everything on a GPU before LibTorch 2.10. `step()` leaves
+/// any order of dimensions, each parameter held once. Everything else, including sparse gradients
+/// without weight decay, takes Adagrad's own step, and so does everything on a GPU before LibTorch
+/// 2.10. `step()` leaves
 /// the gradients as they are and does not wait for the device. `make_capturable()` readies it for
 /// CUDA graphs.
 ///

@@ -41,6 +41,7 @@ struct AdamFamilyPolicy {
   static constexpr bool kReducedOnCPU = true;
   static constexpr bool kOnGPU = true;
   static constexpr bool kFolds = true;
+  static constexpr bool kSparse = false;
   static constexpr bool kStateByConstructor = false;
   static constexpr bool kCounts = true;
 
@@ -148,8 +149,8 @@ struct FusedAdamPolicy : AdamFamilyPolicy<torch::optim::AdamOptions, torch::opti
 /// float32, where Adam itself rounds after each operation).
 ///
 /// The fused step takes float64, float32, half and bfloat16 on CPU and CUDA, dense without gaps in
-/// any order of dimensions, each parameter held once. Everything else takes Adam's own step, which
-/// refuses sparse gradients. `step()` leaves the gradients as they are and does not wait for the
+/// any order of dimensions, each parameter held once. Everything else takes Adam's own step, except
+/// sparse gradients, which are refused. `step()` leaves the gradients as they are and does not wait for the
 /// device. `make_capturable()` readies it for CUDA graphs.
 ///
 /// @source  Kingma, Ba 2015, arXiv 1412.6980, algorithm 1; Reddi, Kale, Kumar 2018 (amsgrad)

@@ -26,6 +26,7 @@ struct FusedSGDPolicy {
   static constexpr bool kReducedOnCPU = false;
   static constexpr bool kOnGPU = true;
   static constexpr bool kFolds = true;
+  static constexpr bool kSparse = true;
   static constexpr bool kStateByConstructor = false;
   static constexpr bool kCounts = false;
 
@@ -98,9 +99,9 @@ struct FusedSGDPolicy {
 ///
 /// Fused: float64 and float32 on CPU and CUDA, half and bfloat16 on CUDA (the fused function of the
 /// CPU does not move them), dense without gaps in any order of dimensions, each parameter held
-/// once. All else, sparse gradients among it, takes SGD's own step. `step()` leaves the gradients
-/// as they are and does not wait for the device.
-/// `make_capturable()` readies it for CUDA graphs.
+/// once. All else, sparse gradients without weight decay among it, takes SGD's own step. `step()`
+/// leaves the gradients as they are and does not wait for the device. `make_capturable()` readies
+/// it for CUDA graphs.
 ///
 /// @source  Sutskever, Martens, Dahl, Hinton 2013, "On the importance of initialization and
 ///          momentum in deep learning"

@@ -98,13 +98,17 @@ class LAWNRule {
                 "stay in the present phase: call it (around the fused optimizers LAWN has it), ",
                 "do some steps, then capture; nothing was changed");
     clock_.check(layers_);
+    if (!clock_.on_devices()) spheres_->begin_step(clock_.steps());
+    // Here as well as in constrain(), before another decorator has changed a gradient.
+    const bool takes_norms =
+        options_.radius() != Radius::kInitial && options_.zero_norm() == ZeroNorm::kError;
+    if (takes_norms && clock_.is_due(options_.free_steps())) usable_norms("at the switch");
   }
 
   void before_step(torch::optim::Optimizer& optimizer) {
     for (auto& layer : layers_) layer.gradient.reset();  // from an earlier evaluation
     parameters::own_gradients_(optimizer, weights_.tensors());
     attach_gradients(optimizer);
-    if (!clock_.on_devices()) spheres_->begin_step(clock_.steps());
     if (options_.angular_steps()) angles_.remember(layers_);
     if (clock_.is_due(options_.free_steps())) constrain(optimizer, /*within_step=*/true);
     if (!clock_.may_constrain()) return;
@@ -254,10 +258,18 @@ class LAWNRule {
   sphere::Layer layer_of(const SubnetworkParameter& parameter) const {
     sphere::Layer layer;
     layer.weight = parameter.tensor;
-    if (options_.granularity() == Granularity::kOutputUnit && parameter.role != Role::kBias &&
-        spheres_->whole_shape(parameter.tensor).size() > 1) {
-      layer.unit_dim = parameter.unit_dim;
+    const auto shape = spheres_->whole_shape(parameter.tensor);
+    if (options_.granularity() != Granularity::kOutputUnit || parameter.role == Role::kBias ||
+        shape.size() < 2) {
+      return layer;
     }
+    const auto dims = static_cast<int64_t>(shape.size());
+    TORCH_CHECK(parameter.unit_dim >= 0 && parameter.unit_dim < dims, kWho, ": expected ",
+                parameter.name, ", of shape ", shape, ", with a unit_dim in [0, ", dims, "), got ",
+                parameter.unit_dim);
+    // On its sphere, which is two points, a unit of one element would be frozen.
+    const auto units = shape[static_cast<std::size_t>(parameter.unit_dim)];
+    if (c10::multiply_integers(shape) > units) layer.unit_dim = parameter.unit_dim;
     return layer;
   }
 

@@ -33,7 +33,8 @@ namespace lawn::detail::optim {
 ///
 /// `Base` itself steps, or refuses, the parameters that the function cannot take: those that fail
 /// can_fuse, those with sparse gradients, and those whose state has another memory order. A
-/// parameter that is held twice is refused.
+/// parameter that is held twice is refused, and a sparse gradient that `Base` would refuse when it
+/// has stepped other parameters.
 ///
 /// @tparam Policy  as of `FusedParameters`
 template <class Base, class Policy>
@@ -79,8 +80,9 @@ class Fused : public Capturable<Base, Policy>,
 
   /// Refuses what a step with the present gradients would refuse; `step()` calls it.
   /// @throws c10::Error  that names the parameter, if it is held twice or its state has another
-  ///                     shape; for a group with another optimizer's options; after
-  ///                     `make_capturable` also for what is listed there. Nothing is changed
+  ///                     shape, or if it has a sparse gradient that `Base` does not take; for a
+  ///                     group with another optimizer's options; after `make_capturable` also for
+  ///                     what is listed there. Nothing is changed
   void check_step() {
     held_once_.check(Policy::kWho, this->param_groups_,
                      [this](const at::Tensor& parameter, const parameters::Position& position) {
@@ -89,8 +91,10 @@ class Fused : public Capturable<Base, Policy>,
                        refuse_other_shape(Policy::kWho, Policy::moment(*state), parameter,
                                           position);
                      });
-    for (std::size_t group = 0; group < this->param_groups_.size(); ++group)
-      this->options_of(group);
+    for (std::size_t group = 0; group < this->param_groups_.size(); ++group) {
+      const bool sparse = Policy::kSparse && this->options_of(group).weight_decay() == 0;
+      if (!sparse) refuse_sparse_gradients(group);
+    }
     this->check_capturable_step();
   }
 
@@ -146,6 +150,21 @@ class Fused : public Capturable<Base, Policy>,
     for (Entry& entry : entries) this->count_on_host(entry, options);
     update(entries, options, group);
     folded.finish(options, [&](at::Device device) { return this->find_rate(group, device); });
+  }
+
+  /// Refuses what `Base` refuses as soon as it comes to it.
+  void refuse_sparse_gradients(std::size_t group) const {
+    const auto& parameters = this->param_groups_[group].params();
+    for (std::size_t p = 0; p < parameters.size(); ++p) {
+      const at::Tensor& gradient = parameters[p].grad();
+      TORCH_CHECK(!gradient.defined() || !gradient.is_sparse(), Policy::kWho,
+                  ": expected dense gradients",
+                  Policy::kSparse ? " in a group with weight decay" : "",
+                  ", got a sparse one for parameter ", p, " of group ", group, ", of shape ",
+                  gradient.sizes(), "; make it dense, or give the parameter to ",
+                  Policy::kSparse ? "a group without" : "lawn::FusedSGD or FusedAdagrad",
+                  "; nothing was changed");
+    }
   }
 
   /// `Base`'s own step, with `parameters` as all that it holds.
