@@ -52,6 +52,34 @@ TEST_F(CheckpointEdgeCases, NamesInAModuleToo) {
   EXPECT_TRUE(std::filesystem::is_empty(temporary_.path()));
 }
 
+TEST_F(CheckpointEdgeCases, NamesInAModuleAreRefusedAtEachSaveUntilTheyCanBeRead) {
+  int64_t number = 3;
+  Checkpoint().add("n", number).save(path_);
+  auto module = std::make_shared<torch::nn::Module>();
+  module->register_module("in", torch::nn::Linear(2, 2).ptr());
+  Checkpoint checkpoint;
+  checkpoint.add("module", module);
+  for (int time = 0; time < 2; ++time) {
+    expect_refusal([&] { checkpoint.save(path_); }, "as 'in' is");
+  }
+  number = 0;
+  Checkpoint().add("n", number).load(path_);
+  EXPECT_EQ(number, 3) << "the good file is still there";
+}
+
+TEST_F(CheckpointEdgeCases, NamesInAModuleThatIsAddedAfterASaveAreRefused) {
+  int64_t number = 3;
+  Checkpoint checkpoint;
+  checkpoint.add("n", number).save(path_);
+  auto module = std::make_shared<torch::nn::Module>();
+  module->register_module("in", torch::nn::Linear(2, 2).ptr());
+  checkpoint.add("module", module);
+  expect_refusal([&] { checkpoint.save(path_); }, "as 'in' is");
+  number = 0;
+  Checkpoint().add("n", number).load(path_);
+  EXPECT_EQ(number, 3) << "the good file is still there";
+}
+
 TEST_F(CheckpointEdgeCases, AnExpandedBufferIsOverwrittenInPlace) {
   const auto make = [](int64_t first) {
     auto module = std::make_shared<torch::nn::Module>();
@@ -183,6 +211,79 @@ TEST_F(CheckpointEdgeCases, AModuleThatLoadsItselfMayHoldMoreThanBefore) {
   Checkpoint().add("memory", fresh).load(path_);
   ASSERT_EQ(fresh->items.size(), 2U);
   EXPECT_TRUE(torch::equal(fresh->items[0], torch::ones({2})));
+}
+
+/// A module that writes its weight as half, under the usual key, and counts how often it loads.
+struct Packed : torch::nn::Module {
+  explicit Packed(int64_t width) : w(register_parameter("w", torch::randn({width, 2}))) {}
+  void save(torch::serialize::OutputArchive& archive) const override {
+    archive.write("w", w.detach().to(torch::kHalf));
+  }
+  void load(torch::serialize::InputArchive& archive) override {
+    at::Tensor half;
+    archive.read("w", half);
+    const torch::NoGradGuard no_grad;
+    w.copy_(half);
+    ++loads;
+  }
+  at::Tensor w;
+  int64_t loads = 0;
+};
+
+/// A network that writes the weights of its layers as half, and the layers do not know of it.
+struct PackedWhole : torch::nn::Module {
+  PackedWhole() : layer(register_module("layer", torch::nn::Linear(2, 2))) {}
+  void save(torch::serialize::OutputArchive& archive) const override {
+    torch::serialize::OutputArchive part(archive.compilation_unit());
+    for (const auto& item : layer->named_parameters()) {
+      part.write(item.key(), item.value().detach().to(torch::kHalf));
+    }
+    archive.write("layer", part);
+  }
+  void load(torch::serialize::InputArchive& archive) override {
+    torch::serialize::InputArchive part;
+    archive.read("layer", part);
+    const torch::NoGradGuard no_grad;
+    for (auto& item : layer->named_parameters()) {
+      at::Tensor half;
+      part.read(item.key(), half);
+      item.value().copy_(half);
+    }
+  }
+  torch::nn::Linear layer;
+};
+
+TEST_F(CheckpointEdgeCases, AModuleThatPacksItsTensorsUnpacksThemByItsOwnLoad) {
+  const auto beside_a_layer = [](const std::shared_ptr<Packed>& packed) {
+    auto whole = std::make_shared<torch::nn::Module>();
+    whole->register_module("layer", torch::nn::Linear(2, 2).ptr());
+    whole->register_module("packed", packed);
+    return whole;
+  };
+  auto one = beside_a_layer(std::make_shared<Packed>(3));
+  auto packed = std::make_shared<Packed>(3);
+  auto other = beside_a_layer(packed);
+  Checkpoint().add("module", one).save(path_);
+  Checkpoint().add("module", other).load(path_);
+  EXPECT_EQ(packed->loads, 1);
+  EXPECT_TRUE(saved(other) == saved(one));
+}
+
+TEST_F(CheckpointEdgeCases, AModuleThatPacksTheTensorsOfItsLayersUnpacksThem) {
+  auto one = std::make_shared<PackedWhole>();
+  auto other = std::make_shared<PackedWhole>();
+  Checkpoint().add("module", one).save(path_);
+  Checkpoint().add("module", other).load(path_);
+  EXPECT_TRUE(saved(other) == saved(one));
+}
+
+TEST_F(CheckpointEdgeCases, AModuleThatPacksItsTensorsRefusesAnotherShape) {
+  auto wide = std::make_shared<Packed>(5);
+  Checkpoint().add("module", wide).save(path_);
+  auto packed = std::make_shared<Packed>(1);
+  expect_refusal([&] { Checkpoint().add("module", packed).load(path_); },
+                 "module.w is Half of shape [5, 2] there and Float of shape [1, 2] here");
+  EXPECT_EQ(packed->loads, 0);
 }
 
 TEST_F(CheckpointEdgeCases, APathThatNoFileCanHaveIsRefusedInWords) {
