@@ -16,6 +16,7 @@
 #include <lawn/schedule/warmup_decay.h>
 #include <lawn/write_atomically.h>
 
+#include "tests/support/own_optimizer.h"
 #include "tests/support/refusal.h"
 #include "tests/support/saved.h"
 #include "tests/support/temporary_folder.h"
@@ -119,6 +120,46 @@ TEST_F(CheckpointEdgeCases, AFreshOptimizerIsFreshAgainAfterARefusal) {
   checkpoint.add("optimizer", fresh).add("refusing", refusing);
   expect_refusal([&] { checkpoint.load(path_); }, "Refusing: no");
   EXPECT_TRUE(fresh.state().empty());
+}
+
+/// A layer with an optimizer that has no `save` and `load`, a step on.
+struct Unsaved {
+  using Groups = std::vector<torch::optim::OptimizerParamGroup>;
+  Unsaved() : layer(3, 2), optimizer(Groups{layer->parameters()}) {
+    layer(torch::ones({1, 3})).sum().backward();
+    optimizer.step();
+  }
+  torch::nn::Linear layer;
+  lawn::testing::UnsavedSignMomentum optimizer;
+};
+
+TEST_F(CheckpointEdgeCases, AnOptimizerThatKeepsStateAndWritesNoneIsRefused) {
+  Unsaved run;
+  const std::string message = "optimizer: expected an optimizer that writes its state";
+  expect_refusal([&] { Checkpoint().add("optimizer", run.optimizer).save(path_); }, message);
+  torch::optim::Optimizer& base = run.optimizer;
+  expect_refusal([&] { Checkpoint().add("optimizer", base).save(path_); }, message);
+  EXPECT_EQ(base.state().size(), 2U);
+  EXPECT_TRUE(std::filesystem::is_empty(temporary_.path()));
+  torch::optim::SGD sgd(run.layer->parameters(), torch::optim::SGDOptions(0.1).momentum(0.9));
+  sgd.step();
+  torch::optim::Optimizer& saving = sgd;
+  Checkpoint().add("optimizer", saving).save(path_);
+}
+
+TEST_F(CheckpointEdgeCases, AnOptimizerThatReadsNothingKeepsItsState) {
+  Refusing refusing;
+  lawn::testing::UnsavedSignMomentum fresh(Unsaved::Groups{torch::nn::Linear(3, 2)->parameters()});
+  Checkpoint().add("optimizer", fresh).add("refusing", refusing).save(path_);
+  Unsaved run;
+  refusing.fresh = true;
+  Checkpoint checkpoint;
+  checkpoint.add("optimizer", run.optimizer).add("refusing", refusing);
+  expect_refusal([&] { checkpoint.load(path_); }, "Refusing: no");
+  EXPECT_EQ(run.optimizer.state().size(), 2U) << "after a load that was taken back";
+  refusing.fresh = false;
+  checkpoint.load(path_);
+  EXPECT_EQ(run.optimizer.state().size(), 2U);
 }
 
 /// Trains an embedding with sparse gradients, of which the momentum is sparse, too; from `stop` on

@@ -83,7 +83,8 @@ class Checkpoint {
   ///     own beside what `torch::nn::Module::save` writes
   ///   - a torch::jit::Module (TorchScript): parameters and buffers
   ///   - an optimizer, decorated or not: the state, the options of its groups, and what decorators
-  ///     keep
+  ///     keep. One of your own needs a `save` and a `load`, since those of LibTorch's base class do
+  ///     nothing
   ///   - a learning-rate schedule of this library, or a scheduler of LibTorch's, of which the
   ///     number of steps is saved
   ///   - a GradScaler, and any class with `save(OutputArchive&) const` and `load(InputArchive&)`,
@@ -160,8 +161,9 @@ class Checkpoint {
   /// Writes all entries and requirements into the file at `path`. Waits for the current stream of
   /// each device. LibTorch writes modules whose names it cannot read; the bytes are therefore read
   /// back, until that has succeeded once with all entries that were added.
-  /// @throws c10::Error if the file cannot be written, or not be read back, naming the reason; the
-  ///         file that was there is then unchanged, and no other one is left
+  /// @throws c10::Error if the file cannot be written, or not be read back, naming the reason, and
+  ///         for an optimizer with state that writes nothing; the file that was there is then
+  ///         unchanged, and no other one is left
   void save(const std::filesystem::path& path) const {
     torch::serialize::OutputArchive archive;
     archive.write(kVersionKey, c10::IValue(kVersion));
