@@ -13,6 +13,7 @@
 #include <ATen/core/Tensor.h>
 
 #include <lawn/module_view.h>
+#include <lawn/subnetwork/convolution.h>
 #include <lawn/subnetwork/degree.h>
 #include <lawn/subnetwork/graph.h>
 #include <lawn/subnetwork/module_parameters.h>
@@ -96,6 +97,7 @@ inline void describe_use(const std::vector<GraphNode>& graph, const Use& use,
       return;
     default:
       parameter.role = Role::kWeight;
+      parameter.unit_dim = kernel_unit_dim(node, use, parameter.tensor, parameter.unit_dim);
   }
 }
 
