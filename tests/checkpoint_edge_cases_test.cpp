@@ -16,6 +16,7 @@
 #include <lawn/schedule/warmup_decay.h>
 #include <lawn/write_atomically.h>
 
+#include "tests/support/own_optimizer.h"
 #include "tests/support/refusal.h"
 #include "tests/support/saved.h"
 #include "tests/support/temporary_folder.h"
@@ -50,6 +51,34 @@ TEST_F(CheckpointEdgeCases, NamesInAModuleToo) {
   module->register_module("in", torch::nn::Linear(2, 2).ptr());
   expect_refusal([&] { Checkpoint().add("module", module).save(path_); }, "as 'in' is");
   EXPECT_TRUE(std::filesystem::is_empty(temporary_.path()));
+}
+
+TEST_F(CheckpointEdgeCases, NamesInAModuleAreRefusedAtEachSaveUntilTheyCanBeRead) {
+  int64_t number = 3;
+  Checkpoint().add("n", number).save(path_);
+  auto module = std::make_shared<torch::nn::Module>();
+  module->register_module("in", torch::nn::Linear(2, 2).ptr());
+  Checkpoint checkpoint;
+  checkpoint.add("module", module);
+  for (int time = 0; time < 2; ++time) {
+    expect_refusal([&] { checkpoint.save(path_); }, "as 'in' is");
+  }
+  number = 0;
+  Checkpoint().add("n", number).load(path_);
+  EXPECT_EQ(number, 3) << "the good file is still there";
+}
+
+TEST_F(CheckpointEdgeCases, NamesInAModuleThatIsAddedAfterASaveAreRefused) {
+  int64_t number = 3;
+  Checkpoint checkpoint;
+  checkpoint.add("n", number).save(path_);
+  auto module = std::make_shared<torch::nn::Module>();
+  module->register_module("in", torch::nn::Linear(2, 2).ptr());
+  checkpoint.add("module", module);
+  expect_refusal([&] { checkpoint.save(path_); }, "as 'in' is");
+  number = 0;
+  Checkpoint().add("n", number).load(path_);
+  EXPECT_EQ(number, 3) << "the good file is still there";
 }
 
 TEST_F(CheckpointEdgeCases, AnExpandedBufferIsOverwrittenInPlace) {
@@ -91,6 +120,46 @@ TEST_F(CheckpointEdgeCases, AFreshOptimizerIsFreshAgainAfterARefusal) {
   checkpoint.add("optimizer", fresh).add("refusing", refusing);
   expect_refusal([&] { checkpoint.load(path_); }, "Refusing: no");
   EXPECT_TRUE(fresh.state().empty());
+}
+
+/// A layer with an optimizer that has no `save` and `load`, a step on.
+struct Unsaved {
+  using Groups = std::vector<torch::optim::OptimizerParamGroup>;
+  Unsaved() : layer(3, 2), optimizer(Groups{layer->parameters()}) {
+    layer(torch::ones({1, 3})).sum().backward();
+    optimizer.step();
+  }
+  torch::nn::Linear layer;
+  lawn::testing::UnsavedSignMomentum optimizer;
+};
+
+TEST_F(CheckpointEdgeCases, AnOptimizerThatKeepsStateAndWritesNoneIsRefused) {
+  Unsaved run;
+  const std::string message = "optimizer: expected an optimizer that writes its state";
+  expect_refusal([&] { Checkpoint().add("optimizer", run.optimizer).save(path_); }, message);
+  torch::optim::Optimizer& base = run.optimizer;
+  expect_refusal([&] { Checkpoint().add("optimizer", base).save(path_); }, message);
+  EXPECT_EQ(base.state().size(), 2U);
+  EXPECT_TRUE(std::filesystem::is_empty(temporary_.path()));
+  torch::optim::SGD sgd(run.layer->parameters(), torch::optim::SGDOptions(0.1).momentum(0.9));
+  sgd.step();
+  torch::optim::Optimizer& saving = sgd;
+  Checkpoint().add("optimizer", saving).save(path_);
+}
+
+TEST_F(CheckpointEdgeCases, AnOptimizerThatReadsNothingKeepsItsState) {
+  Refusing refusing;
+  lawn::testing::UnsavedSignMomentum fresh(Unsaved::Groups{torch::nn::Linear(3, 2)->parameters()});
+  Checkpoint().add("optimizer", fresh).add("refusing", refusing).save(path_);
+  Unsaved run;
+  refusing.fresh = true;
+  Checkpoint checkpoint;
+  checkpoint.add("optimizer", run.optimizer).add("refusing", refusing);
+  expect_refusal([&] { checkpoint.load(path_); }, "Refusing: no");
+  EXPECT_EQ(run.optimizer.state().size(), 2U) << "after a load that was taken back";
+  refusing.fresh = false;
+  checkpoint.load(path_);
+  EXPECT_EQ(run.optimizer.state().size(), 2U);
 }
 
 /// Trains an embedding with sparse gradients, of which the momentum is sparse, too; from `stop` on
@@ -183,6 +252,79 @@ TEST_F(CheckpointEdgeCases, AModuleThatLoadsItselfMayHoldMoreThanBefore) {
   Checkpoint().add("memory", fresh).load(path_);
   ASSERT_EQ(fresh->items.size(), 2U);
   EXPECT_TRUE(torch::equal(fresh->items[0], torch::ones({2})));
+}
+
+/// A module that writes its weight as half, under the usual key, and counts how often it loads.
+struct Packed : torch::nn::Module {
+  explicit Packed(int64_t width) : w(register_parameter("w", torch::randn({width, 2}))) {}
+  void save(torch::serialize::OutputArchive& archive) const override {
+    archive.write("w", w.detach().to(torch::kHalf));
+  }
+  void load(torch::serialize::InputArchive& archive) override {
+    at::Tensor half;
+    archive.read("w", half);
+    const torch::NoGradGuard no_grad;
+    w.copy_(half);
+    ++loads;
+  }
+  at::Tensor w;
+  int64_t loads = 0;
+};
+
+/// A network that writes the weights of its layers as half, and the layers do not know of it.
+struct PackedWhole : torch::nn::Module {
+  PackedWhole() : layer(register_module("layer", torch::nn::Linear(2, 2))) {}
+  void save(torch::serialize::OutputArchive& archive) const override {
+    torch::serialize::OutputArchive part(archive.compilation_unit());
+    for (const auto& item : layer->named_parameters()) {
+      part.write(item.key(), item.value().detach().to(torch::kHalf));
+    }
+    archive.write("layer", part);
+  }
+  void load(torch::serialize::InputArchive& archive) override {
+    torch::serialize::InputArchive part;
+    archive.read("layer", part);
+    const torch::NoGradGuard no_grad;
+    for (auto& item : layer->named_parameters()) {
+      at::Tensor half;
+      part.read(item.key(), half);
+      item.value().copy_(half);
+    }
+  }
+  torch::nn::Linear layer;
+};
+
+TEST_F(CheckpointEdgeCases, AModuleThatPacksItsTensorsUnpacksThemByItsOwnLoad) {
+  const auto beside_a_layer = [](const std::shared_ptr<Packed>& packed) {
+    auto whole = std::make_shared<torch::nn::Module>();
+    whole->register_module("layer", torch::nn::Linear(2, 2).ptr());
+    whole->register_module("packed", packed);
+    return whole;
+  };
+  auto one = beside_a_layer(std::make_shared<Packed>(3));
+  auto packed = std::make_shared<Packed>(3);
+  auto other = beside_a_layer(packed);
+  Checkpoint().add("module", one).save(path_);
+  Checkpoint().add("module", other).load(path_);
+  EXPECT_EQ(packed->loads, 1);
+  EXPECT_TRUE(saved(other) == saved(one));
+}
+
+TEST_F(CheckpointEdgeCases, AModuleThatPacksTheTensorsOfItsLayersUnpacksThem) {
+  auto one = std::make_shared<PackedWhole>();
+  auto other = std::make_shared<PackedWhole>();
+  Checkpoint().add("module", one).save(path_);
+  Checkpoint().add("module", other).load(path_);
+  EXPECT_TRUE(saved(other) == saved(one));
+}
+
+TEST_F(CheckpointEdgeCases, AModuleThatPacksItsTensorsRefusesAnotherShape) {
+  auto wide = std::make_shared<Packed>(5);
+  Checkpoint().add("module", wide).save(path_);
+  auto packed = std::make_shared<Packed>(1);
+  expect_refusal([&] { Checkpoint().add("module", packed).load(path_); },
+                 "module.w is Half of shape [5, 2] there and Float of shape [1, 2] here");
+  EXPECT_EQ(packed->loads, 0);
 }
 
 TEST_F(CheckpointEdgeCases, APathThatNoFileCanHaveIsRefusedInWords) {

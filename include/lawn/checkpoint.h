@@ -77,10 +77,14 @@ class Checkpoint {
 
   /// Adds an object that is saved and loaded under `name`:
   ///   - a module, its holder or a shared_ptr to it: parameters and buffers, and what modules with
-  ///     a `save` and a `load` of their own write
+  ///     a `save` and a `load` of their own write. Such a module is known by what its `save`
+  ///     writes: keys, dtypes or shapes other than those of its tensors. A `load` of its own that is
+  ///     to be called (to rebuild a cache, say) therefore needs a `save` that writes a key of its
+  ///     own beside what `torch::nn::Module::save` writes
   ///   - a torch::jit::Module (TorchScript): parameters and buffers
   ///   - an optimizer, decorated or not: the state, the options of its groups, and what decorators
-  ///     keep
+  ///     keep. One of your own needs a `save` and a `load`, since those of LibTorch's base class do
+  ///     nothing
   ///   - a learning-rate schedule of this library, or a scheduler of LibTorch's, of which the
   ///     number of steps is saved
   ///   - a GradScaler, and any class with `save(OutputArchive&) const` and `load(InputArchive&)`,
@@ -155,10 +159,11 @@ class Checkpoint {
   }
 
   /// Writes all entries and requirements into the file at `path`. Waits for the current stream of
-  /// each device. The first time the bytes are read back, since LibTorch writes modules whose names
-  /// it cannot read.
-  /// @throws c10::Error if the file cannot be written, or not be read back, naming the reason; the
-  ///         file that was there is then unchanged, and no other one is left
+  /// each device. LibTorch writes modules whose names it cannot read; the bytes are therefore read
+  /// back, until that has succeeded once with all entries that were added.
+  /// @throws c10::Error if the file cannot be written, or not be read back, naming the reason, and
+  ///         for an optimizer with state that writes nothing; the file that was there is then
+  ///         unchanged, and no other one is left
   void save(const std::filesystem::path& path) const {
     torch::serialize::OutputArchive archive;
     archive.write(kVersionKey, c10::IValue(kVersion));
@@ -170,7 +175,8 @@ class Checkpoint {
       archive.write(entry->name(), part);
     }
     std::string bytes = detail::checkpoint::bytes_of(archive);
-    if (!std::exchange(read_back_, true)) detail::checkpoint::check_readable(bytes);
+    if (!read_back_) detail::checkpoint::check_readable(bytes);
+    read_back_ = true;
     detail::checkpoint::seal(bytes);
     write_atomically(path, bytes);
   }
@@ -241,6 +247,7 @@ class Checkpoint {
     trial.write(name, c10::IValue(true));
     detail::checkpoint::check_readable(detail::checkpoint::bytes_of(trial));
     entries_.push_back(std::make_unique<Entry>(name, std::forward<Arguments>(arguments)...));
+    read_back_ = false;
     return *this;
   }
 
@@ -269,7 +276,7 @@ class Checkpoint {
 
   std::vector<std::unique_ptr<detail::checkpoint::Entry>> entries_;
   Texts required_;
-  mutable bool read_back_ = false;
+  mutable bool read_back_ = false;  ///< whether a file of these entries was readable
 };
 
 }  // namespace lawn

@@ -125,7 +125,12 @@ class Decorator : public Opt {
 
   /// Writes what `Opt` writes, in its layout, and the rule's state beside it: a plain `Opt` can
   /// load the same checkpoint.
+  /// @throws c10::Error if `Opt` has state and no `save` of its own: LibTorch's base class writes
+  ///         nothing
   void save(torch::serialize::OutputArchive& archive) const override {
+    if constexpr (detail::archive::kWritesNothing<Opt>) {
+      detail::archive::refuse_unwritten_state(Rule::kWho, *this);
+    }
     Opt::save(archive);
     if constexpr (kDecorators == 1) {
       archive.write(detail::archive::kParametersKey,
@@ -139,7 +144,7 @@ class Decorator : public Opt {
 
   /// Reads what `save` wrote, or what a plain `Opt` wrote (with a warning; the rule then keeps its
   /// state). A checkpoint of other parameters or another decorator is refused before anything
-  /// changes.
+  /// changes. An `Opt` that writes nothing keeps its state.
   /// @throws c10::Error
   void load(torch::serialize::InputArchive& archive) override {
     detail::archive::refuse_other_parameters(Rule::kWho, archive, *this);
@@ -156,7 +161,7 @@ class Decorator : public Opt {
                  ": the checkpoint was written by an optimizer without this decorator; the base "
                  "optimizer's state is loaded, the decorator's own stays as it is");
     }
-    detail::archive::load_or_restore(Rule::kWho, *this, [&] { Opt::load(archive); });
+    detail::archive::load_or_restore(Rule::kWho, *this, archive, [&] { Opt::load(archive); });
     rule_ = std::move(loaded);
   }
 

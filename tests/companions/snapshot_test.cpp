@@ -111,6 +111,22 @@ TEST(Snapshot, WaitsForWhatItRewindsOnTheHost) {
   EXPECT_EQ(returned_early, std::vector<bool>(everything(model).size(), false));
 }
 
+TEST(Snapshot, RewindsBuffersMadeByExpand) {
+  auto model = network();
+  model->register_buffer("positions", torch::arange(5).expand({3, 5}));
+  model->register_buffer("scale", torch::rand({4, 1}).expand({4, 6}));
+  const auto before = everything(model);
+  const Snapshot snapshot(*model);
+  train(model, 2);
+  for (const char* name : {"positions", "scale"}) {
+    const auto buffer = model->named_buffers()[name];
+    buffer.narrow(buffer.stride(0) == 0 ? 0 : 1, 0, 1).fill_(7);
+  }
+  snapshot.rewind(*model);
+  EXPECT_TRUE(same(everything(model), before));
+  EXPECT_EQ(model->named_buffers()["positions"].stride(0), 0);
+}
+
 TEST(Snapshot, TakesTorchScriptWithTheNamesOfItsTwin) {
   const auto net = lawn::testing::resnet();
   const auto module = lawn::testing::reloaded(lawn::testing::script_parts(*net.module));

@@ -251,4 +251,20 @@ TEST(CheckpointRefused, ByTheBaseOptimizerHalfWayIsUndone) {
   }
 }
 
+TEST(CheckpointRefused, OfAnOptimizerThatKeepsStateAndWritesNone) {
+  using lawn::testing::UnsavedSignMomentum;
+  Problem problem;
+  LAWN optimizer(UnsavedSignMomentum(problem.groups()), problem.weights());
+  const auto fresh = saved(optimizer);  // there is nothing to lose yet
+  problem.backward(0);
+  optimizer.step();
+  const auto size = optimizer.state().size();
+  ASSERT_GT(size, 0U);
+  expect_refusal([&] { saved(optimizer); }, "whose save() writes nothing");
+  EXPECT_EQ(optimizer.state().size(), size);
+  load(optimizer, fresh);
+  EXPECT_EQ(optimizer.state().size(), size) << "what cannot be read is not dropped";
+  EXPECT_EQ(optimizer.steps(), 0);
+}
+
 }  // namespace

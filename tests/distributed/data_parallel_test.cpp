@@ -309,6 +309,33 @@ TEST_F(ParallelTraining, LeavesConstantBuffersAsTheyAreBitForBit) {
   }
 }
 
+TEST_F(ParallelTraining, BroadcastsAndAveragesBuffersMadeByExpand) {
+  torch::nn::Sequential model(torch::nn::Linear(kFeatures, kClasses));
+  model->register_buffer("rate", torch::full({4, 1}, rank() + 1.0).expand({4, 3}));
+  model->register_buffer("wave", torch::polar(torch::full({2}, rank() + 1.0, at::kDouble),
+                                              torch::ones({2}, at::kDouble))
+                                     .expand({3, 2}));
+  model->register_buffer("steps", (torch::arange(5) + rank()).expand({3, 5}));
+  DataParallel parallel(*model, ranks);
+  const auto buffer = [&](const char* name) { return model->named_buffers()[name]; };
+  const auto ones = torch::ones({2}, at::kDouble);
+  const auto wave = torch::polar(ones, ones).expand({3, 2});
+  EXPECT_TRUE(torch::equal(buffer("rate"), torch::ones({4, 3})));
+  EXPECT_TRUE(torch::equal(buffer("wave"), wave));
+  EXPECT_TRUE(torch::equal(buffer("steps"), torch::arange(5).expand({3, 5})));
+
+  buffer("rate").narrow(1, 0, 1).fill_(rank() + 1.0);
+  buffer("wave").narrow(0, 0, 1).mul_(rank() + 1.0);
+  buffer("steps").narrow(0, 0, 1).add_(rank());
+  const Batch batch(rank64(), 8);
+  parallel.backward(loss_of(model, batch.x, batch.y), 8);
+  const double mean = (size() + 1) / 2.0;
+  EXPECT_TRUE(close(buffer("rate"), torch::full({4, 3}, mean)));
+  EXPECT_TRUE(close(torch::view_as_real(buffer("wave")), torch::view_as_real(wave) * mean));
+  EXPECT_TRUE(torch::equal(buffer("steps"), (torch::arange(5) + (size() - 1)).expand({3, 5})));
+  for (const auto& item : model->named_buffers()) expect_same_everywhere(item.value(), item.key());
+}
+
 TEST_F(ParallelTraining, LeavesLocalBuffersAlone) {
   torch::nn::Sequential model(torch::nn::BatchNorm1d(kFeatures), torch::nn::Linear(kFeatures, 4));
   DataParallel parallel(*model, ranks, DataParallelOptions().buffers(BufferPolicy::kLocal));

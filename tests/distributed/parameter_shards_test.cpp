@@ -2,6 +2,7 @@
 #include <lawn/distributed/parameter_shards.h>
 
 #include <cstdint>
+#include <sstream>
 #include <string>
 #include <utility>
 #include <vector>
@@ -9,6 +10,7 @@
 #include <gtest/gtest.h>
 #include <torch/torch.h>
 
+#include <lawn/checkpoint.h>
 #include <lawn/distributed/data_parallel.h>
 #include <lawn/lawn.h>
 #include <lawn/subnetwork/torchscript.h>
@@ -17,6 +19,7 @@
 #include "tests/support/networks.h"
 #include "tests/support/refusal.h"
 #include "tests/support/scripts.h"
+#include "tests/support/temporary_folder.h"
 #include "tests/support/tolerance.h"
 
 namespace {
@@ -204,6 +207,56 @@ TEST_F(Shards, TakeNoGradientWhereThereIsNone) {
   model->zero_grad();
   shards.take_gradients();
   EXPECT_FALSE(shards.parameters()[0].grad().defined());
+}
+
+TEST_F(Shards, RefuseAModelWhoseParametersWereMovedSince) {
+  std::stringstream file;
+  torch::save(make_model(5), file);
+  const auto bytes = file.str();
+  const auto load = [&](torch::nn::Sequential& model) {
+    std::stringstream again(bytes);
+    torch::load(model, again);
+  };
+  const auto to_double = [](torch::nn::Sequential& model) { model->to(torch::kDouble); };
+  const auto one_weight = [](torch::nn::Sequential& model) {
+    auto weight = model->parameters()[2];
+    weight.set_data(weight.detach().clone());
+  };
+  const auto refuse = [&](const auto& move, const std::string& name) {
+    MpiGroup first(options()), second(options());
+    auto model = make_model(0), other = make_model(0);
+    ParameterShards taking(*model, first), gathering(*other, second);
+    taking.take_gradients();  // as long as nothing moves
+    gathering.gather();
+    move(model);
+    move(other);
+    const std::string expected =
+        "lawn::ParameterShards: expected " + name + " where the constructor moved it, at 0x";
+    const auto taken = refusal([&] { taking.take_gradients(); });
+    EXPECT_NE(taken.find(expected), std::string::npos) << taken;
+    EXPECT_NE(taken.find("load it before the shards are made, or by lawn::Checkpoint"),
+              std::string::npos)
+        << taken;
+    const auto gathered = refusal([&] { gathering.gather(); });
+    EXPECT_NE(gathered.find(expected), std::string::npos) << gathered;
+  };
+  refuse(load, "0.weight");
+  refuse(to_double, "0.weight");
+  refuse(one_weight, "2.weight");
+}
+
+TEST_F(Shards, TakeWhatACheckpointLoads) {
+  const TemporaryFolder folder;
+  const auto file = (folder.path() / "model").string();
+  auto model = make_model(0), saved = make_model(5);
+  Checkpoint().add("model", *saved).save(file);
+  ParameterShards shards(*model, ranks);
+  Checkpoint().add("model", *model).load(file);
+  shards.take_gradients();
+  shards.gather();
+  for (std::size_t i = 0; i < saved->parameters().size(); ++i) {
+    EXPECT_TRUE(torch::equal(model->parameters()[i], saved->parameters()[i])) << i;
+  }
 }
 
 TEST_F(Shards, RefuseParametersThatAreNotContiguousAndModelsWithoutAny) {

@@ -1154,6 +1154,34 @@ TEST_F(GraphWalkDetails, CountsUnitsOfConvolutionsByTheirModule) {
   EXPECT_EQ(find(transposed, "body.bias").unit_dim, 0);
 }
 
+TEST_F(GraphWalkDetails, CountsUnitsOfConvolutionsOutsideModulesByTheirOutputs) {
+  using T = const Tensor&;
+  const auto image = [](T x) { return x.reshape({5, 6, 1, 1}).expand({5, 6, 3, 3}); };
+  const auto line = [](T x) { return x.reshape({5, 6, 1}).expand({5, 6, 3}); };
+  const auto plain = [=](T x, T w) { return torch::conv2d(image(x), w); };
+  const auto transposed = [=](T x, T w) { return torch::conv_transpose2d(image(x), w); };
+  EXPECT_EQ(unit_dim(plain, {4, 6, 2, 2}), 0);
+  EXPECT_EQ(unit_dim(plain, {6, 6, 2, 2}), 0);
+  EXPECT_EQ(unit_dim(transposed, {6, 4, 2, 2}), 1);
+  EXPECT_EQ(unit_dim([=](T x, T w) { return torch::conv_transpose1d(line(x), w); }, {6, 4, 2}), 1);
+  EXPECT_EQ(unit_dim([=](T x, T w) { return torch::conv_transpose3d(image(x).unsqueeze(-1), w); },
+                     {6, 4, 2, 2, 1}),
+            1);
+  EXPECT_EQ(unit_dim(
+                [=](T x, T w) {
+                  return torch::conv_transpose2d(image(x), w + torch::randn({6, 4, 2, 2}));
+                },
+                {6, 4, 2, 2}),
+            1);
+  EXPECT_EQ(unit_dim([=](T x, T w) { return plain(x, w.transpose(0, 1)); }, {6, 4, 2, 2}), 1);
+  EXPECT_EQ(unit_dim([=](T x, T w) { return plain(x, w.permute({1, 0, 2, 3})); }, {6, 4, 2, 2}), 1);
+  EXPECT_EQ(unit_dim([=](T x, T w) { return plain(x, w.transpose(2, 3)); }, {4, 6, 2, 2}), 0);
+  EXPECT_EQ(unit_dim([=](T x, T w) { return transposed(x, w.transpose(0, 1)); }, {4, 6, 2, 2}), 0);
+  EXPECT_EQ(unit_dim([=](T x, T w) { return plain(x, w.view({4, 6, 1, 1})); }, {4, 6}), 0);
+  const auto as_image = [](T x, T w) { return torch::conv2d(w, x.reshape({5, 6, 1, 1})); };
+  EXPECT_EQ(unit_dim(as_image, {2, 6, 2, 2}), 0) << "not a kernel";
+}
+
 TEST_F(GraphWalkDetails, SaysWhyAParameterIsOutside) {
   const auto gate = walk(squeeze_excitation());
   EXPECT_EQ(find(gate, "excite.weight").reason,

@@ -45,11 +45,11 @@ struct SignMomentumState : torch::optim::OptimizerCloneableParamState<SignMoment
 };
 
 /// An optimizer such as a user might bring: m <- 0.9 m + 0.1 (g + decay w), w <- w - lr m / (|m| +
-/// 0.1).
-class SignMomentum : public torch::optim::Optimizer {
+/// 0.1). It has no `save` and `load` of its own, and LibTorch's do nothing.
+class UnsavedSignMomentum : public torch::optim::Optimizer {
  public:
-  explicit SignMomentum(const std::vector<torch::optim::OptimizerParamGroup>& groups,
-                        SignMomentumOptions defaults = SignMomentumOptions())
+  explicit UnsavedSignMomentum(const std::vector<torch::optim::OptimizerParamGroup>& groups,
+                               SignMomentumOptions defaults = SignMomentumOptions())
       : Optimizer(groups, std::make_unique<SignMomentumOptions>(std::move(defaults))) {}
 
   torch::Tensor step(LossClosure closure = nullptr) override {
@@ -76,6 +76,12 @@ class SignMomentum : public torch::optim::Optimizer {
     }
     return loss;
   }
+};
+
+/// The same with `save` and `load`.
+class SignMomentum : public UnsavedSignMomentum {
+ public:
+  using UnsavedSignMomentum::UnsavedSignMomentum;
 
   void save(torch::serialize::OutputArchive& archive) const override {
     torch::optim::serialize<SignMomentumState, SignMomentumOptions>(archive, *this);

@@ -8,6 +8,7 @@
 #include <memory>
 #include <sstream>
 #include <string>
+#include <type_traits>
 #include <utility>
 #include <vector>
 
@@ -154,12 +155,47 @@ inline void restore_options(torch::optim::OptimizerParamGroup& group,
   }
 }
 
+/// Whether a class has its `save` from torch::optim::Optimizer, where it writes nothing. A class
+/// derived from it may have one of its own.
+template <class Opt, class = void>
+constexpr bool kWritesNothing = false;
+template <class Opt>
+constexpr bool kWritesNothing<Opt, std::void_t<decltype(&Opt::save)>> =
+    std::is_same_v<decltype(&Opt::save),
+                   void (torch::optim::Optimizer::*)(torch::serialize::OutputArchive&) const>;
+
+/// Refuses an optimizer that writes nothing and has state, which would be lost.
+/// @param optimizer  of a class of which `kWritesNothing` holds
+inline void refuse_unwritten_state(const std::string& who,
+                                   const torch::optim::Optimizer& optimizer) {
+  TORCH_CHECK(optimizer.state().empty(), who,
+              ": expected an optimizer that writes its state, got one that keeps the state of ",
+              optimizer.state().size(),
+              " parameter(s), whose save() writes nothing, as LibTorch's base class does; override "
+              "save() and load() in it, with torch::optim::serialize<State, Options>(archive, "
+              "*this), say. Nothing was changed");
+}
+
+/// Whether an archive holds what an optimizer has written, apart from what decorators have.
+inline bool holds_optimizer(torch::serialize::InputArchive& archive) {
+  for (const std::string& key : archive.keys()) {
+    if (key.rfind("lawn/", 0) != 0) return true;
+  }
+  return false;
+}
+
 /// Calls `load()`. If that throws, the optimizer's state and options, and their addresses, are
 /// restored. State that the checkpoint does not hold is dropped, so that a used optimizer loads
-/// like a new one.
+/// like a new one. An optimizer that has written nothing, as LibTorch's base class does, reads
+/// nothing either: it keeps its state.
+/// @param who        begins the messages
+/// @param optimizer  to be loaded
+/// @param archive    from which `load` reads
+/// @param load       has the optimizer read it
 /// @throws c10::Error also for what LibTorch throws of other types, for damaged numbers
 template <class Load>
-void load_or_restore(const char* who, torch::optim::Optimizer& optimizer, const Load& load) {
+void load_or_restore(const char* who, torch::optim::Optimizer& optimizer,
+                     torch::serialize::InputArchive& archive, const Load& load) {
   using Options = std::unique_ptr<torch::optim::OptimizerOptions>;
   std::vector<Options> options;
   for (const auto& group : optimizer.param_groups()) {
@@ -183,6 +219,7 @@ void load_or_restore(const char* who, torch::optim::Optimizer& optimizer, const 
                 ": expected a checkpoint that LibTorch reads, got a damaged one: ", error.what(),
                 "; nothing was changed");
   }
+  if (optimizer.state().empty() && !holds_optimizer(archive)) optimizer.state() = std::move(state);
 }
 
 }  // namespace lawn::detail::archive

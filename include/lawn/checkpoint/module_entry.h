@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <cstddef>
 #include <functional>
 #include <memory>
 #include <optional>
@@ -10,7 +11,9 @@
 #include <vector>
 
 #include <ATen/core/Tensor.h>
+#include <ATen/core/ivalue.h>
 #include <c10/core/Device.h>
+#include <c10/util/Exception.h>
 #include <torch/nn/module.h>
 #include <torch/serialize/input-archive.h>
 #include <torch/serialize/output-archive.h>
@@ -32,7 +35,10 @@ constexpr bool kHoldsModule<
            torch::nn::Module, std::remove_reference_t<decltype(*std::declval<T&>())>>>> = true;
 
 /// A network. Its tensors are overwritten in place, so that everything that holds them goes on
-/// holding them. A module in it that has a `save` and a `load` of its own is loaded by those.
+/// holding them. A module in it that has a `save` and a `load` of its own is loaded by those. Such a
+/// module is known by what its `save` writes: other keys, or other dtypes or shapes under the usual
+/// keys. A `load` of its own beside the usual `save`, or beside one that writes other values alone,
+/// cannot be seen, and is not called: a `save` that writes a key of its own makes it known.
 class ModuleEntry : public Entry {
  public:
   /// @param module  gives the network, which a holder may have replaced since
@@ -76,27 +82,88 @@ class ModuleEntry : public Entry {
   }
 
   /// What the module itself writes now. Slow: only for a module whose archive is not the usual one.
-  static Keys own_keys(const torch::nn::Module& module) {
-    const std::string bytes = saved_bytes(module);
+  static torch::serialize::InputArchive own_archive(const torch::nn::Module& module) {
     torch::serialize::InputArchive archive;
-    read_bytes(bytes, std::nullopt, archive);
-    return sorted(archive.keys());
+    read_bytes(saved_bytes(module), std::nullopt, archive);
+    return archive;
   }
 
+  /// Whether two archives have the same keys, and under each the same kind of value; under that of a
+  /// tensor also the same dtype and shape.
+  static bool alike(torch::serialize::InputArchive& one, torch::serialize::InputArchive& other) {
+    const Keys keys = sorted(one.keys());
+    if (keys != sorted(other.keys())) return false;
+    for (const std::string& key : keys) {
+      c10::IValue first;
+      c10::IValue second;
+      one.read(key, first);
+      other.read(key, second);
+      if (first.isModule() && second.isModule()) {
+        torch::serialize::InputArchive part;
+        torch::serialize::InputArchive other_part;
+        one.read(key, part);
+        other.read(key, other_part);
+        if (!alike(part, other_part)) return false;
+      } else if (first.isTensor() && second.isTensor()) {
+        const at::Tensor& tensor = first.toTensor();
+        const at::Tensor& other_tensor = second.toTensor();
+        if (tensor.defined() != other_tensor.defined()) return false;
+        if (tensor.defined() && (tensor.sizes() != other_tensor.sizes() ||
+                                 tensor.scalar_type() != other_tensor.scalar_type())) {
+          return false;
+        }
+      } else if (first.tagKind() != second.tagKind()) {
+        return false;
+      }
+    }
+    return true;
+  }
+
+  /// Whether the module itself writes an archive like this one; one that cannot be saved does not.
+  static bool writes_like(const torch::nn::Module& module,
+                          torch::serialize::InputArchive& archive) {
+    try {
+      torch::serialize::InputArchive own = own_archive(module);
+      return alike(own, archive);
+    } catch (const c10::Error&) {
+      return false;
+    }
+  }
+
+  void load_by_itself(torch::nn::Module& module, const std::string& path,
+                      torch::serialize::InputArchive& archive, Differences& differences) {
+    own_.push_back(std::make_unique<ObjectEntry<torch::nn::Module>>(path, module));
+    own_.back()->read(archive, differences);
+  }
+
+  /// Reads a module tensor by tensor. If something in it does not fit, and the module itself writes
+  /// what the archive holds, it packs its tensors, or those of its children, and loads itself.
   void read(torch::nn::Module& module, const std::string& path,
             torch::serialize::InputArchive archive, Differences& differences) {
     const Keys saved = sorted(archive.keys());
     const Keys usual = usual_keys(module);
     if (saved != usual) {
-      const Keys own = own_keys(module);
+      const Keys own = sorted(own_archive(module).keys());
       if (own != usual) {
-        own_.push_back(std::make_unique<ObjectEntry<torch::nn::Module>>(path, module));
-        own_.back()->read(archive, differences);
+        load_by_itself(module, path, archive, differences);
       } else {
         compare_keys(path, saved, own, differences);
       }
       return;
     }
+    const std::size_t differed = differences.size();
+    const std::size_t copied = copies_.size();
+    const std::size_t loaded = own_.size();
+    read_parts(module, path, archive, differences);
+    if (differences.size() == differed || !writes_like(module, archive)) return;
+    differences.resize(differed);
+    copies_.drop_from(copied);
+    own_.resize(loaded);
+    load_by_itself(module, path, archive, differences);
+  }
+
+  void read_parts(torch::nn::Module& module, const std::string& path,
+                  torch::serialize::InputArchive& archive, Differences& differences) {
     for (const auto& parameter : module.named_parameters(false)) {
       copies_.read(parameter.value(), path + "." + parameter.key(), parameter.key(), archive,
                    differences);

@@ -8,14 +8,18 @@
 #include <vector>
 
 #include <ATen/core/Tensor.h>
+#include <ATen/core/jit_type.h>
+#include <ATen/core/qualified_name.h>
 #include <c10/core/Device.h>
 #include <c10/util/Exception.h>
 #include <c10/util/Type.h>
+#include <torch/csrc/jit/api/compilation_unit.h>
 #include <torch/optim/optimizer.h>
 #include <torch/serialize/input-archive.h>
 #include <torch/serialize/output-archive.h>
 
 #include <lawn/archive/optimizer_state.h>
+#include <lawn/checkpoint/archive_file.h>
 #include <lawn/checkpoint/entry.h>
 #include <lawn/checkpoint/object_entry.h>
 #include <lawn/module_view.h>
@@ -26,8 +30,11 @@ namespace lawn::detail::checkpoint {
 /// and a plain one exchange checkpoints.
 class OptimizerEntry : public Entry {
  public:
-  OptimizerEntry(std::string name, torch::optim::Optimizer& optimizer)
-      : Entry(std::move(name)), optimizer_(optimizer) {}
+  template <class Opt>
+  OptimizerEntry(std::string name, Opt& optimizer)
+      : Entry(std::move(name)),
+        optimizer_(optimizer),
+        may_write_nothing_(archive::kWritesNothing<Opt>) {}
 
   std::string kind() const override {
     const auto& groups = optimizer_.param_groups();
@@ -44,7 +51,10 @@ class OptimizerEntry : public Entry {
     return common_device(parameters);
   }
 
-  void save(torch::serialize::OutputArchive& archive) const override { optimizer_.save(archive); }
+  void save(torch::serialize::OutputArchive& archive) const override {
+    refuse_unwritten_state();
+    optimizer_.save(archive);
+  }
 
   void read(torch::serialize::InputArchive& archive, Differences& differences) override {
     try {
@@ -56,14 +66,16 @@ class OptimizerEntry : public Entry {
   }
 
   void load() override {
+    if (archive::holds_optimizer(archive_)) refuse_unwritten_state();  // no way back
     before_ = saved_bytes(optimizer_);
-    archive::load_or_restore(name().c_str(), optimizer_, [this] { optimizer_.load(archive_); });
+    load_from(archive_);
   }
 
   /// LibTorch's own `load` leaves state that the bytes do not hold.
   void undo() override {
-    archive::load_or_restore(name().c_str(), optimizer_,
-                             [this] { load_bytes(optimizer_, before_); });
+    torch::serialize::InputArchive before;
+    read_bytes(before_, std::nullopt, before);
+    load_from(before);
   }
 
   void forget() override {
@@ -72,7 +84,25 @@ class OptimizerEntry : public Entry {
   }
 
  private:
+  void load_from(torch::serialize::InputArchive& archive) {
+    archive::load_or_restore(name().c_str(), optimizer_, archive,
+                             [&] { optimizer_.load(archive); });
+  }
+
+  /// Refuses state that `save` would leave out.
+  void refuse_unwritten_state() const {
+    if (!may_write_nothing_ || optimizer_.state().empty()) return;
+    torch::serialize::OutputArchive trial;
+    optimizer_.save(trial);
+    // The class of an archive, of which each key is an attribute.
+    const auto written =
+        trial.compilation_unit()->get_class(c10::QualifiedName("__torch__.Module"));
+    if (written == nullptr || written->numAttributes() > 0) return;
+    archive::refuse_unwritten_state("lawn::Checkpoint: " + name(), optimizer_);
+  }
+
   torch::optim::Optimizer& optimizer_;
+  bool may_write_nothing_;  ///< known only by a trial, if the object's own class is not
   torch::serialize::InputArchive archive_;
   std::string before_;
 };

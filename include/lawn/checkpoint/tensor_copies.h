@@ -2,6 +2,7 @@
 #pragma once
 
 #include <algorithm>
+#include <cstddef>
 #include <iterator>
 #include <string>
 #include <utility>
@@ -67,6 +68,13 @@ class TensorCopies {
   void make() {
     const at::NoGradGuard no_grad;
     for (auto& [mine, saved] : copies_) archive::copy_values(mine, saved);
+  }
+
+  std::size_t size() const { return copies_.size(); }
+
+  /// Forgets all tensors that were read after the first `count`.
+  void drop_from(std::size_t count) {
+    copies_.erase(copies_.begin() + static_cast<std::ptrdiff_t>(count), copies_.end());
   }
 
   void clear() { copies_.clear(); }

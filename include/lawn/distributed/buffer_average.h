@@ -14,6 +14,7 @@
 #include <torch/csrc/distributed/c10d/Types.hpp>
 #include <torch/csrc/distributed/c10d/Work.hpp>
 
+#include <lawn/archive/copy_values.h>
 #include <lawn/distributed/process_group.h>
 #include <lawn/distributed/replica.h>
 #include <lawn/finite_math.h>
@@ -80,7 +81,7 @@ class BufferAverage {
       int64_t offset = 0;
       for (const auto& tensor : tensors) {
         const auto real = as_real(tensor);
-        real.copy_(flat[0].narrow(0, offset, real.numel()).view(real.sizes()));
+        archive::copy_values(real, flat[0].narrow(0, offset, real.numel()).view(real.sizes()));
         offset += real.numel();
       }
     }

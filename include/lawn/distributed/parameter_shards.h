@@ -67,8 +67,11 @@ class ParameterShards {
  public:
   /// @param model  of torch::nn or TorchScript, already on its device and in its dtype, the same on
   ///               every rank. Parameters that require gradients must be contiguous, and are moved
-  ///               into the common memory (one for each dtype and device); do not move the model
-  ///               later, since the parts would not follow
+  ///               into the common memory (one for each dtype and device). The parts do not
+  ///               follow a model that is moved later, to a device, to a dtype or by `torch::load`,
+  ///               which gives each parameter new memory: load the model before, or by
+  ///               `lawn::Checkpoint`, which writes into the old one. A parameter that is replaced
+  ///               by another tensor goes unnoticed
   /// @param ranks  must outlive this object
   /// @throws c10::Error on every rank, if the parameters differ from rank to rank, or one is not
   ///         contiguous
@@ -95,7 +98,7 @@ class ParameterShards {
     }
     std::vector<Shard> shards;
     for (const auto i : c10::irange(parameters_.size())) {
-      const auto& [name, whole, part, begin] = parameters_[i];
+      const auto& [name, whole, part, begin, place] = parameters_[i];
       index_[whole.unsafeGetTensorImpl()] = i;
       shards.push_back({name, part, whole.sizes().vec(), begin});
     }
@@ -128,7 +131,11 @@ class ParameterShards {
 
   /// Gives each part the gradient of its elements, by a view. Call it after the backward pass and
   /// before the optimizer's step. Does not wait for the device.
+  /// @throws c10::Error if a parameter no longer lies where the constructor moved it, because the
+  ///         model was moved, or loaded by `torch::load`; nothing is changed then, and the other
+  ///         ranks are told
   void take_gradients() {
+    check_places();
     for (auto& parameter : parameters_) {
       const auto& gradient = parameter.whole.grad();
       parameter.part.mutable_grad() =
@@ -140,8 +147,9 @@ class ParameterShards {
 
   /// Gives every rank the parts of all ranks. Call it after the optimizer's step. Takes one
   /// all-gather for each memory: for each dtype and device one or more.
-  /// @throws c10::Error as the group does, if a rank is lost or late
+  /// @throws c10::Error as `take_gradients` does, and as the group does, if a rank is lost or late
   void gather() {
+    check_places();
     const at::NoGradGuard no_grad;
     for (const auto& memory : memories_) ranks_.gather_(memory);
   }
@@ -151,8 +159,23 @@ class ParameterShards {
     std::string name;
     at::Tensor whole;
     at::Tensor part;
-    int64_t begin;  ///< offset of the part in the whole
+    int64_t begin;                ///< offset of the part in the whole
+    const void* place = nullptr;  ///< where the whole lies in the common memory
   };
+
+  /// Checks that the model's parameters still lie in the common memory: otherwise the optimizer
+  /// would train memory that the model does not read.
+  void check_places() const {
+    detail::distributed::tell_of_errors(ranks_, [&] {
+      for (const auto& parameter : parameters_) {
+        const void* const place = parameter.whole.const_data_ptr();
+        TORCH_CHECK(place == parameter.place, "lawn::ParameterShards: expected ", parameter.name,
+                    " where the constructor moved it, at ", parameter.place, ", got it at ", place,
+                    ": the model was moved, or loaded by torch::load; load it before the shards "
+                    "are made, or by lawn::Checkpoint, and do not move it later");
+      }
+    });
+  }
 
   /// Moves parameters of `first`'s dtype and device into one memory, [ranks, elements of each], as
   /// many as the ranks can gather at once.
@@ -180,6 +203,7 @@ class ParameterShards {
       const auto place = memory.narrow(0, offset, whole.numel());
       place.copy_(whole.view({-1}));
       whole.set_data(place.view(whole.sizes()));
+      parameter.place = whole.const_data_ptr();
       const auto within = [&](int64_t element) {
         return std::clamp(element - offset, int64_t{0}, whole.numel());
       };

@@ -23,6 +23,7 @@
 #include <torch/csrc/distributed/c10d/Types.hpp>
 #include <torch/csrc/distributed/c10d/Work.hpp>
 
+#include <lawn/archive/copy_values.h>
 #include <lawn/distributed/c10d_versions.h>
 #include <lawn/distributed/collective.h>
 
@@ -184,7 +185,7 @@ class ProcessGroup : public Collective {
     const auto values = tensor.detach();
     std::vector<at::Tensor> flat{on_served_device(values).contiguous()};
     action(flat);
-    if (!flat[0].is_same(values)) values.copy_(flat[0]);
+    if (!flat[0].is_same(values)) detail::archive::copy_values(values, flat[0]);
   }
 
   c10::intrusive_ptr<c10d::ProcessGroup> group_;

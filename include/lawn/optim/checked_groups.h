@@ -54,7 +54,7 @@ class CheckedGroups : public torch::optim::Optimizer {
   ///         then
   void load(torch::serialize::InputArchive& archive) override {
     archive::refuse_other_parameters(who_, archive, *this, /*shaped=*/true);
-    archive::load_or_restore(who_, *this,
+    archive::load_or_restore(who_, *this, archive,
                              [&] { torch::optim::serialize<State, Options>(archive, *this); });
     held_once_ = {};  // so that the new state is checked
   }

@@ -73,6 +73,22 @@ inline int64_t matrix_unit_dim(const GraphNode& product, const Use& use, const a
   return right == (use.swaps % 2 == 0) ? columns : rows;
 }
 
+/// The dimension of a convolution's kernel that counts output units. The number of outputs tells: if
+/// it is not the kernel's first size, the kernel is one of a transposed convolution, or was
+/// transposed on the way there. If it is, the module's word stands.
+/// @param units_of_module  what its module says
+inline int64_t kernel_unit_dim(const GraphNode& product, const Use& use, const at::Tensor& kernel,
+                               int64_t units_of_module) {
+  const auto& result = product.node->input_metadata(0);
+  if (operator_name(product.name) != "Convolution" || use.slot != 1 || use.reshaped ||
+      result.is_nested_tensor()) {
+    return units_of_module;
+  }
+  const auto shape = result.shape_as_dim_vector();
+  if (static_cast<size_t>(kernel.dim()) != shape.size()) return units_of_module;
+  return kernel.size(0) == shape[1].expect_int() ? units_of_module : 1;
+}
+
 /// Writes into `parameter` what its use in the graph tells about it.
 inline void describe_use(const std::vector<GraphNode>& graph, const Use& use,
                          SubnetworkParameter& parameter) {
@@ -96,6 +112,7 @@ inline void describe_use(const std::vector<GraphNode>& graph, const Use& use,
       return;
     default:
       parameter.role = Role::kWeight;
+      parameter.unit_dim = kernel_unit_dim(node, use, parameter.tensor, parameter.unit_dim);
   }
 }
 

@@ -38,7 +38,10 @@ struct SubnetworkParameter {
   /// well. For selections by hand, whether it is a bias by name that was not selected.
   bool added = false;
   /// Dimension that counts output units: 0 for linear layers, convolutions and embeddings; 1 for
-  /// transposed convolutions and `x.mm(w)`. A tensor of fewer than two dimensions is one unit.
+  /// transposed convolutions and `x.mm(w)`. Graph and module decide: a parameter of your own that
+  /// goes into `conv_transpose2d` counts as a convolution's if it is square in channels, or
+  /// reshaped on the way there, or if the graph was not read. A tensor of fewer than two dimensions
+  /// is one unit.
   int64_t unit_dim = 0;
   /// Why it is outside; empty if inside.
   std::string reason;

@@ -14,6 +14,7 @@
 #include <torch/serialize/input-archive.h>
 #include <torch/serialize/output-archive.h>
 
+#include <lawn/archive/copy_values.h>
 #include <lawn/decorator/held_weights.h>
 #include <lawn/module_view.h>
 #include <lawn/parameters/gradient_values.h>
@@ -59,8 +60,9 @@ class Snapshot {
     }
     const at::NoGradGuard no_grad;
     for (std::size_t i = 0; i < tensors.size(); ++i) {
-      at::Tensor into = tensors[i].tensor;
-      into.copy_(entries_[i].tensor, detail::parameters::may_return_early(into.device()));
+      const at::Tensor& into = tensors[i].tensor;
+      detail::archive::copy_values(into, entries_[i].tensor,
+                                   detail::parameters::may_return_early(into.device()));
     }
   }
 

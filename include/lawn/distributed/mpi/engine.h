@@ -197,16 +197,18 @@ class MpiEngine {
   void work() {
     sleep_precisely();
     for (;;) {
+      const MpiTask* next = nullptr;  // stays valid while `run` appends others
       {
         std::unique_lock<std::mutex> lock(mutex_);
         wake_.wait(lock, [&] { return ended_ || !reason_.empty() || !state_->tasks.empty(); });
         if (reason_.empty() && state_->tasks.empty()) return;
+        if (reason_.empty()) next = &state_->tasks.front();
       }
       std::exception_ptr error;
-      if (!reason().empty()) {
+      if (next == nullptr || !reason().empty()) {
         error = give_up_by_itself(number_ + 1);
       } else {
-        error = complete(state_->tasks.front());
+        error = complete(*next);
       }
       if (error) return end(error);
       MpiTask task;

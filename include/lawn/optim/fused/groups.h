@@ -111,7 +111,7 @@ class Fused : public Capturable<Base, Policy>,
   ///                     changed then
   void load(torch::serialize::InputArchive& archive) override {
     archive::refuse_other_parameters(Policy::kWho, archive, *this);
-    archive::load_or_restore(Policy::kWho, *this, [&] { Base::load(archive); });
+    archive::load_or_restore(Policy::kWho, *this, archive, [&] { Base::load(archive); });
     held_once_ = {};  // so that the new state is checked
     this->forget_device_counts();
   }
