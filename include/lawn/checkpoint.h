@@ -78,9 +78,9 @@ class Checkpoint {
   /// Adds an object that is saved and loaded under `name`:
   ///   - a module, its holder or a shared_ptr to it: parameters and buffers, and what modules with
   ///     a `save` and a `load` of their own write. Such a module is known by what its `save`
-  ///     writes: keys, dtypes or shapes other than those of its tensors. A `load` of its own that is
-  ///     to be called (to rebuild a cache, say) therefore needs a `save` that writes a key of its
-  ///     own beside what `torch::nn::Module::save` writes
+  ///     writes: keys, dtypes or shapes other than those of its tensors. A `load` of its own that
+  ///     is to be called (to rebuild a cache, say) therefore needs a `save` that writes a key of
+  ///     its own beside what `torch::nn::Module::save` writes
   ///   - a torch::jit::Module (TorchScript): parameters and buffers
   ///   - an optimizer, decorated or not: the state, the options of its groups, and what decorators
   ///     keep. One of your own needs a `save` and a `load`, since those of LibTorch's base class do

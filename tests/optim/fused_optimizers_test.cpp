@@ -292,11 +292,13 @@ TYPED_TEST(FusedOptimizers, TakeGroupsAfterTheirConstruction) {
 
 TYPED_TEST(FusedOptimizers, RefuseAGroupWithAnotherOptimizersOptions) {
   const auto a = parameters(torch::kFloat);
-  typename TypeParam::Fused fused(a, this->options());
-  fused.param_groups()[0].set_options(std::make_unique<torch::optim::LBFGSOptions>());
+  const auto before = a[0].detach().clone();
+  typename TypeParam::Fused fused({Group({a[0]}), Group({a[1]})}, this->options());
+  fused.param_groups()[1].set_options(std::make_unique<torch::optim::LBFGSOptions>());
   lawn::testing::set_pulling_gradients(a, 0);
   lawn::testing::expect_refusal([&] { fused.step(); },
                                 "expected each parameter group to have the options of lawn::Fused");
+  EXPECT_TRUE(torch::equal(a[0], before)) << "the group before it was not stepped";
 }
 
 }  // namespace

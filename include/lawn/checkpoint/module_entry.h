@@ -35,10 +35,10 @@ constexpr bool kHoldsModule<
            torch::nn::Module, std::remove_reference_t<decltype(*std::declval<T&>())>>>> = true;
 
 /// A network. Its tensors are overwritten in place, so that everything that holds them goes on
-/// holding them. A module in it that has a `save` and a `load` of its own is loaded by those. Such a
-/// module is known by what its `save` writes: other keys, or other dtypes or shapes under the usual
-/// keys. A `load` of its own beside the usual `save`, or beside one that writes other values alone,
-/// cannot be seen, and is not called: a `save` that writes a key of its own makes it known.
+/// holding them. A module in it that has a `save` and a `load` of its own is loaded by those. Such
+/// a module is known by what its `save` writes: other keys, or other dtypes or shapes under the
+/// usual keys. A `load` of its own beside the usual `save`, or beside one that writes other values
+/// alone, cannot be seen, and is not called: a `save` that writes a key of its own makes it known.
 class ModuleEntry : public Entry {
  public:
   /// @param module  gives the network, which a holder may have replaced since
@@ -88,8 +88,8 @@ class ModuleEntry : public Entry {
     return archive;
   }
 
-  /// Whether two archives have the same keys, and under each the same kind of value; under that of a
-  /// tensor also the same dtype and shape.
+  /// Whether two archives have the same keys, and under each the same kind of value; under that of
+  /// a tensor also the same dtype and shape.
   static bool alike(torch::serialize::InputArchive& one, torch::serialize::InputArchive& other) {
     const Keys keys = sorted(one.keys());
     if (keys != sorted(other.keys())) return false;

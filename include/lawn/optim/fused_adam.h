@@ -150,8 +150,8 @@ struct FusedAdamPolicy : AdamFamilyPolicy<torch::optim::AdamOptions, torch::opti
 ///
 /// The fused step takes float64, float32, half and bfloat16 on CPU and CUDA, dense without gaps in
 /// any order of dimensions, each parameter held once. Everything else takes Adam's own step, except
-/// sparse gradients, which are refused. `step()` leaves the gradients as they are and does not wait for the
-/// device. `make_capturable()` readies it for CUDA graphs.
+/// sparse gradients, which are refused. `step()` leaves the gradients as they are and does not wait
+/// for the device. `make_capturable()` readies it for CUDA graphs.
 ///
 /// @source  Kingma, Ba 2015, arXiv 1412.6980, algorithm 1; Reddi, Kale, Kumar 2018 (amsgrad)
 class FusedAdam : public detail::optim::Fused<torch::optim::Adam, detail::optim::FusedAdamPolicy> {

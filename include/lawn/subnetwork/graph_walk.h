@@ -73,10 +73,9 @@ inline int64_t matrix_unit_dim(const GraphNode& product, const Use& use, const a
   return right == (use.swaps % 2 == 0) ? columns : rows;
 }
 
-/// The dimension of a convolution's kernel that counts output units. The number of outputs tells: if
-/// it is not the kernel's first size, the kernel is one of a transposed convolution, or was
-/// transposed on the way there. If it is, the module's word stands.
-/// @param units_of_module  what its module says
+/// The dimension of a convolution's kernel that counts output units. The number of outputs tells:
+/// if it is not the kernel's first size, the kernel is one of a transposed convolution, or was
+/// transposed on the way there. If it is, `units_of_module`, what its module says, stands.
 inline int64_t kernel_unit_dim(const GraphNode& product, const Use& use, const at::Tensor& kernel,
                                int64_t units_of_module) {
   const auto& result = product.node->input_metadata(0);

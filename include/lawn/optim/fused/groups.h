@@ -92,8 +92,8 @@ class Fused : public Capturable<Base, Policy>,
                                           position);
                      });
     for (std::size_t group = 0; group < this->param_groups_.size(); ++group) {
-      const bool sparse = Policy::kSparse && this->options_of(group).weight_decay() == 0;
-      if (!sparse) refuse_sparse_gradients(group);
+      const Options& options = this->options_of(group);
+      if (!Policy::kSparse || options.weight_decay() != 0) refuse_sparse_gradients(group);
     }
     this->check_capturable_step();
   }

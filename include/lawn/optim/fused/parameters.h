@@ -22,7 +22,7 @@ namespace lawn::detail::optim {
 ///   bool kReducedOnCPU                              its function steps half and bfloat16 there
 ///   bool kOnGPU                                     its function steps parameters on a GPU
 ///   bool kFolds                                     see FoldedGroup for what it has then
-///   bool kSparse                                    Base takes sparse gradients without weight decay
+///   bool kSparse                                    Base takes sparse gradients, without decay
 ///   bool kStateByConstructor                        Base makes its state there alone
 ///   bool keeps_state(const Options&)
 ///   bool fits(const State&, const at::Tensor& parameter, const Options&)
