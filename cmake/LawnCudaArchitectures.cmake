@@ -16,7 +16,8 @@ endfunction()
 
 # Sets `result` to the architectures to compile for with `nvcc`, in the form of TORCH_CUDA_ARCH_LIST, and `reason` to why: those of
 # the GPUs that are there, if nvcc, the kernels and this version of LibTorch take all of them, else those GPUs of LibTorch's wheels
-# that nvcc and LibTorch know. Code for 8.0 runs on 8.6 and 8.9, too, and newer GPUs than the last one get their code from the driver (PTX).
+# that nvcc and LibTorch know. Code for 8.0 runs on 8.6 and 8.9, too, and newer GPUs than the last one get their code from the driver
+# (PTX).
 function(lawn_cuda_architectures result reason nvcc torch_version)
   set(one_digit FALSE) # before 2.6, LibTorch's CMake files refuse such numbers as 10.0
   if(torch_version VERSION_LESS 2.6)

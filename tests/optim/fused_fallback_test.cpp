@@ -185,7 +185,7 @@ void expect_sparse_refusal(const Options& options, const std::string& message) {
   set_sparse_gradient(p);
   EXPECT_THROW(optimizer.check_step(), c10::Error);
   lawn::testing::expect_refusal([&] { optimizer.step(); },
-                                message + ", got a sparse one for parameter 0 of group 1");
+                                message + ", got a Sparse one for parameter 0 of group 1");
   EXPECT_TRUE(torch::equal(p[0], torch::ones({3}))) << "the group before it was not stepped";
   EXPECT_EQ(optimizer.state().size(), states);
   p[1].mutable_grad() = torch::ones({5, 2});

@@ -26,7 +26,7 @@ def cells(size: str) -> list[Cell]:
                 RATES,
                 lawn,
                 decays=(DECAYS[0], DECAYS[-1]),
-                tried=tuple({"radius_scale": scale} for scale in (RADII[0], RADII[-1])),
+                tried=(RADII[0], RADII[-1]),
                 label_noise=share,
             )
         ]

@@ -5,7 +5,7 @@ from questions.label_noise import by_twelve
 from questions.label_noise_networks import ENDS, SMALLER
 from questions.problems import VGG
 
-RADII = (1.0, 0.5, 0.4)
+RADII = tuple({"radius_scale": scale} for scale in (1.0, 0.5, 0.4))
 
 
 def cells(size: str) -> list[Cell]:

@@ -81,7 +81,7 @@ class ModuleEntry : public Entry {
     return sorted(std::move(keys));
   }
 
-  /// What the module itself writes now. Slow: only for a module whose archive is not the usual one.
+  /// What the module itself writes now. Slow: only for a module that an archive does not fit.
   static torch::serialize::InputArchive own_archive(const torch::nn::Module& module) {
     torch::serialize::InputArchive archive;
     read_bytes(saved_bytes(module), std::nullopt, archive);

@@ -94,9 +94,8 @@ struct FusedAdagradPolicy {
 /// The fused step takes float64, float32, half and bfloat16 on CPU and CUDA, dense without gaps in
 /// any order of dimensions, each parameter held once. Everything else, including sparse gradients
 /// without weight decay, takes Adagrad's own step, and so does everything on a GPU before LibTorch
-/// 2.10. `step()` leaves
-/// the gradients as they are and does not wait for the device. `make_capturable()` readies it for
-/// CUDA graphs.
+/// 2.10. `step()` leaves the gradients as they are and does not wait for the device.
+/// `make_capturable()` readies it for CUDA graphs.
 ///
 /// @source  Duchi, Hazan, Singer 2011, "Adaptive subgradient methods for online learning and
 ///          stochastic optimization"

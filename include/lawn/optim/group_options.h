@@ -36,6 +36,17 @@ inline void keep_group_options(const torch::optim::OptimizerParamGroup& given,
   if (given.has_options()) taken.set_options(given.options().clone());
 }
 
+/// Refuses a gradient that is not dense.
+/// @param groups  "in a group with ...", if only gradients there have to be; begins with a space
+inline void refuse_sparse_gradient(const char* who, const at::Tensor& parameter,
+                                   const parameters::Position& place, const char* groups = "") {
+  const at::Tensor& gradient = parameter.grad();
+  TORCH_CHECK(!gradient.defined() || gradient.layout() == at::kStrided, who,
+              ": expected dense gradients", groups, ", got a ", gradient.layout(),
+              " one for parameter ", place.index, " of group ", place.group, ", of shape ",
+              parameter.sizes(), "; give it to another optimizer, or make it dense");
+}
+
 /// Refuses a parameter whose shape differs from that of its state: the shape was changed after the
 /// first step.
 /// @param moment  a tensor of the state, in the shape that the parameter had; may be undefined

@@ -36,9 +36,7 @@ void check_gradients(const char* who,
       if (!gradient.defined()) continue;
       TORCH_CHECK(weight.is_floating_point(), who, ": expected parameters of floating point, got ",
                   weight.scalar_type(), " for parameter ", p, " of group ", g);
-      TORCH_CHECK(gradient.layout() == at::kStrided, who, ": expected dense gradients, got a ",
-                  gradient.layout(), " one for parameter ", p, " of group ", g, ", of shape ",
-                  weight.sizes(), "; give it to another optimizer, or make it dense");
+      refuse_sparse_gradient(who, weight, {g, p});
     }
   }
 }

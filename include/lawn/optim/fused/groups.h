@@ -93,7 +93,12 @@ class Fused : public Capturable<Base, Policy>,
                      });
     for (std::size_t group = 0; group < this->param_groups_.size(); ++group) {
       const Options& options = this->options_of(group);
-      if (!Policy::kSparse || options.weight_decay() != 0) refuse_sparse_gradients(group);
+      if (Policy::kSparse && options.weight_decay() == 0) continue;
+      const auto& parameters = this->param_groups_[group].params();
+      for (std::size_t index = 0; index < parameters.size(); ++index) {
+        refuse_sparse_gradient(Policy::kWho, parameters[index], {group, index},
+                               Policy::kSparse ? " in a group with weight decay" : "");
+      }
     }
     this->check_capturable_step();
   }
@@ -150,21 +155,6 @@ class Fused : public Capturable<Base, Policy>,
     for (Entry& entry : entries) this->count_on_host(entry, options);
     update(entries, options, group);
     folded.finish(options, [&](at::Device device) { return this->find_rate(group, device); });
-  }
-
-  /// Refuses what `Base` refuses as soon as it comes to it.
-  void refuse_sparse_gradients(std::size_t group) const {
-    const auto& parameters = this->param_groups_[group].params();
-    for (std::size_t p = 0; p < parameters.size(); ++p) {
-      const at::Tensor& gradient = parameters[p].grad();
-      TORCH_CHECK(!gradient.defined() || !gradient.is_sparse(), Policy::kWho,
-                  ": expected dense gradients",
-                  Policy::kSparse ? " in a group with weight decay" : "",
-                  ", got a sparse one for parameter ", p, " of group ", group, ", of shape ",
-                  gradient.sizes(), "; make it dense, or give the parameter to ",
-                  Policy::kSparse ? "a group without" : "lawn::FusedSGD or FusedAdagrad",
-                  "; nothing was changed");
-    }
   }
 
   /// `Base`'s own step, with `parameters` as all that it holds.
